@@ -1,0 +1,3 @@
+"""ablate: controlled ablations of sequence modelling in offline reinforcement learning."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,99 @@
+"""One call from a tidy table and hypotheses to everything that a report says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from ablate.analyse.descriptive import cell_summary, pairing
+from ablate.analyse.effects import context_by_condition, context_effects
+from ablate.analyse.table import check, factor_columns, failed, finished
+from ablate.analyse.verdict import Verdict, judge
+from ablate.analyse.wording import answer, sentence
+from ablate.errors import UserError
+from ablate.study.contrast import Level
+from ablate.study.hypotheses import Hypothesis
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the trials say.
+
+    verdicts: one a hypothesis, in their order. cells: `descriptive.cell_summary` of `metric`.
+    effects: `effects.context_effects`; interactions: `effects.context_by_condition` (both empty
+    without a `context` column). pairing: `descriptive.pairing`. answer: the study's question in
+    words.
+    n_trials, n_failed, n_unfinished: rows of the table.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    metric: str
+    cells: pd.DataFrame
+    effects: pd.DataFrame
+    interactions: pd.DataFrame
+    pairing: pd.DataFrame
+    answer: str
+    alpha: float
+    n_trials: int
+    n_failed: int
+    n_unfinished: int
+
+    def verdict(self, hypothesis: str) -> Verdict:
+        """The verdict of one hypothesis. Raises KeyError when there is none of this id."""
+        for found in self.verdicts:
+            if found.hypothesis == hypothesis:
+                return found
+        raise KeyError(hypothesis)
+
+
+def analyse(
+    table: pd.DataFrame,
+    hypotheses: Sequence[Hypothesis],
+    levels: Mapping[str, Sequence[Level]] | None = None,
+    *,
+    alpha: float = 0.05,
+    margin: float | None = 3.0,
+    registered: bool | Mapping[str, bool] = False,
+    metric: str = "score",
+) -> Analysis:
+    """Analyse a tidy table: one row a trial, columns as `ablate.analyse.table` says.
+
+    levels: the study's declared levels of every factor and of `data`; those in the table when None.
+    margin: for hypotheses on `score` that state none. registered: whether the hypotheses were
+    written before the runs (for all, or by id; an id that isn't there counts as no). metric: of
+    the summaries. Raises UserError for a table or a hypothesis that makes no sense.
+    """
+    if not 0.0 < alpha < 1.0:
+        raise UserError(f"alpha: found {alpha}; allowed: between 0 and 1")
+    check(table, sorted({metric, *(h.metric for h in hypotheses)}))
+    table = table.reset_index(drop=True)
+    known = levels if levels is not None else levels_of(table)
+    before = {
+        h.id: registered if isinstance(registered, bool) else registered.get(h.id, False)
+        for h in hypotheses
+    }
+    verdicts = judge(table, hypotheses, known, alpha=alpha, margin=margin, registered=before)
+    told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in verdicts)
+    timed = table if "context" in table.columns else table.iloc[:0].assign(context=0)
+    confidence = 1.0 - alpha
+    n_failed = int(failed(table).sum())
+    return Analysis(
+        verdicts=told,
+        metric=metric,
+        cells=cell_summary(table, metric, confidence=confidence),
+        effects=context_effects(timed, metric, confidence),
+        interactions=context_by_condition(timed, metric, confidence),
+        pairing=pairing(table, metric),
+        answer=answer(told),
+        alpha=alpha,
+        n_trials=len(table),
+        n_failed=n_failed,
+        n_unfinished=len(table) - n_failed - int(finished(table).sum()),
+    )
+
+
+def levels_of(table: pd.DataFrame) -> dict[str, list[Level]]:
+    """The levels that occur in the table, sorted, for every factor and `data`."""
+    return {name: sorted(table[name].unique().tolist()) for name in factor_columns(table)}

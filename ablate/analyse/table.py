@@ -1,0 +1,92 @@
+"""What the analysis knows of a tidy table: which columns are factors, which rows count.
+
+A row is one trial. `status` "COMPLETED" (or no such column, as in tables that we didn't write) is a
+finished trial; "FAILED" one that failed; anything else one that hasn't been finished yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ablate.analyse.intervals import Floats
+from ablate.errors import UserError, unknown
+
+FACTORS = ("data", "mixer", "context", "condition", "history", "head")
+BOOKKEEPING = ("trial", "status", "seed", "failure")
+FINISHED = "COMPLETED"
+FAILED = "FAILED"
+
+
+def factor_columns(table: pd.DataFrame) -> list[str]:
+    """The factor columns of `table`: the six named ones, then dotted configuration values."""
+    named = [name for name in FACTORS if name in table.columns]
+    return named + sorted(name for name in table.columns if "." in name)
+
+
+def metric_columns(table: pd.DataFrame) -> list[str]:
+    """The numeric columns that are neither factors nor bookkeeping."""
+    apart = {*factor_columns(table), *BOOKKEEPING}
+    return [
+        name
+        for name in table.columns
+        if name not in apart and pd.api.types.is_numeric_dtype(table[name])
+    ]
+
+
+def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Refuse a table that cannot be analysed. Raises UserError naming the column or the trial."""
+    for column in ("data", "seed"):
+        if column not in table.columns:
+            raise UserError(
+                f"table of trials: column '{column}' is missing; found: {', '.join(table.columns)}"
+            )
+    for metric in metrics:
+        if metric not in table.columns:
+            raise unknown("metric of a hypothesis", metric, metric_columns(table))
+        if not pd.api.types.is_numeric_dtype(table[metric]):
+            raise UserError(f"table of trials: column '{metric}' holds text, a metric is a number")
+    keys = [*factor_columns(table), "seed"]
+    for column in keys:
+        empty = np.flatnonzero(table[column].isna() | (table[column] == ""))
+        if len(empty):
+            raise UserError(f"table of trials, row {empty[0] + 1}: '{column}' is empty")
+    again = table.duplicated(keys)
+    if bool(again.any()):
+        first = table.loc[again, keys].iloc[0].to_dict()
+        what = ", ".join(f"{key}={first[key]}" for key in keys)
+        raise UserError(f"table of trials: two rows for the same trial ({what}); one is allowed")
+    for metric in metrics:
+        bad = np.isinf(table[metric].to_numpy(dtype=float)) & finished(table)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise UserError(
+                f"table of trials, row {row + 1}: '{metric}' is infinite in a finished trial"
+            )
+
+
+def finished(table: pd.DataFrame) -> np.ndarray:
+    """(rows,) bool: trials that ended well."""
+    if "status" not in table.columns:
+        return np.ones(len(table), dtype=bool)
+    return (table["status"] == FINISHED).to_numpy()
+
+
+def failed(table: pd.DataFrame) -> np.ndarray:
+    """(rows,) bool: trials that failed."""
+    if "status" not in table.columns:
+        return np.zeros(len(table), dtype=bool)
+    return (table["status"] == FAILED).to_numpy()
+
+
+def usable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The finished trials that have a value of `metric`, ordered by factors, then seed."""
+    rows = table.loc[finished(table) & table[metric].notna().to_numpy()]
+    return rows.sort_values([*factor_columns(table), "seed"], kind="stable")
+
+
+def values(rows: pd.DataFrame, metric: str) -> Floats:
+    """The metric of these rows as (n,) float64."""
+    return rows[metric].to_numpy(dtype=np.float64)

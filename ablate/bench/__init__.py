@@ -1,0 +1,1 @@
+"""Measurements of speed beside a stated yardstick. No test depends on their outcome."""

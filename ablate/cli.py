@@ -1,0 +1,299 @@
+"""The commands; each is a few lines, what they call lies in the rooms."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ablate.errors import UserError
+
+app = typer.Typer(
+    help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+console = Console(soft_wrap=True)
+
+StudyFile = Annotated[Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")]
+Profile = Annotated[str | None, typer.Option(help="Profile of the study file [standard].")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override, e.g. --set train.updates=1000; repeatable.")
+]
+Seeds = Annotated[int | None, typer.Option(help="Number of seeds; short for --set seeds=N.")]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(help="FILE.py or module with parts of your own; repeatable."),
+]
+Results = Annotated[Path, typer.Option(help="Where results lie, one folder a study.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes [one a core].")]
+Debug = Annotated[bool, typer.Option(help="Show the trace of an error.")]
+RESULTS = Path("results")
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn errors meant for people into one line and exit code 2, an interruption into 130."""
+
+    @wraps(function)
+    def call(*args: Any, debug: bool = False, **options: Any) -> None:
+        try:
+            code = function(*args, **options)
+        except UserError as error:
+            if debug:
+                raise
+            print(f"ablate: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            print(
+                "ablate: stopped; what is finished is kept. The same command goes on from here.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+        except OSError as error:
+            if debug:
+                raise
+            print(f"ablate: {error.filename or 'system'}: {error.strerror}.", file=sys.stderr)
+            raise typer.Exit(2) from None
+        if code:
+            raise typer.Exit(code)
+
+    # Typer reads the signature: the option that every command shares is added here, once.
+    import inspect
+
+    signature = inspect.signature(function, eval_str=True)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), debug]
+    )
+    call.__annotations__ = {**function.__annotations__, "debug": Debug}
+    return call
+
+
+def _plugins(plugin: list[str] | None) -> tuple[str, ...]:
+    from ablate.registry import load_plugin
+
+    for source in plugin or []:
+        load_plugin(source)
+    return tuple(plugin or ())
+
+
+def _study(study: Path, profile: str | None, overrides: list[str] | None, seeds: int | None) -> Any:
+    from ablate.study.load import load
+
+    texts = list(overrides or [])
+    if seeds is not None:
+        texts.append(f"seeds={seeds}")
+    return load(study, profile, texts)
+
+
+@app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
+@command
+def run(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    only: Annotated[str, typer.Option(help="Part of the cells, e.g. mixer=gru,context=20.")] = "",
+    workers: Workers = None,
+    retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
+    launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
+    observer: Annotated[
+        list[str] | None, typer.Option(help="A further Sacred observer, mongo://... or sqlite:///...")
+    ] = None,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Run whatever of a study has no result yet; the same command goes on after an interruption."""
+    from ablate.launch.run import Options, run as run_study
+
+    plugins = _plugins(plugin)
+    loaded = _study(study, profile, set_, seeds)
+    options = Options(
+        results=results,
+        workers=workers or os.cpu_count() or 1,
+        launcher=launcher,
+        plugins=plugins,
+        observers=tuple(observer or ()),
+        retry_failed=retry_failed,
+        only=only,
+    )
+    last = {"study": str(study), "profile": profile, "set": set_ or [], "seeds": seeds, "plugins": plugins}
+    summary = run_study(loaded, options, console, last)
+    console.print(
+        f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
+        f"{summary.missing} without a result. Table: {results / loaded.study / 'trials.csv'}",
+        highlight=False,
+    )
+    if summary.failed:
+        console.print("Failed trials are listed in the table; --retry-failed runs them again.")
+    if not summary.missing:
+        console.print("Next: python -m ablate report")
+    return 1 if summary.missing else 0
+
+
+@app.command(epilog="Example: python -m ablate report --check")
+@command
+def report(
+    study: Annotated[
+        Path | None, typer.Argument(help="The study file [the one that was run last].")
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say what in paper/ is stale.")] = False,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+    paper: Annotated[Path, typer.Option(help="Where the paper lies.")] = Path("paper"),
+) -> int:
+    """Write figures, tables, the paper and one HTML page from the tidy table; print the answer."""
+    from ablate.launch.reporting import make, stale
+
+    chosen = _reported(study, profile, set_, seeds, plugin, results)
+    if check:
+        found = stale(chosen, results, paper)
+        for line in found:
+            print(line)
+        print(f"{len(found)} stale." if found else "Everything is as the results say.")
+        return 1 if found else 0
+    print(make(chosen, results, paper))
+    return 0
+
+
+def _reported(
+    study: Path | None,
+    profile: str | None,
+    overrides: list[str] | None,
+    seeds: int | None,
+    plugin: list[str] | None,
+    results: Path,
+) -> Any:
+    """The study to report: the one named, or the last that was run, at the profile it was run at."""
+    from ablate.launch.reporting import last_run
+
+    if study is None:
+        last = last_run(results)
+        study = Path(last["study"])
+        if profile is None and overrides is None and seeds is None:
+            profile, overrides, seeds = last["profile"], last["set"], last["seeds"]
+        plugin = plugin or last["plugins"]
+    _plugins(plugin)
+    return _study(study, profile, overrides, seeds)
+
+
+@app.command(epilog="Example: python -m ablate plan studies/memory_vs_arch.yaml --profile full")
+@command
+def plan(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    workers: Workers = None,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
+    from ablate.launch.planning import describe
+
+    _plugins(plugin)
+    print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
+    return 0
+
+
+@app.command(epilog="Example: python -m ablate status studies/memory_vs_arch.yaml")
+@command
+def status(study: StudyFile, results: Results = RESULTS) -> int:
+    """Attempts in the run store, by status; failed and dead ones are listed."""
+    from ablate.track.folder import StudyFolder
+    from ablate.track.store import attempts, deciding
+
+    loaded = _study(study, None, None, None)
+    found = deciding(attempts(StudyFolder(results / loaded.study, loaded.study).runs)).values()
+    counts: dict[str, int] = {}
+    for one in found:
+        counts[one.status] = counts.get(one.status, 0) + 1
+    print(", ".join(f"{n} {name.lower()}" for name, n in sorted(counts.items())) or "no runs yet")
+    for one in found:
+        if one.status not in ("COMPLETED", "RUNNING"):
+            print(f"{one.run_id}  {one.status}  {one.failure}".rstrip())
+    return 0
+
+
+@app.command(epilog="Example: python -m ablate audit attention lstm --context 20")
+@command
+def audit(
+    models: Annotated[list[str], typer.Argument(help="Registered mixers.")],
+    context: Annotated[int, typer.Option(help="K, timesteps.")] = 5,
+    history: Annotated[str, typer.Option(help="What of the past is shown.")] = "states+actions",
+    condition: Annotated[str, typer.Option(help="What the policy is told.")] = "return-to-go+time",
+    head: Annotated[str, typer.Option(help="The distribution of the action.")] = "mse",
+    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON.")] = False,
+    plugin: Plugin = None,
+) -> int:
+    """Which lags, rows and conditions a model depends on, as trained and as acting; refuses what leaks."""
+    from ablate.evaluate.audit import audit_config
+
+    _plugins(plugin)
+    results = [audit_config(name, context, history, condition, head) for name in models]
+    for result in results:
+        print(json.dumps(result.record()) if as_json else result.text() + "\n")
+    bad = [result.mixer for result in results if not result.passed]
+    if bad:
+        raise UserError(f"audit: refused: {', '.join(map(str, bad))}; a trial of such a model doesn't train.")
+    return 0
+
+
+@app.command(epilog="Example: python -m ablate bench --only update")
+@command
+def bench(
+    only: Annotated[str, typer.Option(help="One of: update, cohort, data.")] = "",
+) -> int:
+    """Speed on this machine, as ratios: one Decision Transformer update, cohorts stacked and single."""
+    from ablate.bench.table import show
+
+    show(console, only)
+    return 0
+
+
+@data_app.command("list")
+@command
+def data_list() -> int:
+    """All data sets that can be named in a study file."""
+    from ablate.data.catalogue import known_names
+
+    for name in known_names():
+        print(name)
+    return 0
+
+
+@data_app.command("show", epilog="Example: python -m ablate data show lq-mix/episode")
+@command
+def data_show(name: str, plugin: Plugin = None, results: Results = RESULTS) -> int:
+    """A data set's card: where it comes from, its size, its returns and its anchors."""
+    from ablate.data.catalogue import load
+    from ablate.launch.run import cache_folder
+
+    _plugins(plugin)
+    found = load(name, cache_folder(results))
+    table = Table(title=name, show_header=False, title_justify="left")
+    for key, value in found.card().items():
+        table.add_row(key, value)
+    console.print(table)
+    return 0
+
+
+def main() -> None:
+    """Entry point of `ablate` and `python -m ablate`."""
+    app(prog_name="ablate")

@@ -1,0 +1,231 @@
+"""Finding, generating and caching data sets by name: `family/member`, or `family/member@twin`.
+
+A family is one registered class; what it generates is determined by its recipe, and the recipe's
+fingerprint is where the result is cached. A twin shows some coordinates of the same trajectories
+only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablate import registry
+from ablate.data.hdf5 import read_own, write_hdf5
+from ablate.data.trajectories import Trajectories
+from ablate.envs.base import MaskedEnv, VectorEnv
+from ablate.errors import UserError, unknown
+
+FORMAT = 1  # of the cached files
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """The returns that map to normalised scores 0 and 100, and where they come from."""
+
+    low: float
+    high: float
+    source: str
+
+    def score(self, returns: Any) -> Any:
+        """Normalised score of a return, or of an array of them."""
+        return 100.0 * (returns - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """How a data set is made and how policies trained on it are evaluated.
+
+    Attributes:
+        name, family: its full name; the part before the first slash.
+        recipe: everything that determines the data (parameters, version, generator seed), as JSON.
+        generate: makes (train, held-out) trajectories, the same ones every time.
+        make_env: the environment of a given number of episodes to evaluate in.
+        anchors: computes the returns that score 0 and 100.
+        best_policy: the behaviour_id given to a policy conditioned on it, None without ids.
+        num_policies: number of behaviour ids, 0 where they aren't known.
+        observable: kept coordinates of the full observation; None when all are shown.
+        cached: False for data that already lie in a file of the user's.
+        yardstick: metrics of the best possible learner that sees K timesteps, where the data's law is
+            known: (held-out part, anchors, K) -> numbers by name, or None for that K.
+    """
+
+    name: str
+    family: str
+    recipe: dict[str, Any]
+    generate: Callable[[], tuple[Trajectories, Trajectories]]
+    make_env: Callable[[int], VectorEnv]
+    anchors: Callable[[], Anchors]
+    best_policy: int | None = None
+    num_policies: int = 0
+    observable: list[int] | None = None
+    cached: bool = True
+    yardstick: Callable[[Trajectories, Anchors, int], dict[str, float] | None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set in memory."""
+
+    spec: DataSpec
+    train: Trajectories
+    held_out: Trajectories
+    anchors: Anchors
+
+    @cached_property
+    def content_hash(self) -> str:
+        """16 hex digits over both parts' content and the anchors."""
+        text = (
+            f"{self.train.content_hash}|{self.held_out.content_hash}|"
+            f"{self.anchors.low!r}|{self.anchors.high!r}"
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def yardstick(self, context: int) -> dict[str, float] | None:
+        """Metrics of the best possible learner that sees `context` timesteps; None where not known."""
+        if self.spec.yardstick is None:
+            return None
+        return self.spec.yardstick(self.held_out, self.anchors, context)
+
+    def card(self) -> dict[str, str]:
+        """What a person wants to know of the data set, as text by name."""
+        returns, train = self.train.returns, self.train
+        recipe = ", ".join(f"{key} {value}" for key, value in self.spec.recipe.items())
+        quantiles = np.percentile(returns, [0, 10, 50, 90, 100])
+        return {
+            "made by": recipe,
+            "training": f"{train.num_episodes} episodes, {len(train.rewards)} timesteps",
+            "held out": f"{self.held_out.num_episodes} episodes",
+            "observation": f"{train.observations.shape[1]} numbers",
+            "action": f"{train.actions.shape[1]} numbers in [-1, 1]",
+            "episode length": f"{train.lengths.min()} to {train.lengths.max()} timesteps",
+            "returns": "min {:.3g}, p10 {:.3g}, median {:.3g}, p90 {:.3g}, max {:.3g}".format(*quantiles),
+            "score 0": f"return {self.anchors.low:.4g}",
+            "score 100": f"return {self.anchors.high:.4g}",
+            "anchors": self.anchors.source,
+            "policies": str(self.spec.num_policies or "not recorded"),
+            "content": self.content_hash,
+        }
+
+
+class Family(ABC):
+    """A registered kind of data: resolves the part of a name after the first slash."""
+
+    @abstractmethod
+    def resolve(self, member: str, name: str) -> DataSpec:
+        """The specification of `member`; `name` is the full name, for messages.
+
+        Raises UserError with the nearest known name.
+        """
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Well-known members, with the family's name and without twins."""
+
+    def twins(self, member: str) -> dict[str, list[int]]:
+        """Twin name -> the coordinates of the observation that it shows."""
+        return {}
+
+
+def known_names() -> list[str]:
+    """All well-known data sets, twins included, sorted."""
+    found = []
+    for family in registry.names("data"):
+        part: Family = registry.get("data", family)()
+        for name in part.names():
+            found.append(name)
+            found += [f"{name}@{twin}" for twin in part.twins(name.partition("/")[2])]
+    return sorted(found)
+
+
+def spec(name: str) -> DataSpec:
+    """The specification of a data set, without generating or reading anything.
+
+    Raises UserError for an unknown family, member or twin, with the nearest known name.
+    """
+    base, at, twin = name.partition("@")
+    family, slash, member = base.partition("/")
+    if family not in registry.names("data") or not slash:
+        raise unknown("data", name, known_names())
+    part: Family = registry.get("data", family)()
+    found = part.resolve(member, name)
+    if not at:
+        return found
+    twins = part.twins(member)
+    if twin not in twins:
+        raise unknown("data", name, [base, *(f"{base}@{each}" for each in twins)])
+    return _twin(found, name, twins[twin])
+
+
+def fingerprint(name: str) -> str:
+    """16 hex digits of everything that determines the data set's content."""
+    return _fingerprint(spec(name))
+
+
+def load(name: str, cache: Path) -> DataSet:
+    """The data set, generated on first use and cached as HDF5 under `cache`/<fingerprint>/.
+
+    Two processes may load at once. Raises UserError when the name isn't known, when a cached file
+    is damaged (naming it and the remedy) or when the cache can't be written.
+    """
+    found = spec(name)
+    if not found.cached:
+        train, held_out = found.generate()
+        return DataSet(found, train.validate(), held_out.validate(), found.anchors())
+    folder = Path(cache) / _fingerprint(found)
+    paths = [folder / "train.hdf5", folder / "held_out.hdf5"]
+    if not all(path.is_file() for path in paths):
+        anchors = found.anchors()
+        stored: dict[str, Any] = {
+            "format": FORMAT,
+            "recipe": json.dumps(found.recipe, sort_keys=True),
+            "anchor_low": anchors.low,
+            "anchor_high": anchors.high,
+            "anchor_source": anchors.source,
+        }
+        for path, part in zip(paths, found.generate(), strict=True):
+            write_hdf5(path, part.validate(), stored)
+    try:
+        train, attributes = read_own(paths[0])
+        held_out, _ = read_own(paths[1])
+        anchors = Anchors(
+            float(attributes["anchor_low"]),
+            float(attributes["anchor_high"]),
+            str(attributes["anchor_source"]),
+        )
+    except (UserError, KeyError) as error:
+        reason = f"{folder}: no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{reason} Delete the folder {folder} to generate it again.") from error
+    return DataSet(found, train, held_out, anchors)
+
+
+def _fingerprint(found: DataSpec) -> str:
+    text = json.dumps({"format": FORMAT, "name": found.name, **found.recipe}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _twin(base: DataSpec, name: str, observable: list[int]) -> DataSpec:
+    def generate() -> tuple[Trajectories, Trajectories]:
+        train, held_out = base.generate()
+        return train.observe(observable, name), held_out.observe(observable, name)
+
+    def make_env(num_envs: int) -> VectorEnv:
+        return MaskedEnv(base.make_env(num_envs), observable)
+
+    return replace(
+        base,
+        name=name,
+        recipe={**base.recipe, "observable": observable},
+        generate=generate,
+        make_env=make_env,
+        observable=observable,
+        yardstick=None,  # exact laws need the whole state
+    )

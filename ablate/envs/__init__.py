@@ -1,0 +1,1 @@
+"""Vectorised environments: linear-quadratic control, T-Maze, point mazes, locomotion."""

@@ -1,0 +1,153 @@
+"""What the user sees while cohorts run: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started
+
+
+def failures(value: Any) -> int:
+    """How many trials of a finished cohort failed, when its value is a list of `Recorded`."""
+    if not isinstance(value, list | tuple):
+        return 0
+    return sum(getattr(one, "status", "") == "FAILED" for one in value)
+
+
+class Display:
+    """Trials done, failed, running, time left, and what each worker does.
+
+    Context manager; `handle` takes the launcher's events. `done` and `failed` are the trials that
+    were already there, `count` tells how many trials of a finished job failed, `every` is the
+    number of seconds between plain lines.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        done: int = 0,
+        failed: int = 0,
+        count: Callable[[Any], int] = failures,
+        console: Console | None = None,
+        every: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = done + failed + sum(job.trials for job in jobs)
+        self.done = done
+        self.failed = failed
+        self.console = console or Console()
+        self._count = count
+        self._cost = sum(job.cost for job in jobs)
+        self._spent = 0.0  # cost of the jobs that have ended
+        self._busy: dict[int, tuple[Job, float, str]] = {}  # worker -> job, fraction, what it does
+        self._every = every
+        self._clock = clock
+        self._begun = clock()
+        self._told = self._begun
+        self._live: Live | None = None
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render, console=self.console, refresh_per_second=4
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._busy.clear()
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self.console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
+
+    @property
+    def running(self) -> int:
+        """Trials in the hands of a worker."""
+        return sum(job.trials for job, _, _ in self._busy.values())
+
+    def handle(self, event: Event) -> None:
+        """Take one event of the launcher."""
+        if isinstance(event, Started):
+            self._busy[event.worker] = (event.job, 0.0, "")
+        elif isinstance(event, Progress):
+            self._busy[event.worker] = (event.job, event.fraction, event.text)
+        else:
+            self._end(event)
+        if self._live is None and self._clock() - self._told >= self._every:
+            self._told = self._clock()
+            self.console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
+
+    def _end(self, event: Finished | Failed | Died) -> None:
+        job = event.job
+        self._busy.pop(event.worker, None)
+        self._spent += job.cost
+        if isinstance(event, Finished):
+            bad = self._count(event.value)
+            why = f"{bad} of {job.trials} trials failed"
+        else:
+            bad = job.trials
+            why = event.error
+        self.failed += bad
+        self.done += job.trials - bad
+        if bad:
+            self.console.print(
+                f"[red]failed[/red] {escape(job.label or job.id)}: {escape(why)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    def left(self) -> float | None:
+        """Seconds left at the speed so far; None while nobody can know."""
+        partial = sum(fraction * job.cost for job, fraction, _ in self._busy.values())
+        spent = self._spent + partial
+        elapsed = self._clock() - self._begun
+        if spent <= 0 or elapsed <= 0:
+            return None
+        return max(self._cost - spent, 0.0) * elapsed / spent
+
+    def line(self) -> str:
+        """The state in one line."""
+        left = self.left()
+        parts = [f"{self.done}/{self.total} trials done", f"{self.failed} failed"]
+        parts.append(f"{self.running} running")
+        if left is not None and self.done + self.failed < self.total:
+            parts.append(f"{_time(left)} left")
+        parts.append(f"{_time(self._clock() - self._begun)} so far")
+        return ", ".join(parts)
+
+    def _render(self) -> RenderableType:
+        bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=40)
+        table = Table.grid(padding=(0, 2))
+        for number, (job, fraction, text) in sorted(self._busy.items()):
+            table.add_row(
+                Text(f"worker {number + 1}", style="dim"),
+                Text(job.label or job.id),
+                Text(f"{fraction:4.0%}"),
+                Text(text, style="dim", overflow="ellipsis", no_wrap=True),
+            )
+        return Group(bar, Text(self.line()), table)
+
+
+def _time(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

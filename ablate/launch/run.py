@@ -1,0 +1,402 @@
+"""`run`: from a study to a tidy table, going on wherever an earlier run stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from ablate import registry, trial
+from ablate.data import catalogue
+from ablate.evaluate.audit import Audit, audit_config
+from ablate.launch.base import Died, Event, Failed, Finished, Job
+from ablate.launch.progress import Display
+from ablate.launch.work import CohortJob
+from ablate.errors import UserError
+from ablate.study import expand, identity
+from ablate.study.expand import Cohort, Trial
+from ablate.study.schema import Study
+from ablate.track.files import write_atomic
+from ablate.track.folder import StudyFolder
+from ablate.track.store import COMPLETED, FAILED, attempts
+from ablate.track.table import merge, merge_curves, read_csv, read_table, write_table
+
+LAST = "last.json"
+YARDSTICKS = "yardsticks.csv"
+WORK = "ablate.launch.work.work"
+EVALUATION_SECONDS = 0.012  # of one episode at context 20, where nothing has been measured yet
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: nothing here can change a result."""
+
+    results: Path
+    workers: int
+    launcher: str = "local"
+    plugins: tuple[str, ...] = ()
+    observers: tuple[str, ...] = ()
+    retry_failed: bool = False
+    only: str = ""
+
+    @property
+    def cache(self) -> Path:
+        """Where generated data sets are kept."""
+        return cache_folder(self.results)
+
+
+def cache_folder(results: Path) -> Path:
+    """`$ABLATE_CACHE`, or `.cache` beside the studies' folders."""
+    return Path(os.environ.get("ABLATE_CACHE", results / ".cache"))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Trials of this profile: how many there are, finished, failed, and without a result."""
+
+    total: int
+    completed: int
+    failed: int
+    missing: int
+
+
+def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Content hash of every data set of the profile; generates what is not cached yet."""
+    names = list(dict.fromkeys(cell.data for cell in expand.cells(study)))
+    hashes = {}
+    for name in names:
+        say(f"data {name}")
+        hashes[name] = catalogue.load(name, cache).content_hash
+    return hashes
+
+
+def run(
+    study: Study, options: Options, console: Console, asked: Mapping[str, Any] | None = None
+) -> Summary:
+    """Run whatever of the study has no result yet; returns what there is at the end.
+
+    asked: how the command named the study, kept so that `report` finds the study that was run last.
+
+    Raises UserError for what the user has to mend, Stopped after a signal. Results recorded before
+    either stay.
+    """
+    folder = StudyFolder(options.results / study.study, study.study)
+    torch.set_num_threads(1)
+    with folder.lock():
+        with console.status("data") as status:
+            hashes = data_hashes(study, options.cache, lambda text: status.update(text))
+        _tell_changed(console, folder.read().get("data", {}), hashes)
+        trials = expand.trials(study, hashes)
+        if options.only:
+            trials = expand.only(study, trials, options.only)
+        folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
+        book = Book(folder, study, trials)
+        if asked is not None:
+            write_atomic(folder.root / LAST, json.dumps(dict(asked)) + "\n")
+        write_yardsticks(study, folder, options.cache)
+        todo = book.todo(options.retry_failed)
+        cohorts = [c for c in expand.cohorts(trials) if any(t.id in todo for t in c.trials)]
+        with console.status("audit") as status:
+            refusals = audit_models(study, cohorts, folder, lambda text: status.update(text))
+        with console.status("measuring this machine") as status:
+            ways = measure(
+                study, cohorts, folder, options.cache, lambda text: status.update(text)
+            )
+        jobs = [_job(study, cohort, todo, ways, refusals, folder, options) for cohort in cohorts]
+        jobs.sort(key=lambda job: -job.cost)
+        _tell_plan(console, study, trials, todo, jobs, options)
+        died: list[str] = []
+
+        def on_event(event: Event, display: Display) -> None:
+            display.handle(event)
+            if isinstance(event, Finished):
+                book.take([one.trial_id for one in event.value])
+            elif isinstance(event, Failed) and event.refused:
+                raise UserError(event.error)
+            elif isinstance(event, Failed | Died):
+                died.append(f"{event.job.label}: {event.error}")
+                book.take(list(event.job.payload.trials.values()))
+
+        if jobs:
+            launcher = registry.get("launcher", options.launcher, "--launcher")
+            counts = book.summary()
+            with Display(jobs, counts.completed, 0, console=console) as display:
+                launcher(
+                    jobs,
+                    WORK,
+                    options.workers,
+                    lambda event: on_event(event, display),
+                    options.plugins,
+                )
+        book.write()
+    return book.summary()
+
+
+class Book:
+    """The tidy table while a study runs: what the committed table, the store and new runs hold."""
+
+    def __init__(self, folder: StudyFolder, study: Study, trials: Sequence[Trial]) -> None:
+        self.folder = folder
+        self.trials = list(trials)
+        self.rows = [factor_row(study, one) for one in trials]
+        self.table: pd.DataFrame | None = (
+            read_table(folder.table) if folder.table.exists() else None
+        )
+        self.curves: pd.DataFrame | None = (
+            read_csv(folder.curves) if folder.curves.exists() else None
+        )
+        self.take(None)
+
+    def take(self, trials: Sequence[str] | None) -> None:
+        """Enter the attempts of these trials (all of the store when None) and write the table."""
+        found = attempts(self.folder.runs, trials)
+        if trials is not None or found:
+            self.table = merge(self.table, found, self.rows)
+            self.curves = merge_curves(self.curves, found)
+            self.write()
+
+    def write(self) -> None:
+        """Write the tables, each whole or not at all."""
+        if self.table is not None:
+            write_table(self.table, self.folder.table)
+        if self.curves is not None:
+            write_table(self.curves, self.folder.curves)
+
+    def statuses(self) -> dict[str, str]:
+        """Status by trial, for the trials of this profile that have a row."""
+        if self.table is None:
+            return {}
+        known = dict(zip(self.table["trial"], self.table["status"], strict=True))
+        return {one.id: known[one.id] for one in self.trials if one.id in known}
+
+    def todo(self, retry_failed: bool) -> set[str]:
+        """Trials without a result; failed ones only on request."""
+        statuses = self.statuses()
+        done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
+        return {one.id for one in self.trials if statuses.get(one.id) not in done}
+
+    def summary(self) -> Summary:
+        """How many trials of this profile have which status."""
+        statuses = list(self.statuses().values())
+        completed, failed = statuses.count(COMPLETED), statuses.count(FAILED)
+        total = len(self.trials)
+        return Summary(total, completed, failed, total - completed - failed)
+
+
+def factor_row(study: Study, one: Trial) -> dict[str, Any]:
+    """The factor columns of a trial's row: data, every factor, the scale it was run at, and the seed."""
+    row: dict[str, Any] = {"trial": one.id, "data": one.config["data"]}
+    dotted = [name for name in study.factors if "." in name]
+    scale = ["train.updates", "train.targets_per_update", "model.parameters", "evaluate.episodes"]
+    for name in (*expand.FACTORS, *dict.fromkeys((*scale, *dotted))):
+        row[name] = expand.lookup(one.config, name)
+    return {**row, "seed": one.seed}
+
+
+def audit_models(
+    study: Study, cohorts: Sequence[Cohort], folder: StudyFolder, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Audit every distinct model of the cohorts once; refusals by model key.
+
+    Records are kept in audit.json, by model and code version, so that a later run need not repeat them.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    if folder.audit.exists():
+        records = {one["key"]: one for one in json.loads(folder.audit.read_text("utf-8"))}
+    for cohort in cohorts:
+        key = model_key(cohort.config)
+        if key in records:
+            continue
+        say(f"audit {model_label(cohort.config)}")
+        records[key] = {"key": key, **audit_model(cohort.config).record()}
+    if cohorts:
+        content = [records[key] for key in sorted(records, key=lambda k: _audit_rank(records[k]))]
+        write_atomic(folder.audit, json.dumps(content, indent=None, separators=(",", ":")) + "\n")
+    return {
+        key: f"audit: {'; '.join(one['findings'])}"
+        for key, one in records.items()
+        if not one["passed"]
+    }
+
+
+def audit_model(config: Mapping[str, Any]) -> Audit:
+    """The audit of a configuration's model."""
+    return audit_config(
+        config["mixer"], config["context"], config["history"], config["condition"], config["head"]
+    )
+
+
+def model_key(config: Mapping[str, Any]) -> str:
+    """What an audit depends on."""
+    parts = [config[name] for name in ("mixer", "context", "history", "condition", "head")]
+    return identity.digest([identity.CODE_VERSION, parts, identity.plugin_versions(config)])
+
+
+def model_label(config: Mapping[str, Any]) -> str:
+    """A configuration in a few words."""
+    return (
+        f"{config['mixer']} K={config['context']} {config['condition']} "
+        f"{config['history']} {config['head']}"
+    )
+
+
+def measure(
+    study: Study,
+    cohorts: Sequence[Cohort],
+    folder: StudyFolder,
+    cache: Path,
+    say: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """Seconds an update and seed, stacked and single, of each shape of cohort on this machine.
+
+    Measured once and kept, so that a study which is taken up again trains each cohort in the same way.
+    """
+    path = folder.runs / ".ways.json"
+    known: dict[str, dict[str, float]] = {}
+    if path.exists():
+        known = json.loads(path.read_text("utf-8"))
+    for cohort in cohorts:
+        key = shape_key(cohort)
+        if key in known or cohort.config["model"]["dropout"] > 0:
+            continue
+        say(f"measuring {cohort.config['mixer']} K={cohort.config['context']}")
+        known[key] = trial.measure_ways(
+            study.study, list(cohort.seeds), dict(cohort.config), cache
+        )
+    write_atomic(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
+    return known
+
+
+def shape_key(cohort: Cohort) -> str:
+    """What the speed of a cohort depends on."""
+    config = cohort.config
+    return " ".join(
+        str(part)
+        for part in (
+            config["mixer"],
+            f"K={config['context']}",
+            config["head"],
+            f"S={len(cohort.seeds)}",
+            f"P={config['model']['parameters']}",
+            f"N={config['train']['targets_per_update']}",
+            config["train"]["loss"],
+        )
+    )
+
+
+def _job(
+    study: Study,
+    cohort: Cohort,
+    todo: set[str],
+    ways: Mapping[str, Mapping[str, float]],
+    refusals: Mapping[str, str],
+    folder: StudyFolder,
+    options: Options,
+) -> Job:
+    config = cohort.config
+    speed = ways.get(shape_key(cohort), {"stacked": 0.05, "single": 0.04})
+    stacked = speed["stacked"] < speed["single"] and config["model"]["dropout"] == 0
+    pace = min(speed.values())
+    episodes = config["evaluate"]["episodes"]
+    evaluation = episodes * EVALUATION_SECONDS * (0.2 + config["context"] / 20)
+    cost = len(cohort.seeds) * (config["train"]["updates"] * pace + evaluation) + 1.0
+    wanted = tuple(one.seed for one in cohort.trials if one.id in todo)
+    payload = CohortJob(
+        study=study.study,
+        cohort=cohort.id,
+        config=config,
+        trials={one.seed: one.id for one in cohort.trials},
+        wanted=wanted,
+        runs=folder.runs,
+        checkpoints=folder.checkpoints,
+        cache=options.cache,
+        stacked=stacked,
+        observers=options.observers,
+        refusal=refusals.get(model_key(config), ""),
+    )
+    return Job(
+        id=cohort.id,
+        payload=payload,
+        label=f"{config['data']} {model_label(config)}",
+        trials=len(wanted),
+        cost=cost,
+    )
+
+
+def _tell_changed(console: Console, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name, content in now.items():
+        if before.get(name, content) != content:
+            console.print(
+                f"note: {name} differs from the one that earlier results were computed on; "
+                "its trials run again.",
+                highlight=False,
+            )
+
+
+def _tell_plan(
+    console: Console,
+    study: Study,
+    trials: Sequence[Trial],
+    todo: set[str],
+    jobs: Sequence[Job],
+    options: Options,
+) -> None:
+    cells = len(expand.cohorts(trials))
+    console.print(
+        f"[bold]{study.study}[/bold], profile {study.profile}: {cells} cells x {study.seeds} seeds = "
+        f"{len(trials)} trials; {len(trials) - len(todo)} are done, {len(todo)} to run.",
+        highlight=False,
+    )
+    if jobs:
+        workers = min(options.workers, len(jobs))
+        seconds = max(sum(job.cost for job in jobs) / workers, max(job.cost for job in jobs))
+        stacked = sum(job.payload.stacked for job in jobs)
+        console.print(
+            f"{len(jobs)} cohorts on {workers} workers, about {spell(seconds)} on this machine; "
+            f"{stacked} train their seeds as one stack, {len(jobs) - stacked} one by one, "
+            "whichever was measured to be faster.",
+            highlight=False,
+        )
+
+
+def spell(seconds: float) -> str:
+    """A duration in words of the right size."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _audit_rank(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(one[name] for name in ("mixer", "context", "history", "condition", "head"))
+
+
+def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
+    """Exact Bayes errors and returns by context, where the data's law is known, in yardsticks.csv."""
+    contexts = sorted({cell.config["context"] for cell in expand.cells(study)})
+    names = dict.fromkeys(cell.data for cell in expand.cells(study))
+    path = folder.root / YARDSTICKS
+    known = read_csv(path) if path.exists() else None
+    rows = [] if known is None else known.to_dict("records")
+    have = {(row["data"], row["content"], row["context"]) for row in rows}
+    for name in names:
+        data = catalogue.load(name, cache)
+        for context in contexts:
+            if (name, data.content_hash, context) in have:
+                continue
+            found = data.yardstick(context)
+            if found is not None:
+                rows.append(
+                    {"data": name, "content": data.content_hash, "context": context, **found}
+                )
+    if rows:
+        frame = pd.DataFrame(rows).sort_values(["data", "content", "context"], ignore_index=True)
+        write_table(frame, path)

@@ -1,0 +1,1 @@
+"""The trainer: objective, schedule, checkpoints. Knows nothing of environments."""

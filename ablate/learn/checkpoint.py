@@ -1,0 +1,108 @@
+"""Checkpoints in safetensors: a policy's parameters, and the state of a training that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ablate.errors import UserError
+from ablate.models.stack import Stack
+
+if TYPE_CHECKING:
+    from ablate.learn.train import Trained
+
+
+def save_policy(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write parameters with the resolved configuration in the file's metadata; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, {name: value.detach().contiguous() for name, value in state.items()}, about)
+
+
+def load_policy(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Parameters and configuration. Raises UserError when the file is missing or no checkpoint."""
+    tensors, about = _read(path)
+    return tensors, about
+
+
+def save_training_state(
+    path: Path,
+    stack: Stack,
+    optimiser: torch.optim.Optimizer,
+    seeds: Sequence[int],
+    update: int,
+    first_loss: Tensor | None,
+    result: Trained,
+) -> None:
+    """Parameters, moments of the optimiser and progress, in one file replaced atomically."""
+    tensors: dict[str, Tensor] = {}
+    for index, parameter in enumerate(stack.parameters()):
+        tensors[f"parameter/{index}"] = parameter.detach().contiguous()
+        for key, value in optimiser.state[parameter].items():
+            tensors[f"optimiser/{index}/{key}"] = value.contiguous()
+    if first_loss is not None:
+        tensors["first_loss"] = first_loss
+    about = {
+        "seeds": list(seeds),
+        "update": update,
+        "points": [[u, loss.tolist()] for u, loss in result.points],
+        "diverged": {str(k): v for k, v in result.diverged.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, tensors, about)
+
+
+def load_training_state(
+    path: Path,
+    stack: Stack,
+    optimiser: torch.optim.Optimizer,
+    seeds: Sequence[int],
+    result: Trained,
+) -> tuple[int, Tensor | None]:
+    """Put a saved state back; returns the next update and the first loss.
+
+    Raises UserError when the file was written for other seeds or is damaged.
+    """
+    tensors, about = _read(path)
+    if about["seeds"] != list(seeds):
+        raise UserError(f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew.")
+    with torch.no_grad():
+        for index, parameter in enumerate(stack.parameters()):
+            parameter.copy_(tensors[f"parameter/{index}"])
+            prefix = f"optimiser/{index}/"
+            optimiser.state[parameter] = {
+                name.removeprefix(prefix): value.clone()
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+    result.points.extend((u, torch.tensor(loss)) for u, loss in about["points"])
+    result.diverged.update({int(k): v for k, v in about["diverged"].items()})
+    return int(about["update"]), tensors.get("first_loss")
+
+
+def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, str(temporary), metadata={"about": json.dumps(about, sort_keys=True)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error}).") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: is not a checkpoint of ablate, or is damaged ({error}).") from error

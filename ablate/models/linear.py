@@ -1,0 +1,85 @@
+"""Linear layers that use the faster of PyTorch's two matrix libraries on the CPU.
+
+PyTorch sends float32 products to MKL, which keeps to 256-bit instructions on processors of other
+makers; its second library, oneDNN, does not, and is more than twice as fast there (`python -m
+ablate bench`). Both compute in float32 and agree to rounding.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+WORTHWHILE = 700_000  # multiply-adds below which the library's own overhead outweighs its speed
+AVAILABLE = (
+    platform.machine() in ("x86_64", "AMD64")
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """left (m, k) times the transpose of right (n, k), plus bias (n,)."""
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """x (m, k), weight (n, k), bias (n,) to x weight^T + bias, with all products in oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        weight = weight.contiguous()  # columns cut from a larger weight find only slow kernels
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        grad_weight = None
+        if for_weight:  # the library rearranges its right operand: let that be the smaller one
+            wide = weight.shape[0] >= weight.shape[1]
+            grad_weight = _product(x.t(), grad.t()).t() if wide else _product(grad.t(), x.t())
+        return (
+            _product(grad, weight.t()) if for_x else None,
+            grad_weight,
+            grad.sum(0) if for_bias else None,
+        )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, stacked: bool = False) -> Tensor:
+    """`torch.nn.functional.linear`, through oneDNN where that is faster.
+
+    `stacked` says that the call may be inside `torch.func.vmap`, which only the plain path
+    supports.
+    """
+    rows = x.numel() // max(x.shape[-1], 1)
+    fast = (
+        AVAILABLE
+        and not stacked
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and rows * weight.numel() >= WORTHWHILE
+        and not torch.is_autocast_enabled("cpu")
+    )
+    if not fast:
+        return F.linear(x, weight, bias)
+    out = _Linear.apply(x.reshape(rows, x.shape[-1]), weight, bias)
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` through `linear`; same parameters, same initialisation."""
+
+    stacked: bool = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return linear(x, self.weight, self.bias, self.stacked)

@@ -1,0 +1,59 @@
+"""Parameter matching: the width at which a policy has as many parameters as it should."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from ablate.errors import UserError
+from ablate.models.policy import ModelSpec, Policy, count_parameters
+from ablate.registry import get
+
+WIDEST = 1 << 16
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The solution: width, parameters there, and (parameters - wanted) / wanted."""
+
+    width: int
+    parameters: int
+    mismatch: float
+
+
+def parameters_at(spec: ModelSpec, width: int) -> int:
+    """Number of parameters of `spec` at `width`, counted without allocating any."""
+    with torch.device("meta"):
+        return count_parameters(Policy(spec.at(width)))
+
+
+@lru_cache(maxsize=4096)
+def solve_width(spec: ModelSpec, parameters: int, tolerance: float = 0.05) -> Matched:
+    """The width with the nearest number of parameters; the spec's own width is ignored.
+
+    Assumes that parameters grow with the width. Raises UserError when the nearest is off by more
+    than `tolerance` (a fraction), naming what can be had.
+    """
+    multiple = get("mixer", spec.mixer, "mixer").width_multiple
+    low, high = 1, 2  # in units of `multiple`; parameters(low) < wanted <= parameters(high)
+    while parameters_at(spec, high * multiple) < parameters and high * multiple < WIDEST:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if parameters_at(spec, middle * multiple) < parameters:
+            low = middle
+        else:
+            high = middle
+    found = {units * multiple: parameters_at(spec, units * multiple) for units in (low, high)}
+    width = min(found, key=lambda w: abs(found[w] - parameters))
+    mismatch = (found[width] - parameters) / parameters
+    if abs(mismatch) > tolerance:
+        near = " or ".join(f"{count} (width {w})" for w, count in found.items())
+        head = f"head '{spec.head}'"
+        raise UserError(
+            f"model.parameters: mixer '{spec.mixer}' with context {spec.context} and {head} "
+            f"cannot have {parameters} parameters to within {tolerance:.1%}; nearest: {near}."
+        )
+    return Matched(width, found[width], mismatch)

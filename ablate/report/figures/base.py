@@ -1,0 +1,131 @@
+"""What a drawing function gets and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ablate.report import style, text
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure: file stem, the figure, caption and the trials it shows."""
+
+    name: str
+    figure: Figure
+    title: str
+    caption: str
+    trials: tuple[str, ...]
+    script: str
+    also: dict[str, Any] = field(default_factory=dict)  # further facts for the sidecar
+
+
+def grid(
+    count: int, columns: int, panel_height: float, head: float = 0.3
+) -> tuple[Figure, list[Axes]]:
+    """`count` panels in rows of `columns`; the unused places of the last row stay blank."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = style.new_figure(rows * panel_height + head)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    flat = list(axes.flat)
+    for spare in flat[count:]:
+        spare.remove()
+    return figure, flat[:count]
+
+
+def mixer_legend(
+    figure: Figure, looks: dict[str, style.Look], extra: list[Line2D] | None = None
+) -> None:
+    """One legend above all panels."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
+            label=text.mixer(name),
+        )
+        for name, look in looks.items()
+    ]
+    handles += extra or []
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
+
+
+def context_axis(axes: Axes, contexts: list[int]) -> dict[int, int]:
+    """Contexts as equally spaced ticks; returns the place of each."""
+    axes.set_xticks(range(len(contexts)), [str(value) for value in contexts])
+    axes.set_xlim(-0.4, len(contexts) - 0.6)
+    return {value: place for place, value in enumerate(contexts)}
+
+
+def lines(
+    axes: Axes,
+    cells: dict[tuple, Any],
+    looks: dict[str, style.Look],
+    places: dict[int, int],
+) -> None:
+    """One line per mixer over contexts with seed intervals, dodged so that none hides another.
+
+    cells: (mixer, context) -> Interval.
+    """
+    present = [name for name in looks if any(key[0] == name for key in cells)]
+    step = min(0.06 * len(places), 0.5 / max(len(present), 1))
+    for index, name in enumerate(present):
+        shift = (index - (len(present) - 1) / 2) * step
+        points = [(context, cell) for (mixer, context), cell in cells.items() if mixer == name]
+        points.sort(key=lambda pair: pair[0])
+        look = looks[name]
+        axes.errorbar(
+            [places[context] + shift for context, _ in points],
+            [cell.mean for _, cell in points],
+            yerr=[
+                [max(cell.mean - cell.low, 0.0) if cell.n > 1 else 0.0 for _, cell in points],
+                [max(cell.high - cell.mean, 0.0) if cell.n > 1 else 0.0 for _, cell in points],
+            ],
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
+            elinewidth=0.7,
+            markeredgewidth=0,
+        )
+
+
+def describe(levels: dict[str, Any]) -> str:
+    """`return-to-go + time, mse head` for the small line under a panel's title."""
+    words = []
+    for name, value in levels.items():
+        if name == "condition":
+            words.append(text.condition(str(value)))
+        elif name == "head":
+            words.append(f"{value} head")
+        elif name == "history":
+            words.append("" if value == "states+actions" else f"history: {value}")
+        elif not pd.isna(value):
+            words.append(f"{name.split('.')[-1].replace('_', ' ')} {value}")
+    return ", ".join(word for word in words if word)
+
+
+def title(axes: Axes, name: str, note: str = "") -> None:
+    """The data set's name, and below it in grey what is held still."""
+    size = max(min(8.5, 8.5 * 26 / len(name)), 6.0)
+    axes.set_title(name, pad=10 if note else 4, fontsize=size)
+    if note:
+        axes.text(
+            0, 1.02, note, transform=axes.transAxes, va="bottom", fontsize=6, color="#555555"
+        ).set_in_layout(False)
+
+
+def least_span(axes: Axes, span: float) -> None:
+    """Widen the vertical range to at least `span`, so that noise does not look like an effect."""
+    low, high = axes.get_ylim()
+    missing = span - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)

@@ -1,0 +1,49 @@
+"""All figures in the order in which the paper shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablate.report import style
+from ablate.report.figures import audit, curves, errors, forest, interaction, scores
+from ablate.report.figures.base import Drawn
+from ablate.report.findings import Finding
+
+
+def draw(
+    table: pd.DataFrame,
+    findings: Sequence[Finding],
+    curve_rows: pd.DataFrame,
+    audits: Sequence[dict[str, Any]],
+    yardsticks: pd.DataFrame | None,
+    margin: float | None,
+) -> list[tuple[Drawn, dict[str, bytes]]]:
+    """Each figure that has something to show, with its bytes by kind (pdf, png, svg).
+
+    A table without mixers or contexts (one that `ablate` didn't write) gets the forest plot only.
+    """
+    factorial = {"mixer", "context"} <= set(table.columns)
+    out = []
+    with style.paper_style():
+        made: list[Drawn | None] = [forest.draw(findings)]
+        if factorial:
+            made += [
+                scores.draw(table),
+                interaction.draw(table, "score", margin),
+                interaction.draw(table, "action_error_early"),
+                errors.draw(table, yardsticks),
+                curves.draw(table, curve_rows),
+            ]
+        made += [forest.draw(findings, absolute=True), audit.draw(audits)]
+        for drawn in made:
+            if drawn is not None:
+                files = {
+                    "pdf": style.pdf(drawn.figure),
+                    "png": style.png(drawn.figure),
+                    "svg": style.svg(drawn.figure),
+                }
+                out.append((drawn, files))
+    return out

@@ -1,0 +1,215 @@
+"""What the report says of one hypothesis: plain values, so that no template looks into the
+analysis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablate.analyse.resolve import resolve
+from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
+from ablate.report import text
+from ablate.study.contrast import Level, parse
+from ablate.study.hypotheses import Hypothesis, claims
+
+
+@dataclass(frozen=True)
+class Part:
+    """One claim of a hypothesis, or its effect on one data set, with its interval."""
+
+    label: str
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A hypothesis and its verdict.
+
+    Estimate and interval are of new seeds on these data sets; `population` of new data sets.
+    p_corrected: Holm's p of what the verdict says; of the hypothesis itself where it is
+    inconclusive. test: superiority, equivalence or difference. Estimates are in the metric's
+    unit. `failed` counts failed trials among those it would have used.
+    """
+
+    id: str
+    says: str
+    contrast: str
+    where: str
+    metric: str
+    test: str
+    margin: float | None
+    threshold: float
+    around: float
+    primary: bool
+    verdict: str
+    confirmatory: bool
+    family: str
+    estimate: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    confidence: float = 0.95
+    p_corrected: float = math.nan
+    trials: tuple[str, ...] = ()
+    failed: int = 0
+    missing: int = 0
+    test_name: str = ""
+    decided_by: str = ""
+    sentence: str = ""
+    notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    population: Part | None = None
+    absolute: bool = False  # a mean of the metric, not a difference between means
+
+    @property
+    def tested(self) -> bool:
+        """Whether there is an estimate."""
+        return not math.isnan(self.estimate)
+
+    @property
+    def digits(self) -> int:
+        """Decimals shown of this metric."""
+        return text.digits_for(self.metric, self.estimate)
+
+    @property
+    def shown_estimate(self) -> str:
+        """`+16.3`."""
+        return text.number(self.estimate, self.digits, sign=not self.absolute)
+
+    @property
+    def shown_interval(self) -> str:
+        """`12.1 to 20.4`, or `at least 12.1` of a one-sided interval."""
+        if math.isinf(self.high):
+            return f"at least {text.number(self.low, self.digits)}"
+        if math.isinf(self.low):
+            return f"at most {text.number(self.high, self.digits)}"
+        return text.interval(self.low, self.high, self.digits)
+
+    @property
+    def level(self) -> str:
+        """`95 %`."""
+        return f"{100 * self.confidence:g} %"
+
+    @property
+    def standing(self) -> str:
+        """`confirmatory` when the hypothesis was registered before its runs, else `exploratory`."""
+        return "confirmatory" if self.confirmatory else "exploratory"
+
+    @property
+    def criterion(self) -> str:
+        """The test in words, e.g. `equivalence within 3 points`."""
+        unit = text.unit(self.metric)
+        if self.test == "equivalence":
+            about = f" of {self.around:g}" if self.around else ""
+            return f"equivalence within {_value(self.margin)} {unit}{about}".strip()
+        if self.test == "superiority":
+            return f"more than {self.threshold:g} {unit}".strip()
+        return f"different from {self.around:g} {unit}".strip()
+
+    @property
+    def p_relation(self) -> str:
+        """`= 0.014` or `< 0.001`."""
+        shown = text.p_value(self.p_corrected)
+        return shown if shown.startswith(("<", "n/a")) else f"= {shown}"
+
+
+def from_verdict(
+    verdict: Verdict,
+    hypothesis: Hypothesis,
+    table: pd.DataFrame,
+    levels: Mapping[str, Sequence[Level]],
+) -> Finding:
+    """The report's view of a verdict; `table` (with a column `trial`) gives the trials behind
+    it."""
+    parts: tuple[Part, ...] = ()
+    if len(verdict.details) > 1:
+        parts = tuple(Part(c.label, c.estimate, c.low, c.high) for c in verdict.details)
+    elif verdict.details and len(verdict.details[0].by_data_set) > 1:
+        found = verdict.details[0].by_data_set
+        parts = tuple(Part(name, *values) for name, values in found.items())
+    new = verdict.population
+    population = None
+    if new.estimate is not None and new.low is not None and new.high is not None:
+        population = Part(f"{new.n_datasets} data sets", new.estimate, new.low, new.high)
+    return Finding(
+        id=verdict.hypothesis,
+        says=verdict.says,
+        contrast=verdict.contrast,
+        where=_where(hypothesis),
+        metric=verdict.metric,
+        test=verdict.test,
+        margin=verdict.margin,
+        threshold=verdict.threshold,
+        around=verdict.around,
+        primary=verdict.primary,
+        verdict=verdict.verdict,
+        confirmatory=verdict.status == "confirmatory",
+        family=verdict.family,
+        estimate=_number(verdict.estimate),
+        low=_number(verdict.low),
+        high=_number(verdict.high),
+        confidence=verdict.confidence,
+        p_corrected=_number(_deciding(verdict)),
+        trials=_trials(hypothesis, table, levels) if verdict.estimate is not None else (),
+        failed=verdict.n_failed,
+        missing=verdict.n_missing,
+        test_name=verdict.test_name,
+        decided_by=verdict.decided_by,
+        sentence=verdict.sentence,
+        notes=verdict.notes,
+        parts=parts,
+        population=population,
+        absolute=_absolute(verdict.contrast),
+    )
+
+
+def _deciding(verdict: Verdict) -> float | None:
+    """The corrected p of what the verdict says, which may be the opposite of the hypothesis."""
+    if verdict.verdict == REFUTED:
+        return verdict.p_against_holm
+    if verdict.verdict == EQUIVALENT and verdict.test != "equivalence":
+        return verdict.p_equivalent_holm
+    return verdict.p_holm
+
+
+def _absolute(contrast: str) -> bool:
+    """Whether the weights of the contrast sum to something else than zero."""
+    if contrast.startswith("each pair of "):
+        return False
+    return abs(sum(parse(contrast).terms.values())) > 1e-9
+
+
+def _trials(
+    hypothesis: Hypothesis, table: pd.DataFrame, levels: Mapping[str, Sequence[Level]]
+) -> tuple[str, ...]:
+    """Ids of the trials that any claim of the hypothesis uses, for the sidecars."""
+    used: set[object] = set()
+    for claim in claims(hypothesis, levels):
+        found = resolve(claim, table, hypothesis.metric)
+        if not isinstance(found, str):
+            used |= found.trials
+    return tuple(sorted(str(name) for name in table.loc[sorted(used, key=str), "trial"]))
+
+
+def _where(hypothesis: Hypothesis) -> str:
+    """`data lq-mix/single; condition time; for each mixer`."""
+    words = [
+        f"{text.FACTORS.get(name, name)} "
+        + text.listing(str(v) for v in (levels if isinstance(levels, list) else [levels]))
+        for name, levels in hypothesis.where.items()
+    ]
+    if hypothesis.each:
+        words.append(f"for each {text.FACTORS.get(hypothesis.each, hypothesis.each)}")
+    return "; ".join(words)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _value(number: float | None) -> str:
+    return "an unstated margin" if number is None else f"{number:g}"

@@ -1,0 +1,97 @@
+r"""Every number in the paper's text as a LaTeX command, so that no number is typed by hand."""
+
+from __future__ import annotations
+
+from ablate.report import text
+from ablate.report.findings import Finding
+from ablate.report.story import Story
+
+SCRIPT = "ablate/report/macros.py"
+
+
+def make(story: Story) -> dict[str, str]:
+    r"""Name (letters only) -> LaTeX text. For hypothesis `P1`: `\PoneEstimate`, `\PoneInterval`,
+    ..."""
+    out = _general(story)
+    for finding in story.findings:
+        for kind, value in _of(finding).items():
+            out[_free(out, text.macro_name(finding.id, kind))] = value
+    return out
+
+
+def names(story: Story) -> dict[tuple[str, str], str]:
+    """(hypothesis id, kind of value) -> the macro's name, as `make` gives it."""
+    taken = _general(story)
+    out = {}
+    for finding in story.findings:
+        for kind in _of(finding):
+            out[finding.id, kind] = name = _free(taken, text.macro_name(finding.id, kind))
+            taken[name] = ""
+    return out
+
+
+def _general(story: Story) -> dict[str, str]:
+    return {
+        "StudyName": text.latex(story.study),
+        "StudyHash": text.latex(story.study_hash[:12]),
+        "HypothesesHash": text.latex(story.hypotheses_hash[:12] or "none"),
+        "ProfileName": text.latex(story.profile),
+        "SeedCount": f"{story.seeds:,}",
+        "PlannedCount": f"{story.planned:,}",
+        "StudyAnswer": text.latex(story.answer),
+        "StudyScale": text.latex(story.scale),
+        "RegisteredAt": text.latex(story.registered or "unknown"),
+        "FinishedCount": f"{story.finished:,}",
+        "FailedCount": f"{story.failed:,}",
+        "UnfinishedCount": f"{story.unfinished:,}",
+        "CellCount": f"{story.cells:,}",
+        "PossibleCellCount": f"{story.possible_cells:,}",
+        "DataSetCount": str(len(story.data)),
+        "HypothesisCount": str(len(story.findings)),
+        "TestedCount": str(len(story.tested)),
+        "Alpha": f"{story.alpha:g}",
+        "Margin": "none" if story.margin is None else f"{story.margin:g}",
+    }
+
+
+def _of(finding: Finding) -> dict[str, str]:
+    values = {
+        "Verdict": text.latex(finding.verdict),
+        "Criterion": text.latex(finding.criterion),
+        "Failed": str(finding.failed),
+        "Missing": str(finding.missing),
+        "Trials": f"{len(finding.trials):,}",
+        "Sentence": text.latex(finding.sentence),
+    }
+    if finding.tested:
+        values |= {
+            "Estimate": text.math_number(finding.shown_estimate),
+            "Interval": text.math_number(finding.shown_interval),
+            "Level": text.latex(finding.level),
+            "CorrectedP": text.math_number(finding.p_relation),
+        }
+    if finding.tested and finding.population is not None:
+        part = finding.population
+        values |= {
+            "PopulationEstimate": text.math_number(
+                text.number(part.estimate, finding.digits, sign=True)
+            ),
+            "PopulationInterval": text.math_number(
+                text.interval(part.low, part.high, finding.digits)
+            ),
+        }
+    return values
+
+
+def _free(taken: dict[str, str], name: str) -> str:
+    """`name`, or `name` with x's added until nothing else has it."""
+    while name in taken:
+        name += "x"
+    return name
+
+
+def render(macros: dict[str, str]) -> str:
+    r"""The file of `\newcommand`s."""
+    lines = ["% Written by `python -m ablate report`; edits are lost."]
+    lines += [f"\\newcommand{{\\{name}}}{{{value}}}" for name, value in macros.items()]
+    return "\n".join(lines) + "\n"

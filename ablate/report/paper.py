@@ -1,0 +1,156 @@
+"""`main.tex`, written whole from the story, and its compilation where LaTeX is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ablate.report import macros, text
+from ablate.report.figures.base import Drawn
+from ablate.report.story import Story
+from ablate.report.tables import Table
+
+SCRIPT = "ablate/report/paper.py"
+TIMEOUT = 120  # seconds for one pass
+_GENERATED = ("lq-mix", "tmaze", "pointmaze")  # families that this project generates
+_APPENDED = ("learning_curves", "receptive_fields", "interaction_action_error_early")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The PDF, or in one line why there is none."""
+
+    pdf: bytes | None
+    problem: str = ""
+
+
+def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> str:
+    """The LaTeX of the paper. Every number comes from `macros.tex`, a table or the study file."""
+    environment = Environment(
+        loader=PackageLoader("ablate.report"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    named = macros.names(story)
+    has_primary = any(finding.primary for finding in story.tested)
+    findings = [
+        {
+            "id": text.latex(finding.id),
+            "says": text.latex(finding.says.rstrip(".")),
+            "where": text.latex(finding.where),
+            "tested": finding.tested,
+            "main": finding.primary or not has_primary,
+            "sentence_macro": named[finding.id, "Sentence"],
+        }
+        for finding in story.findings
+    ]
+    shown = {
+        table.name: {
+            "name": table.name,
+            "caption": text.latex(table.caption),
+            "main": table.name != "scores",
+        }
+        for table in tables
+    }
+    own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] in _GENERATED]
+    inconclusive = [finding.id for finding in story.tested if finding.verdict == "inconclusive"]
+    pairs = ("factors", "settings")
+    escaped = {
+        name: [(text.latex(a), text.latex(b)) for a, b in getattr(story, name)] for name in pairs
+    }
+    return environment.get_template("main.tex.j2").render(
+        question=text.latex(story.question),
+        reduced=story.reduced,
+        confirmatory=story.confirmatory,
+        designs=[
+            (text.latex(n), text.latex(why.rstrip(".")), cells) for n, why, cells in story.designs
+        ],
+        aliasing=[text.latex(line) for line in story.aliasing],
+        pairing=[text.latex(line) for line in story.pairing],
+        data=[
+            {
+                "name": text.latex(d.name),
+                "content_hash": text.latex(d.content_hash),
+                "trials": d.trials,
+            }
+            for d in story.data
+        ],
+        findings=findings,
+        untested=[finding for finding in findings if not finding["tested"]],
+        inconclusive=text.latex(text.listing(inconclusive)),
+        incomplete=text.latex(story.incomplete),
+        verdict_table=shown.get("verdicts"),
+        tables=[entry for name, entry in shown.items() if name != "verdicts"],
+        has_matching="matching" in shown,
+        own_data=text.latex(text.listing(own)),
+        has_others=has_primary and not all(finding.primary for finding in story.tested),
+        foreign=story.foreign,
+        figures=[
+            {
+                "name": drawn.name,
+                "caption": text.latex(drawn.caption),
+                "main": drawn.name not in _APPENDED,
+            }
+            for drawn in figures
+        ],
+        **escaped,
+    )
+
+
+def compile_pdf(files: Mapping[str, bytes]) -> Compiled:
+    """Run pdflatex on `main.tex` of `files` (path below paper/ -> content) until references
+    settle."""
+    program = shutil.which("pdflatex")
+    if program is None:
+        return Compiled(None, "pdflatex is not installed")
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "TZ": "UTC"}
+    command = [
+        program,
+        "-interaction=nonstopmode",
+        "-halt-on-error",
+        "-no-shell-escape",
+        "main.tex",
+    ]
+    with tempfile.TemporaryDirectory(prefix="ablate-paper-") as scratch:
+        for name, content in files.items():
+            path = Path(scratch, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for _ in range(2):
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=scratch,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=TIMEOUT,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                return Compiled(None, f"pdflatex took more than {TIMEOUT} s")
+            if done.returncode != 0:
+                return Compiled(None, f"pdflatex failed: {_first_error(done.stdout)}")
+        return Compiled(Path(scratch, "main.pdf").read_bytes())
+
+
+def _first_error(output: bytes) -> str:
+    """The first line of the log that says what is wrong, e.g. which package is missing."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    return next((line[1:].strip() for line in lines if line.startswith("!")), "no reason given")

@@ -1,0 +1,91 @@
+"""From the inputs to the bytes of every file, without touching the disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ablate.analyse.analysis import analyse
+from ablate.report import macros, page, paper, provenance, rows, tables
+from ablate.report.figures import every
+from ablate.report.story import Story, gather
+from ablate.study import expand, identity
+from ablate.study.aliasing import aliasing
+from ablate.study.schema import Study
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """files: path below `paper/` -> content, without main.pdf and the manifest; page:
+    report.html."""
+
+    files: dict[str, bytes]
+    page: bytes
+    story: Story
+    inputs: dict[str, str]
+
+
+def render(
+    study: Study,
+    table: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    audit: Sequence[dict[str, Any]],
+    registration: Mapping[str, Any],
+    yardsticks: pd.DataFrame | None = None,
+) -> Rendered:
+    """Everything that the report writes for the study at its profile.
+
+    table: one row a trial; curves: trial, update, metrics; registration: content of study.json,
+    empty for a table that `ablate` did not write; yardsticks: data, context, and the metrics of an
+    exact reference. Raises UserError when nothing of this profile has finished.
+    """
+    hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
+    mine = rows.of_profile(study, table, hashes)
+    before = registration.get("hypotheses_hash") == identity.hypotheses_hash(study)
+    analysis = analyse(
+        mine,
+        study.hypotheses,
+        study.levels,
+        alpha=study.alpha,
+        margin=study.margin,
+        registered=before,
+    )
+    cells = expand.frame(expand.cells(study), study)
+    story = gather(study, mine, analysis, hashes, registration, aliasing(cells, study.levels))
+    curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
+    drawn = every.draw(mine, story.findings, curve_rows, audit, yardsticks, study.margin)
+    made = tables.make(story, mine)
+    lines = macros.make(story)
+    results = provenance.row_hashes(mine)
+    inputs = {
+        "table": provenance.frame_hash(mine),
+        "curves": provenance.frame_hash(curve_rows[curve_rows["trial"].isin(results)]),
+        "audit": provenance.sha(json.dumps(list(audit), sort_keys=True).encode()),
+        "yardsticks": provenance.frame_hash(yardsticks) if yardsticks is not None else "",
+    }
+
+    def sidecar(script: str, trials: Sequence[str], **further: Any) -> bytes:
+        return provenance.sidecar(
+            story.study_hash, story.profile, script, trials, results, study=story.study, **further
+        )
+
+    files: dict[str, bytes] = {}
+    for figure, kinds in drawn:
+        stem = f"figures/{figure.name}"
+        files[f"{stem}.pdf"], files[f"{stem}.png"] = kinds["pdf"], kinds["png"]
+        also = {**figure.also, "caption": figure.caption}
+        files[f"{stem}.json"] = sidecar(figure.script, figure.trials, **also)
+    for one in made:
+        stem = f"tables/{one.name}"
+        files[f"{stem}.tex"] = one.body.encode()
+        files[f"{stem}.json"] = sidecar(tables.SCRIPT, one.trials, caption=one.caption)
+    files["macros.tex"] = macros.render(lines).encode()
+    files["macros.json"] = sidecar(macros.SCRIPT, list(results), macros=lines)
+    figures = [figure for figure, _ in drawn]
+    files["main.tex"] = paper.source(story, figures, made).encode()
+    files["main.json"] = sidecar(paper.SCRIPT, list(results))
+    return Rendered(files, page.render(story, mine, drawn, audit), story, inputs)

@@ -1,0 +1,58 @@
+"""Which rows of a tidy table a profile is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ablate.analyse import table as frame
+from ablate.errors import UserError
+from ablate.study import expand
+from ablate.study.contrast import level_text
+from ablate.study.schema import Study
+
+
+def of_profile(study: Study, table: pd.DataFrame, hashes: Mapping[str, str]) -> pd.DataFrame:
+    """The rows of the study's trials at its profile, each with a `trial` id, in the table's order.
+
+    Our own tables are matched by trial id (`hashes`: data set -> content hash, from study.json),
+    so that a trial of an older code or other data never counts. A table without known hashes is
+    one that `ablate` did not write: it is matched by its factor levels. Raises UserError, in one
+    line, when nothing that finished is left.
+    """
+    if table.empty:
+        raise UserError(f"{_name(study)}: the table of trials is empty; {_remedy(study)}.")
+    if hashes and "trial" in table.columns:
+        known = {name: hashes.get(name, "") for name in study.data}
+        wanted = {trial.id for trial in expand.trials(study, known)}
+        rows = table[table["trial"].isin(wanted)]
+    else:
+        rows = _by_level(study, table)
+    if "trial" not in rows.columns:
+        rows = rows.assign(trial=[f"row-{index + 1}" for index in range(len(rows))])
+    if not frame.finished(rows).any():
+        n = int(frame.failed(rows).sum())
+        failed = f" ({n} failed)" if n else ""
+        raise UserError(
+            f"{_name(study)}: no trial of profile '{study.profile}' has finished{failed}; "
+            f"{_remedy(study)}."
+        )
+    return rows.reset_index(drop=True)
+
+
+def _by_level(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose levels the study declares, for every factor that the table has."""
+    keep = pd.Series(True, index=table.index)
+    for name, levels in study.levels.items():
+        if name in table.columns:
+            keep &= table[name].map(level_text).isin({level_text(level) for level in levels})
+    return table[keep]
+
+
+def _name(study: Study) -> str:
+    return f"study '{study.study}'"
+
+
+def _remedy(study: Study) -> str:
+    return f"run `python -m ablate run studies/{study.study}.yaml --profile {study.profile}` first"

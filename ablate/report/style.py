@@ -1,0 +1,171 @@
+"""How every figure looks: a venue's width and font sizes, one colour and marker per mixer.
+
+Sizes come from tueplots (NeurIPS, 5.5 in wide). The fonts are those that ship with matplotlib, so
+that the same figure comes out on another machine. Colours are seaborn's colour-blind palette; every
+series also has its own marker and line, so that a grey print can be read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+WIDTH = 5.5  # inches, the text width of NeurIPS
+_COLOURS = (  # seaborn.color_palette("colorblind"), by value so that a figure needs no state
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+    "#ca9161",
+    "#fbafe4",
+    "#949494",
+    "#ece133",
+    "#56b4e9",
+)
+_Dash = str | tuple[int, tuple[float, ...]]
+_MIXER_ORDER = ("attention", "lstm", "gru", "conv", "mlp", "bag")
+_CONDITION_ORDER = ("none", "time", "return-to-go", "return-to-go+time", "policy-id")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, marker and line of one series."""
+
+    colour: str
+    marker: str
+    line: Any
+
+
+_MIXERS = {
+    "attention": Look(_COLOURS[0], "o", "-"),
+    "lstm": Look(_COLOURS[2], "^", (0, (4, 1))),
+    "gru": Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
+    "conv": Look(_COLOURS[3], "D", (0, (1, 1))),
+    "mlp": Look(_COLOURS[4], "v", (0, (6, 2))),
+    "bag": Look(_COLOURS[7], "X", (0, (2, 2))),
+}
+_OTHERS = (  # for mixers registered by a user, in sorted order
+    Look(_COLOURS[5], "P", (0, (5, 1, 1, 1, 1, 1))),
+    Look(_COLOURS[9], "<", (0, (3, 1))),
+    Look(_COLOURS[6], ">", (0, (1, 2))),
+    Look(_COLOURS[8], "h", (0, (8, 2))),
+)
+# Conditions are told apart by marker and darkness, so that no colour means two things.
+_CONDITIONS = {
+    "none": Look("#1a1a1a", "o", "-"),
+    "time": Look("#5b2a86", "D", "-"),
+    "return-to-go": Look("#8c4fb0", "^", "-"),
+    "return-to-go+time": Look("#b682cf", "v", "-"),
+    "policy-id": Look("#777777", "*", "-"),
+}
+_OTHER_CONDITIONS = (
+    Look("#444444", "P", "-"),
+    Look("#999999", "X", "-"),
+    Look("#666666", "h", "-"),
+)
+YARDSTICK = Look("#000000", "", (0, (1, 1)))
+VERDICTS = {
+    "supported": _COLOURS[2],
+    "equivalent": _COLOURS[0],
+    "refuted": _COLOURS[3],
+    "inconclusive": _COLOURS[7],
+}
+
+
+def mixers(names: Iterable[str]) -> dict[str, Look]:
+    """The look of each mixer, in the order of legends: known ones first, then a user's own."""
+    return _looks(names, _MIXER_ORDER, _MIXERS, _OTHERS)
+
+
+def conditions(names: Iterable[str]) -> dict[str, Look]:
+    """The look of each condition, in the order of legends."""
+    return _looks(names, _CONDITION_ORDER, _CONDITIONS, _OTHER_CONDITIONS)
+
+
+def _looks(
+    names: Iterable[str], order: tuple[str, ...], known: dict[str, Look], others: tuple[Look, ...]
+) -> dict[str, Look]:
+    present = set(names)
+    out = {name: known[name] for name in order if name in present}
+    for index, name in enumerate(sorted(present - set(order))):
+        out[name] = others[index % len(others)]
+    return out
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """The settings under which every figure is drawn and saved."""
+    from tueplots import axes, fontsizes
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(fontsizes.neurips2024(default_smaller=1))
+        matplotlib.rcParams.update(axes.lines(base_width=0.5))
+        matplotlib.rcParams.update(
+            {
+                "font.family": "STIXGeneral",
+                "mathtext.fontset": "stix",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.axisbelow": True,
+                "axes.titlelocation": "left",
+                "axes.titlepad": 4,
+                "axes.titlesize": 8.5,
+                "axes.labelsize": 8,
+                "xtick.labelsize": 7,
+                "ytick.labelsize": 7,
+                "legend.fontsize": 7.5,
+                "lines.linewidth": 1.0,
+                "lines.markersize": 3.2,
+                "legend.frameon": False,
+                "legend.handlelength": 2.2,
+                "legend.columnspacing": 1.0,
+                "legend.handletextpad": 0.5,
+                "figure.constrained_layout.use": True,
+                "figure.dpi": 100,
+                "pdf.fonttype": 42,
+                "ps.fonttype": 42,
+                "svg.hashsalt": "ablate",
+                "svg.fonttype": "path",
+                "savefig.bbox": None,
+            }
+        )
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure of `width` x `height` inches, without pyplot's global state."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def shade(axes: Any, low: float, high: float, **options: Any) -> None:
+    """The band of effects too small to matter, behind everything else."""
+    axes.axvspan(low, high, color="#000000", alpha=0.09, linewidth=0, zorder=0, **options)
+
+
+def pdf(figure: Figure) -> bytes:
+    """Vector graphics with embedded TrueType fonts and no date."""
+    return _save(figure, "pdf", {"CreationDate": None, "ModDate": None, "Creator": "ablate"})
+
+
+def png(figure: Figure) -> bytes:
+    """200 dots per inch, for readers and README pages."""
+    return _save(figure, "png", {"Software": None}, dpi=200)
+
+
+def svg(figure: Figure) -> bytes:
+    """For the HTML page; identifiers come from a fixed salt."""
+    return _save(figure, "svg", {"Date": None, "Creator": "ablate"})
+
+
+def _save(figure: Figure, kind: str, metadata: dict[str, Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=metadata, **options)
+    return buffer.getvalue()

@@ -1,0 +1,151 @@
+"""What makes no sense although each word of it is known: refused with file and line before
+anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ablate import registry
+from ablate.data import catalogue
+from ablate.errors import UserError
+from ablate.study.contrast import find_level, parse
+from ablate.study.expand import Cell, cells, frame
+from ablate.study.hypotheses import METRICS, Hypothesis, coverage
+from ablate.study.schema import Study
+from ablate.study.source import Key, Source
+
+
+def possible(source: Source, study: Study) -> None:
+    """Refuse a design with a cell that can't be, or with data that nobody has."""
+    used = {name for design in study.designs.values() for name in design.data}
+    specs = {name: _spec(source, study, name) for name in study.data if name in used}
+    for cell in cells(study):
+        for rule in RULES:
+            problem = rule(cell, specs[cell.data])
+            if problem:
+                factor, message = problem
+                named = [d for d in cell.designs if factor in study.designs[d].levels]
+                design = (named or cell.designs)[0]
+                key: Key = ("designs", design, factor)
+                if not named:
+                    key = tuple(factor.split(".")) if "." in factor else ("designs", design)
+                raise source.refuse(key, f"design '{design}': {message}")
+
+
+def _policy_id(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
+    if cell.levels["condition"] != "policy-id" or spec.num_policies:
+        return None
+    return "condition", (
+        f"the condition 'policy-id' needs data that says which policy acted; '{cell.data}' does "
+        "not. Allowed here: none, time, return-to-go, return-to-go+time."
+    )
+
+
+def _loss_at_hidden_positions(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
+    if cell.config["train"]["loss"] != "all" or cell.levels["history"] not in ("states", "actions"):
+        return None
+    return "train.loss", (
+        "train.loss 'all' asks for the action at every position, where the history "
+        f"'{cell.levels['history']}' hides what it depends on. Allowed here: last."
+    )
+
+
+RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] = (
+    _policy_id,
+    _loss_at_hidden_positions,
+)
+
+
+def hypotheses(source: Source, study: Study) -> None:
+    """Refuse a hypothesis that names what is not declared, or that contradicts itself."""
+    seen: set[str] = set()
+    for index, hypothesis in enumerate(study.hypotheses):
+        key: Key = ("hypotheses", index)
+        if hypothesis.id in seen:
+            raise source.refuse((*key, "id"), f"the hypothesis '{hypothesis.id}' stands twice.")
+        seen.add(hypothesis.id)
+        named = _contrast(source, study, hypothesis, key)
+        _where(source, study, hypothesis, key, named)
+        _test(source, hypothesis, key)
+
+
+def testable(source: Source, profiles: Sequence[Study]) -> None:
+    """Refuse a hypothesis whose cells no profile of the file runs."""
+    frames = [frame(cells(study), study) for study in profiles]
+    for index, hypothesis in enumerate(profiles[0].hypotheses):
+        if not any(
+            coverage(hypothesis, study.levels, made).tested
+            for study, made in zip(profiles, frames, strict=True)
+        ):
+            raise source.refuse(
+                ("hypotheses", index, "contrast"),
+                f"hypothesis '{hypothesis.id}': no profile has a design with the cells that "
+                f"'{hypothesis.contrast}' needs.",
+            )
+
+
+def _contrast(source: Source, study: Study, hypothesis: Hypothesis, key: Key) -> set[str]:
+    """The factors a hypothesis' contrast names, all of them known."""
+    here = (*key, "contrast")
+    pairs_of = hypothesis.pairs_of
+    if pairs_of is not None:
+        if pairs_of not in study.levels:
+            raise source.unknown(here, "each pair of", pairs_of, study.levels)
+        if len(hypothesis.levels_at(pairs_of) or study.levels[pairs_of]) < 2:
+            raise source.refuse(here, f"'{hypothesis.contrast}' needs two levels or more.")
+        return {pairs_of}
+    try:
+        contrast = parse(hypothesis.contrast, study.levels)
+    except UserError as error:
+        raise source.refuse(here, str(error)) from None
+    return set(contrast.factors)
+
+
+def _where(source: Source, study: Study, hypothesis: Hypothesis, key: Key, named: set[str]) -> None:
+    """`where` and `each` speak of declared levels, and of no factor that the contrast varies."""
+    for factor in hypothesis.where:
+        here = (*key, "where", factor)
+        if factor not in study.levels:
+            raise source.unknown(here, "the factor", factor, study.levels)
+        if factor in named and hypothesis.pairs_of is None:
+            raise source.refuse(
+                here,
+                f"the contrast of '{hypothesis.id}' already says which levels of {factor} count.",
+            )
+        for level in hypothesis.levels_at(factor) or ():
+            if find_level(level, study.levels[factor]) is None:
+                raise source.unknown(here, f"the {factor}", level, study.levels[factor])
+    each = hypothesis.each
+    if each is not None and each not in study.levels:
+        raise source.unknown((*key, "each"), "the factor", each, study.levels)
+    if each in named:
+        raise source.refuse(
+            (*key, "each"), f"the contrast of '{hypothesis.id}' already varies {each}."
+        )
+
+
+def _test(source: Source, hypothesis: Hypothesis, key: Key) -> None:
+    """The numbers of a hypothesis belong to its test."""
+    known = sorted({*METRICS, *registry.names("metric")})
+    if hypothesis.metric not in known:
+        raise source.unknown((*key, "metric"), "the metric", hypothesis.metric, known)
+    if hypothesis.threshold and hypothesis.test != "superiority":
+        raise source.refuse((*key, "threshold"), "'threshold' belongs to the test superiority.")
+    if hypothesis.around and hypothesis.test == "superiority":
+        raise source.refuse(
+            (*key, "around"), "'around' belongs to the tests equivalence and difference."
+        )
+    if hypothesis.test == "equivalence" and hypothesis.margin is None:
+        raise source.refuse(
+            key,
+            f"'{hypothesis.id}' tests equivalence in '{hypothesis.metric}', which is not in "
+            "normalised points: give its own margin.",
+        )
+
+
+def _spec(source: Source, study: Study, name: str) -> catalogue.DataSpec:
+    """The data set's entry; the catalogue's refusal gets file and line."""
+    try:
+        return catalogue.spec(name)
+    except UserError as error:
+        raise source.refuse(("data", study.data.index(name)), str(error)) from None

@@ -1,0 +1,282 @@
+"""The language of contrasts: signed combinations of cell means.
+
+    context[20] - context[1]                                  a difference
+    mixer[attention] - mixer[gru, lstm]                       several levels: their mean
+    0.2 context[1] - context[20]                              a coefficient
+    (context[20] - context[1]) : (condition[time] - condition[none])      an interaction, of any
+    order
+
+`:` binds tighter than `+` and `-`. Every term of a sum names the same factors, else its average
+over the other factors would not be over the same cells. `data` may be a factor.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ablate.errors import UserError, unknown
+
+Level = str | int | float
+ACROSS = "across data sets"
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign>[-+:*()\[\]]))"
+)
+_Sum = dict[frozenset[tuple[str, str]], float]  # product of levels -> coefficient
+
+
+def level_text(value: object) -> str:
+    """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), all else by its
+    text."""
+    return _level_text(str(value).strip())
+
+
+@functools.cache
+def _level_text(text: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return str(int(number)) if number == int(number) else repr(number)
+
+
+def find_level(value: object, levels: Iterable[Level]) -> Level | None:
+    """The declared level that `value` means, or None."""
+    text = level_text(value)
+    return next((level for level in levels if level_text(level) == text), None)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a contrast means on given cells.
+
+    table: index as in the cells that carry weight; columns `stratum` (data set) and `weight`. The
+        estimate within a stratum is the weighted sum of its cell means; the fixed estimand is the
+        mean of the strata.
+    combinations: for each stratum, the combinations of the other factors that the contrast is
+        averaged over.
+    incomplete: combinations left out because a needed cell is not there, in words.
+    """
+
+    table: pd.DataFrame
+    combinations: dict[str, list[dict[str, Level]]]
+    incomplete: list[str]
+
+    @property
+    def strata(self) -> list[str]:
+        """Data sets on which the contrast is defined, in the order of the cells."""
+        return list(self.combinations)
+
+    @property
+    def overall(self) -> pd.Series:
+        """Weights of the fixed estimand, the mean over strata: one number a cell."""
+        return self.table["weight"] / max(len(self.combinations), 1)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A parsed contrast. `terms` maps one level for each of `factors` (same order) to its
+    coefficient."""
+
+    text: str
+    factors: tuple[str, ...]
+    terms: Mapping[tuple[str, ...], float]
+
+    def weights(self, cells: pd.DataFrame) -> Weights:
+        """Weights of the cells, one row each, with columns `data` and the factors (and nothing
+        else).
+
+        Within a data set the contrast is taken in every combination of the factors it does not
+        name for which all the cells it needs exist, and these combinations count equally.
+
+        Raises ValueError when a column is missing or a cell stands twice.
+        """
+        missing = [name for name in ("data", *self.factors) if name not in cells.columns]
+        if missing:
+            raise ValueError(f"cells lack the columns {missing}")
+        strata = ACROSS if "data" in self.factors else "data"
+        others = [c for c in cells.columns if c != "data" and c not in self.factors]
+        groups: dict[tuple[str, ...], dict[tuple[str, ...], object]] = {}
+        shown: dict[tuple[str, ...], dict[str, Level]] = {}
+        for index, row in zip(cells.index, cells.to_dict("records"), strict=True):
+            stratum = ACROSS if strata is ACROSS else str(row["data"])
+            group = (stratum, *(level_text(row[name]) for name in others))
+            levels = tuple(level_text(row[name]) for name in self.factors)
+            found = groups.setdefault(group, {})
+            shown.setdefault(group, {str(name): row[name] for name in others})
+            if levels not in self.terms:
+                continue
+            if levels in found:
+                raise ValueError(f"the cell {row} stands twice")
+            found[levels] = index
+        incomplete = []
+        complete: dict[str, list[tuple[str, ...]]] = {}
+        for group, found in groups.items():
+            if len(found) == len(self.terms):
+                complete.setdefault(group[0], []).append(group)
+            elif found:
+                lacking = [_say(self.factors, t) for t in self.terms if t not in found]
+                combination = ", ".join(f"{k} {v}" for k, v in shown[group].items())
+                incomplete.append(f"{group[0]} ({combination}) lacks {'; '.join(lacking)}")
+        rows = []
+        for stratum, members in complete.items():
+            for group in members:
+                for levels, coefficient in self.terms.items():
+                    rows.append((groups[group][levels], stratum, coefficient / len(members)))
+        table = pd.DataFrame(rows, columns=["cell", "stratum", "weight"]).set_index("cell")
+        table.index.name = cells.index.name
+        table["weight"] = table["weight"].astype(float)
+        return Weights(table, {s: [shown[g] for g in m] for s, m in complete.items()}, incomplete)
+
+
+def _say(factors: Sequence[str], levels: Sequence[str]) -> str:
+    return " : ".join(f"{f}[{x}]" for f, x in zip(factors, levels, strict=True))
+
+
+def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Contrast:
+    """Read a contrast.
+
+    levels: the declared ones (which may hold `data`), to refuse others; None takes any.
+
+    Raises UserError with the position (characters from 1) of what is wrong and the nearest name.
+    """
+    parser = _Parser(text, levels)
+    total = parser.sum()
+    parser.end()
+    terms = {t: c for t, c in total.items() if abs(c) > 1e-12}
+    if not terms:
+        raise parser.wrong(0, "it is zero whatever the cells are")
+    factors = tuple(dict.fromkeys(parser.factors))
+    ordered = {tuple(dict(term)[f] for f in factors): c for term, c in terms.items()}
+    return Contrast(text, factors, dict(sorted(ordered.items())))
+
+
+class _Parser:
+    """Recursive descent: sum = product {(+|-) product}; product = scaled {: scaled}."""
+
+    def __init__(self, text: str, levels: Mapping[str, Sequence[Level]] | None) -> None:
+        self.text = text
+        self.levels = levels
+        self.at = 0
+        self.factors: list[str] = []  # in the order in which they are named
+
+    def wrong(self, position: int, message: str) -> UserError:
+        return UserError(f"contrast '{self.text}', position {position + 1}: {message}.")
+
+    def peek(self) -> tuple[str, str, int, int]:
+        """Kind, text, start and end of the next token; kind is empty at the end."""
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
+            rest = self.text[self.at :]
+            if not rest.strip():
+                return "", "", len(self.text), len(self.text)
+            start = self.at + len(rest) - len(rest.lstrip())
+            raise self.wrong(start, f"'{self.text[start]}' has no meaning here")
+        kind = str(match.lastgroup)
+        return kind, match[kind], match.start(kind), match.end(kind)
+
+    def take(self, *signs: str) -> str | None:
+        kind, token, _, end = self.peek()
+        if kind == "sign" and token in signs:
+            self.at = end
+            return token
+        return None
+
+    def known(self, factor: str, start: int, level: str, position: int) -> None:
+        """Refuse a factor or level that is not declared."""
+        if self.levels is None:
+            return
+        where = f"contrast '{self.text}', position"
+        if factor not in self.levels:
+            raise unknown(f"{where} {start + 1}: the factor", factor, self.levels)
+        if find_level(level, self.levels[factor]) is None:
+            raise unknown(f"{where} {position + 1}: the {factor}", level, self.levels[factor])
+
+    def end(self) -> None:
+        kind, token, start, _ = self.peek()
+        if kind:
+            raise self.wrong(start, f"'{token}' is not expected; terms are joined by +, - or :")
+
+    def sum(self) -> _Sum:
+        total: _Sum = {}
+        sign = self.take("+", "-") or "+"
+        while True:
+            start = self.peek()[2]
+            for term, coefficient in self.product().items():
+                known = next(iter(total), term)
+                if {f for f, _ in known} != {f for f, _ in term}:
+                    here, there = ", ".join(sorted(dict(term))), ", ".join(sorted(dict(known)))
+                    raise self.wrong(
+                        start,
+                        f"this term names {here} and an earlier one {there}; all terms of a sum "
+                        "name the same factors (are parentheses missing?)",
+                    )
+                total[term] = total.get(term, 0.0) + (coefficient if sign == "+" else -coefficient)
+            found = self.take("+", "-")
+            if found is None:
+                return total
+            sign = found
+
+    def product(self) -> _Sum:
+        result = self.scaled()
+        while True:
+            start = self.peek()[2]
+            if self.take(":") is None:
+                return result
+            other = self.scaled()
+            shared = {f for t in result for f, _ in t} & {f for t in other for f, _ in t}
+            if shared:
+                raise self.wrong(start, f"both sides of ':' name {', '.join(sorted(shared))}")
+            result = {a | b: x * y for a, x in result.items() for b, y in other.items()}
+
+    def scaled(self) -> _Sum:
+        kind, token, start, end = self.peek()
+        scale = 1.0
+        if kind == "number":
+            scale = float(token)
+            self.at = end
+            self.take("*")
+            kind, token, start, end = self.peek()
+        if kind == "name":
+            inner = self.level_mean()
+        elif self.take("("):
+            inner = self.sum()
+            if self.take(")") is None:
+                raise self.wrong(self.peek()[2], "a ')' is missing")
+        else:
+            found = f"'{token}'" if kind else "the end"
+            raise self.wrong(start, f"expected factor[level], a number or '(', found {found}")
+        return {term: scale * coefficient for term, coefficient in inner.items()}
+
+    def level_mean(self) -> _Sum:
+        """`factor[level, level]`: the mean over the levels. A level is any text without comma and
+        bracket."""
+        _, factor, start, end = self.peek()
+        self.at = end
+        if self.take("[") is None:
+            raise self.wrong(self.peek()[2], f"expected '[' and a level after '{factor}'")
+        close = self.text.find("]", self.at)
+        if close < 0:
+            raise self.wrong(self.at, f"the ']' of '{factor}[' is missing")
+        self.factors.append(factor)
+        levels: list[str] = []
+        offset = self.at
+        for raw in self.text[self.at : close].split(","):
+            level = level_text(raw)
+            position = offset + len(raw) - len(raw.lstrip())
+            if not level or "[" in level:
+                raise self.wrong(position, f"a level of '{factor}' is missing")
+            if level in levels:
+                raise self.wrong(position, f"'{level}' stands twice")
+            levels.append(level)
+            self.known(factor, start, level, position)
+            offset += len(raw) + 1
+        self.at = close + 1
+        return {frozenset({(factor, level)}): 1.0 / len(levels) for level in levels}

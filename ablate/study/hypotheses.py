@@ -1,0 +1,172 @@
+"""What a study claims before it runs, and which of the claims a set of cells can test."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse
+
+METRICS = (
+    "score",
+    "score_median",
+    "return_mean",
+    "return_std",
+    "success",
+    "action_error",
+    "action_error_early",
+    "action_nll",
+    "jerk",
+)
+_PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.]*)\s*")
+
+
+class Hypothesis(BaseModel):
+    """One line of the study's claims.
+
+    contrast: see `ablate.study.contrast`, or "each pair of FACTOR": it must hold for every pair of
+        its levels.
+    where: the levels at which the cells are taken, e.g. {data: lq-mix/single, condition: time}; a
+        factor named nowhere is averaged over.
+    each: a factor; the claim must hold at every level of it (an intersection-union test, which
+        needs no correction).
+    test: `equivalence`: |contrast - around| < margin. `superiority`: contrast > threshold.
+        `difference`: contrast != around.
+    margin: in units of the metric; the study's when not given, and None for a metric that is not in
+        normalised points.
+    family: hypotheses of one family are corrected together; by default `primary` and `secondary`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    says: str = Field(min_length=1)
+    contrast: str
+    where: dict[str, Level | list[Level]] = {}
+    each: str | None = None
+    metric: str = "score"
+    test: Literal["equivalence", "superiority", "difference"]
+    margin: float | None = Field(default=None, gt=0)
+    threshold: float = 0.0
+    around: float = 0.0
+    primary: bool = False
+    family: str = ""
+
+    @property
+    def pairs_of(self) -> str | None:
+        """The factor of "each pair of FACTOR", else None."""
+        match = _PAIRS.fullmatch(self.contrast)
+        return match[1] if match else None
+
+    def levels_at(self, factor: str) -> list[Level] | None:
+        """The levels that `where` keeps of a factor, or None when it keeps all."""
+        kept = self.where.get(factor)
+        if kept is None:
+            return None
+        return list(kept) if isinstance(kept, list) else [kept]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One contrast on one selection of cells. A hypothesis holds when all its claims hold.
+
+    label: what sets the claim apart within its hypothesis, e.g. "mixer gru"; empty when there is
+    only one.
+    """
+
+    label: str
+    contrast: Contrast
+    where: Mapping[str, tuple[str, ...]]
+
+    def select(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """The rows at which `where` holds, with their index."""
+        keep = pd.Series(True, index=cells.index)
+        for factor, levels in self.where.items():
+            keep &= cells[factor].map(level_text).isin(levels)
+        return cells[keep]
+
+    def weights(self, cells: pd.DataFrame) -> Weights:
+        """Weights on the selected cells; see `Contrast.weights`. Other rows carry none."""
+        return self.contrast.weights(self.select(cells))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a hypothesis a set of cells can test: the claims that have their cells, and in words
+    what is missing."""
+
+    hypothesis: Hypothesis
+    claims: tuple[Claim, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def tested(self) -> bool:
+        """Whether at least one claim has its cells."""
+        return bool(self.claims)
+
+    @property
+    def words(self) -> str:
+        """`tested`, `tested in part (...)` or `not tested at this profile`."""
+        if not self.claims:
+            return "not tested at this profile"
+        if self.missing:
+            shown, more = "; ".join(self.missing[:3]), len(self.missing) - 3
+            return f"tested in part (not run: {shown}{f' and {more} more' if more > 0 else ''})"
+        return "tested"
+
+
+def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> list[Claim]:
+    """All claims of a hypothesis over the declared levels (`levels` holds `data` too)."""
+    where = {
+        factor: tuple(level_text(level) for level in hypothesis.levels_at(factor) or ())
+        for factor in hypothesis.where
+    }
+    pairs_of = hypothesis.pairs_of
+    if pairs_of is None:
+        contrasts = [("", parse(hypothesis.contrast))]
+    else:
+        among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
+        where.pop(pairs_of, None)
+        contrasts = [
+            (f"{a} - {b}", parse(f"{pairs_of}[{a}] - {pairs_of}[{b}]"))
+            for a, b in itertools.combinations(among, 2)
+        ]
+    if hypothesis.each is None:
+        return [Claim(label, contrast, where) for label, contrast in contrasts]
+    return [
+        Claim(
+            ", ".join(filter(None, (f"{hypothesis.each} {level}", label))),
+            contrast,
+            {**where, hypothesis.each: (level_text(level),)},
+        )
+        for level in hypothesis.levels_at(hypothesis.each) or levels[hypothesis.each]
+        for label, contrast in contrasts
+    ]
+
+
+def coverage(
+    hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]], cells: pd.DataFrame
+) -> Coverage:
+    """Which claims of the hypothesis the cells (columns `data` and the factors) can test.
+
+    A claim over several data sets of which only some were run is kept, and what is missing is said.
+    """
+    kept: list[Claim] = []
+    missing: list[str] = []
+    for claim in claims(hypothesis, levels):
+        strata = claim.weights(cells).strata
+        if not strata:
+            missing.append(claim.label or claim.contrast.text)
+            continue
+        kept.append(claim)
+        wanted = claim.where.get("data", ()) if strata != [ACROSS] else ()
+        absent = [data for data in wanted if data not in strata]
+        if absent:
+            missing.append(f"{claim.label}{' on ' if claim.label else ''}{', '.join(absent)}")
+    return Coverage(hypothesis, tuple(kept), tuple(missing))

@@ -1,0 +1,215 @@
+"""From what a file says to a `Study`: every level is looked up, and a refusal names file and
+line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ablate import registry
+from ablate.errors import UserError
+from ablate.study.contrast import Level, find_level, level_text
+from ablate.study.hypotheses import Hypothesis
+from ablate.study.schema import CONDITIONS, FACTORS, HISTORIES, SECTIONS, Design, File, Study
+from ablate.study.source import Key, Source
+
+# A study that doesn't vary these needn't list them.
+_DEFAULTS = {"condition": "none", "history": "states+actions", "head": "mse"}
+
+
+def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
+    """The study that a file with its profile laid over it describes: its shape first, then its
+    levels.
+
+    Raises UserError with file and line of whatever is wrong.
+    """
+    try:
+        file = File.model_validate(source.tree)
+    except ValidationError as error:
+        raise _refusal(source, error) from None
+    factors = {name: _declared(source, name, levels) for name, levels in file.factors.items()}
+    for name in FACTORS:
+        if name not in factors:
+            if name not in _DEFAULTS:
+                raise source.refuse(
+                    ("factors",), f"the factor '{name}' is missing; list its levels, even if one."
+                )
+            factors[name] = (_DEFAULTS[name],)
+    _no_repeats(source, ("data",), "data set", file.data)
+    designs = {
+        name: _design(source, name, raw, factors, file.data, list(file.designs))
+        for name, raw in file.designs.items()
+    }
+    return Study(
+        study=file.study,
+        profile=profile,
+        profiles=profiles,
+        question=" ".join(file.question.split()),
+        factors=factors,
+        data=tuple(file.data),
+        designs=designs,
+        model=file.model,
+        train=file.train,
+        evaluate=file.evaluate,
+        seeds=file.seeds,
+        margin=file.margin,
+        alpha=file.alpha,
+        hypotheses=tuple(_filled(h, file.margin) for h in file.hypotheses),
+    )
+
+
+def _filled(hypothesis: Hypothesis, margin: float) -> Hypothesis:
+    """With the study's margin (normalised points) and the family by rank where none is given."""
+    changes: dict[str, Any] = {"says": " ".join(hypothesis.says.split())}
+    if hypothesis.margin is None and hypothesis.metric == "score":
+        changes["margin"] = margin
+    if not hypothesis.family:
+        changes["family"] = "primary" if hypothesis.primary else "secondary"
+    return hypothesis.model_copy(update=changes)
+
+
+def _no_repeats(source: Source, key: Key, what: str, values: Sequence[object]) -> None:
+    for index, value in enumerate(values):
+        if any(level_text(value) == level_text(earlier) for earlier in values[:index]):
+            raise source.refuse((*key, index), f"the {what} '{value}' stands twice.")
+
+
+def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ...]:
+    """The levels of a factor, each of the factor's own type."""
+    key: Key = ("factors", name)
+    if not levels:
+        raise source.refuse(key, f"the factor '{name}' has no levels.")
+    _no_repeats(source, key, f"level of {name}", levels)
+    if name == "context":
+        for index, level in enumerate(levels):
+            if not isinstance(level, int) or isinstance(level, bool) or level < 1:
+                raise source.refuse(
+                    (*key, index),
+                    f"the context '{level}' is no whole number of timesteps, 1 or more.",
+                )
+        return tuple(levels)
+    if name in FACTORS:
+        fixed = {"condition": CONDITIONS, "history": HISTORIES}
+        known = fixed[name] if name in fixed else registry.names(name)
+        for index, level in enumerate(levels):
+            if level not in known:
+                raise source.unknown((*key, index), f"the {name}", level, known)
+        return tuple(str(level) for level in levels)
+    section, _, field = name.partition(".")
+    if section not in SECTIONS or not field:
+        raise source.unknown(
+            key, "the factor", name, (*FACTORS, "or a setting such as train.updates")
+        )
+    if field not in SECTIONS[section].model_fields:
+        raise source.unknown(
+            key, "the factor", name, [f"{section}.{f}" for f in SECTIONS[section].model_fields]
+        )
+    if field in (source.tree.get(section) or {}):
+        raise source.refuse(
+            (section, field),
+            f"'{name}' is a factor; its levels stand under 'factors', so remove it here.",
+        )
+    values = []
+    for index, level in enumerate(levels):
+        try:
+            values.append(getattr(SECTIONS[section].model_validate({field: level}), field))
+        except ValidationError as error:
+            raise source.refuse(
+                (*key, index), f"{name}: '{level}': {_say(error.errors()[0])}."
+            ) from None
+    return tuple(values)
+
+
+def _design(
+    source: Source,
+    name: str,
+    raw: dict[str, Any],
+    factors: dict[str, tuple[Level, ...]],
+    data: list[str],
+    designs: list[str],
+) -> Design:
+    """A design with every level looked up."""
+    key: Key = ("designs", name)
+    if "data" not in raw:
+        others = ", ".join(d for d in designs if d != name)
+        raise source.refuse(
+            key, f"design '{name}' names no data; list its data sets (other designs: {others})."
+        )
+    levels: dict[str, tuple[Level, ...]] = {}
+    for part, value in raw.items():
+        if part == "why":
+            if not isinstance(value, str):
+                raise source.refuse((*key, part), f"design '{name}': 'why' is a sentence.")
+        elif part == "data":
+            levels[part] = _chosen(source, (*key, part), part, value, tuple(data))
+        elif part in factors:
+            levels[part] = _chosen(source, (*key, part), part, value, factors[part])
+        else:
+            raise source.unknown(
+                (*key, part), f"design '{name}': the factor", part, ("why", "data", *factors)
+            )
+    sets = tuple(str(d) for d in levels.pop("data"))
+    return Design(data=sets, levels=levels, why=" ".join(str(raw.get("why", "")).split()))
+
+
+def _chosen(
+    source: Source, key: Key, factor: str, value: object, declared: tuple[Level, ...]
+) -> tuple[Level, ...]:
+    """Levels of a factor that a design takes: `all`, one level or a list of them."""
+    if value == "all":
+        return declared
+    wanted = value if isinstance(value, list) else [value]
+    if not wanted:
+        raise source.refuse(key, f"no level of {factor} is listed.")
+    _no_repeats(source, key, f"level of {factor}", wanted)
+    found = []
+    for index, item in enumerate(wanted):
+        level = find_level(item, declared)
+        if level is None:
+            raise source.unknown((*key, index), f"the {factor}", item, (*declared, "or all"))
+        found.append(level)
+    return tuple(found)
+
+
+def _refusal(source: Source, error: ValidationError) -> UserError:
+    """The first problem pydantic found, in one line."""
+    problem = error.errors()[0]
+    key: Key = tuple(p for p in problem["loc"] if (p != "[key]"))
+    where = ".".join(str(p) for p in key)
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields(key[:-1])
+        if not key[:-1]:
+            allowed = [*allowed, "profiles"]
+        return source.unknown(
+            key,
+            f"the part '{'.'.join(map(str, key[:-1]))}' has no such entry:"
+            if key[:-1]
+            else "a study has no such part:",
+            key[-1],
+            allowed,
+        )
+    if problem["type"] == "missing":
+        return source.refuse(key[:-1], f"'{where}' is missing.")
+    return source.refuse(key, f"{where}: {_found(problem)}{_say(problem)}.")
+
+
+def _fields(key: Key) -> list[str]:
+    model: type[BaseModel] = File
+    if key and key[0] in SECTIONS:
+        model = SECTIONS[str(key[0])]
+    elif key and key[0] == "hypotheses":
+        model = Hypothesis
+    return list(model.model_fields)
+
+
+def _found(problem: Any) -> str:
+    value = problem.get("input")
+    return f"found '{value}'; " if isinstance(value, str | int | float) or value is None else ""
+
+
+def _say(problem: Any) -> str:
+    """pydantic's message as the second half of a sentence."""
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return text[0].lower() + text[1:].rstrip(".")

@@ -1,0 +1,79 @@
+"""Writing files so that a reader sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ablate.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def refusal(path: Path, error: OSError) -> UserError:
+    """The one line that says why `path` could not be written and what to do."""
+    if error.errno in FULL:
+        return UserError(
+            f"{path}: the disk is full ({error.strerror}); what was recorded before is kept. "
+            "Free some space and give the same command again."
+        )
+    return UserError(f"{path}: it cannot be written ({error.strerror or error}).")
+
+
+def replace(path: Path, text: str, durable: bool = False) -> None:
+    """Put `text` at `path` through a temporary file beside it.
+
+    `durable` also waits until it is on the disk. Raises OSError; the previous file is then intact.
+    Takes away what a killed process has left of the same attempt.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _writing(left):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """`replace`, durably, making the folder where it is missing; raises UserError in one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, text, durable=True)
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def csv_text(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """CSV that reads back exactly, lines ended by a line feed.
+
+    Python's own writer leaves a lone carriage return unquoted, which its reader takes for a new
+    line.
+    """
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in (columns, *lines))
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\r\n') else cell
+
+
+def _writing(temporary: Path) -> bool:
+    """Whether the process that the temporary file is named after lives."""
+    try:
+        os.kill(int(temporary.name.split(".")[-2]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,131 @@
+"""A study's folder under `results/`: what lies where, whose it is, and who is writing to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import UserError
+from ablate.track.files import refusal, write_atomic
+from ablate.track.process import identity
+
+FORMAT = 1
+
+
+class StudyFolder:
+    """`results/<study>/`: the run store, the tables and the paper that says whose they are.
+
+    Opening it touches nothing; raises UserError when the folder is another study's, or was written
+    by a version of `ablate` with another format.
+    """
+
+    def __init__(self, root: Path, study: str) -> None:
+        self.root = Path(root)
+        self.study = study
+        self.runs = self.root / "runs"
+        self.checkpoints = self.root / "checkpoints"
+        self.table = self.root / "trials.csv"
+        self.curves = self.root / "curves.csv"
+        self.audit = self.root / "audit.json"
+        self.paper = self.root / "study.json"
+        self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The content of study.json, checked; empty before the first run."""
+        try:
+            found = json.loads(self.paper.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if self.table.exists():
+                raise UserError(
+                    f"{self.root}: it holds trials.csv but no study.json, so nobody knows whose "
+                    "results these are; put study.json back or move trials.csv away."
+                ) from None
+            return {}
+        except (OSError, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise UserError(
+                f"{self.paper}: it cannot be read ({line}); nothing was changed. Put it back, "
+                "for example from git."
+            ) from error
+        version = found.get("format") if isinstance(found, dict) else None
+        if version != FORMAT:
+            raise UserError(
+                f"{self.paper}: written in format {version!r}; this version of ablate reads format "
+                f"{FORMAT}. Nothing was changed: use the version that wrote it, or another folder."
+            )
+        if found.get("study") != self.study:
+            raise UserError(
+                f"{self.paper}: these are results of the study '{found.get('study')}', not of "
+                f"'{self.study}'. Nothing was changed: use another folder."
+            )
+        return dict(found)
+
+    def register(
+        self, study_hash: str, hypotheses_hash: str, data: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Write study.json before a run, and give what it holds.
+
+        The first run's hypotheses and time stay for ever: what is written later is exploratory.
+        The study's hash is the latest run's; data sets are added, or renewed, by name.
+        """
+        before = self.read()
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        content = {
+            "format": FORMAT,
+            "study": self.study,
+            "study_hash": study_hash,
+            "hypotheses_hash": before.get("hypotheses_hash", hypotheses_hash),
+            "registered": before.get("registered", now),
+            "data": dict(sorted({**before.get("data", {}), **data}.items())),
+        }
+        if content != before:
+            write_atomic(self.paper, json.dumps(content, indent=1) + "\n")
+        return content
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a process schedules this study; raises UserError when another one does.
+
+        The kernel gives the lock back when its process ends, however it ends.
+        """
+        path = self.runs / ".lock"
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise refusal(path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise UserError(
+                        f"{path}: this file system has no locks ({error.strerror}); keep results "
+                        "on one that has."
+                    ) from error
+                raise UserError(
+                    f"{self.root}: the study is being run by process {_holder(path)}; wait for it, "
+                    "stop it, or look at it with: ablate status."
+                ) from error
+            file.truncate(0)
+            file.write(json.dumps({**identity(), "host": os.uname().nodename}))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"{found['pid']} on {found['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "of somebody else"

@@ -1,0 +1,238 @@
+"""Where Sacred runs are stored: files always, a Mongo or SQL database by option.
+
+Sacred's own observers are wrapped against their traps: ids that race, files written in place,
+events from two threads, results that a database column can't hold.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.util
+import json
+import os
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ablate.errors import UserError
+from ablate.track.files import refusal, replace
+from ablate.track.provenance import public
+from ablate.track.sacred_import import (
+    FileStorageObserver,
+    MongoObserver,
+    RunObserver,
+    SacredInterrupt,
+    SqlObserver,
+)
+
+FIRST = 1000  # priority: the file store names the run, the other observers take that name
+SQL = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+
+
+class Refused(SacredInterrupt):
+    """Carries a UserError through Sacred: the trial isn't at fault, so its run isn't FAILED."""
+
+    STATUS = "INTERRUPTED"
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: TrialStorage, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+class TrialStorage(FileStorageObserver):
+    """File storage whose runs are named `<trial id>`, `<trial id>.2`, `<trial id>.3`, ...
+
+    Making the folder is the claim, so two processes never share one. Files are replaced whole, so
+    that neither a reader nor `kill -9` ever meets half a file; strict JSON. The heartbeat thread
+    and the main thread take turns.
+    """
+
+    def __init__(self, store: Path, trial_id: str) -> None:
+        super().__init__(store, priority=FIRST)
+        self.store = Path(store)
+        self.trial_id = trial_id
+        self.run_id = ""
+        self.trouble: OSError | None = None  # why the latest write failed
+        self._lock = threading.RLock()
+
+    def started_event(
+        self,
+        ex_info: dict,
+        command: str,
+        host_info: dict,
+        start_time: datetime.datetime,
+        config: dict,
+        meta_info: dict,
+        _id: str | None,
+    ) -> str:
+        """Claim the next free attempt of the trial; raises Refused when it can't be written."""
+        attempt = 1
+        while True:
+            name = self.trial_id if attempt == 1 else f"{self.trial_id}.{attempt}"
+            # A copy of ex_info: Sacred's file observer alters it under the eyes of the next one.
+            info = dict(ex_info)
+            try:
+                super().started_event(info, command, host_info, start_time, config, meta_info, name)
+            except FileExistsError:
+                attempt += 1
+                continue
+            except OSError as error:
+                raise Refused(refusal(self.store / name, error)) from error
+            self.run_id = name
+            return name
+
+    def save_json(self, obj: object, filename: str) -> None:
+        """Replace one JSON file of the run; remembers why it failed."""
+        text = json.dumps(obj, sort_keys=True, indent=1, allow_nan=False, default=_plain)
+        try:
+            replace(Path(str(self.dir)) / filename, text)
+        except OSError as error:
+            self.trouble = error
+            raise
+
+    def save_file(self, filename: str, target_name: str | None = None) -> None:
+        """Copy an artifact; takes half a copy away again and remembers why it failed."""
+        try:
+            super().save_file(filename, target_name)
+        except OSError as error:
+            self.trouble = error
+            name = target_name or os.path.basename(filename)
+            (Path(str(self.dir)) / name).unlink(missing_ok=True)
+            raise
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    heartbeat_event = _locked(FileStorageObserver.heartbeat_event)
+    completed_event = _locked(FileStorageObserver.completed_event)
+    interrupted_event = _locked(FileStorageObserver.interrupted_event)
+    failed_event = _locked(FileStorageObserver.failed_event)
+    artifact_event = _locked(FileStorageObserver.artifact_event)
+    log_metrics = _locked(FileStorageObserver.log_metrics)
+
+
+class Database(RunObserver):
+    """A database observer: a failure to start is the user's to mend, not the trial's fault."""
+
+    def __init__(self, inner: RunObserver, url: str, scalar: bool, tries: int = 1) -> None:
+        self.inner: Any = inner
+        self.url = public(url)
+        self.scalar = scalar  # the SQL schema's result is one number: there the score is kept
+        self.tries = tries  # several processes that make the tables at once get in each other's way
+        self.priority = inner.priority
+        self.started = False
+
+    def started_event(self, *args: Any, **kwargs: Any) -> Any:
+        """Pass on; raises Refused with one line when the database doesn't answer."""
+        for number in range(self.tries):
+            try:
+                name = self.inner.started_event(*args, **kwargs)
+            except Exception as error:
+                trouble = error
+                if number + 1 < self.tries:
+                    self.inner.session.rollback()
+                    time.sleep(random.uniform(0.05, 0.3))
+            else:
+                self.started = True
+                return name
+        line = (str(trouble).splitlines() or [""])[0][:200]
+        refused = UserError(f"observer {self.url}: {type(trouble).__name__}: {line}")
+        raise Refused(refused) from trouble
+
+    def heartbeat_event(self, info: dict, captured_out: str, beat_time: Any, result: Any) -> None:
+        """Pass on, with what the schema can hold."""
+        self.inner.heartbeat_event(info, captured_out, beat_time, self._fit(result))
+
+    def completed_event(self, stop_time: Any, result: Any) -> None:
+        """Pass on, with what the schema can hold."""
+        self.inner.completed_event(stop_time, self._fit(result))
+
+    def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
+        """Pass on, unless it never answered: another wait would be in vain."""
+        if self.started:
+            self.inner.interrupted_event(*args, **kwargs)
+
+    def failed_event(self, *args: Any, **kwargs: Any) -> None:
+        """Pass on."""
+        self.inner.failed_event(*args, **kwargs)
+
+    def artifact_event(self, *args: Any, **kwargs: Any) -> None:
+        """Pass on."""
+        self.inner.artifact_event(*args, **kwargs)
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Pass on."""
+        self.inner.log_metrics(*args, **kwargs)
+
+    def join(self) -> None:
+        """Pass on."""
+        self.inner.join()
+
+    def _fit(self, result: Any) -> Any:
+        if self.scalar and isinstance(result, dict):
+            score = result.get("score")
+            return score if isinstance(score, float) else None
+        return result
+
+
+def observer_from_url(url: str) -> RunObserver:
+    """A second place for runs: `mongo://host:port/database` or an SQLAlchemy address.
+
+    Raises UserError for an unknown scheme or a missing library. Warns for sqlite, which loses runs
+    when many start at once.
+    """
+    scheme = urlsplit(url).scheme.partition("+")[0]
+    if scheme in ("mongo", "mongodb"):
+        _need("pymongo", url)
+        address = "mongodb" + url.removeprefix(urlsplit(url).scheme)
+        name = urlsplit(url).path.strip("/") or "sacred"
+        # seconds, not pymongo's half minute, until a wrong address is refused
+        inner = MongoObserver(url=address, db_name=name, serverSelectionTimeoutMS=5000)
+        return Database(inner, url, scalar=False)
+    if scheme in SQL:
+        _need("sqlalchemy", url)
+        if scheme == "sqlite":
+            warnings.warn(
+                f"observer {public(url)}: sqlite loses runs when many start at once; the files "
+                "under runs/ stay complete. Use one worker, or a database server.",
+                stacklevel=2,
+            )
+        return Database(SqlObserver(url), url, scalar=True, tries=8)
+    raise UserError(
+        f"observer {public(url)}: '{scheme or url}' is not known; allowed: "
+        f"mongo://HOST:PORT/DATABASE, {', '.join(name + '://...' for name in SQL)}."
+    )
+
+
+def _need(library: str, url: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        raise UserError(
+            f"observer {public(url)}: it needs {library}, which is missing: pip install {library}"
+        )
+
+
+def _plain(value: object) -> object:
+    """What Sacred hands over beside plain JSON: dates, paths, NumPy scalars."""
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    item = getattr(value, "item", None)
+    return item() if callable(item) else repr(value)

@@ -1,0 +1,77 @@
+"""SIGINT and SIGTERM while runs are open.
+
+Both end a run as INTERRUPTED. They are held back while runs are being opened and closed, so that
+none is left half written, and come through at once while the work itself is going on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to stop. Like Ctrl-C it passes `except Exception`."""
+
+    STATUS = "INTERRUPTED"  # Sacred stores this word as the run's status
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Signals:
+    """Context in which SIGINT and SIGTERM are held back except inside `through`.
+
+    Does nothing outside the main thread (Python delivers signals only there), and leaves a signal
+    alone that the process ignores.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._open = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(signum)
+                if before not in (None, signal.SIG_IGN):
+                    self._before[signum] = before
+                    signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for signum, before in self._before.items():
+            signal.signal(signum, before)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        if self._open:
+            self._open = False  # a second signal must not interrupt the closing of the runs
+            raise Interrupted(signum)
+
+    def check(self) -> None:
+        """Raise Interrupted when a signal came that was held back, or was swallowed on its way."""
+        if self.received is not None:
+            raise Interrupted(self.received)
+
+    @contextlib.contextmanager
+    def through(self) -> Iterator[None]:
+        """Within it a signal raises Interrupted at once."""
+        self._open = True  # before the check: a signal between the two must not be lost
+        try:
+            self.check()
+            yield
+        finally:
+            self._open = False
+        self.check()

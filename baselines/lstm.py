@@ -1,0 +1,29 @@
+"""Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ablate.models.mixer import State
+from ablate.registry import register
+from baselines.recurrent import Recurrent
+
+
+@register("mixer", "lstm")
+class LSTM(Recurrent):
+    """Stacked LSTM; its weights are those of `torch.nn.LSTM`."""
+
+    parts = 2
+
+    def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
+        super().__init__(width, context, layers, dropout)
+        between = dropout if layers > 1 else 0.0
+        self.network = nn.LSTM(width, width, layers, dropout=between, batch_first=True)
+
+    def cell(self, projected: Tensor, recurrent: Tensor, state: State) -> State:
+        """c' = f c + i g, h' = o tanh(c') with gates in PyTorch's order i, f, g, o."""
+        gates = projected + recurrent
+        enter, forget, new, out = gates.chunk(4, dim=-1)
+        memory = torch.sigmoid(forget) * state[1] + torch.sigmoid(enter) * torch.tanh(new)
+        return torch.sigmoid(out) * torch.tanh(memory), memory

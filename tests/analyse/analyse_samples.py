@@ -1,0 +1,49 @@
+"""Made-up tidy tables with known truth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.study.hypotheses import Hypothesis
+
+COLUMNS = ["trial", "status", "data", "mixer", "context", "condition", "history", "head", "seed"]
+
+
+def tidy(
+    truth: Callable[[dict[str, Any]], float],
+    *,
+    data: Sequence[str] = ("lq-mix/episode", "tmaze/passive-20"),
+    mixer: Sequence[str] = ("mlp", "gru", "attention"),
+    context: Sequence[int] = (1, 20),
+    condition: Sequence[str] = ("none",),
+    head: Sequence[str] = ("mse",),
+    seeds: int = 5,
+    noise: float = 2.0,
+    draw: int = 0,
+) -> pd.DataFrame:
+    """One row a trial: truth(cell) plus normal noise of spread `noise`."""
+    rng = np.random.default_rng(draw)
+    rows = []
+    for d, m, k, c, h in itertools.product(data, mixer, context, condition, head):
+        cell = {"data": d, "mixer": m, "context": k, "condition": c, "head": h}
+        for seed in range(seeds):
+            score = truth(cell) + noise * rng.normal()
+            rows.append({**cell, "history": "states+actions", "seed": seed, "score": score})
+    table = pd.DataFrame(rows)
+    table["trial"] = [f"t{i:04d}" for i in range(len(table))]
+    table["status"] = "COMPLETED"
+    return table[[*COLUMNS, "score"]].assign(failure="")
+
+
+def claim(
+    id: str = "memory", contrast: str = "context[20] - context[1]", **rest: Any
+) -> Hypothesis:
+    """A hypothesis; superiority on the score unless told otherwise."""
+    return Hypothesis(
+        **{"id": id, "says": f"{id} holds", "contrast": contrast, "test": "superiority", **rest}
+    )

@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from ablate.errors import UserError
+from ablate.models.layouts import CONDITIONS, HISTORIES, Fields, Layout
+
+
+def fields(n: int = 3, m: int = 2, z: int = 2) -> Fields:
+    return Fields(
+        observation=torch.full((n,), 1.0),
+        action=torch.full((m,), 2.0),
+        reward=torch.tensor(3.0),
+        return_to_go=torch.tensor(4.0),
+        time=torch.tensor(5.0),
+        policy=torch.full((z,), 6.0),
+    )
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_present_shows_the_observation_and_the_condition_whatever_the_history(
+    history, condition
+):
+    layout = Layout(3, 2, 2, history, condition)
+    token = layout.table(fields()) * layout.visible(1)[1, 0]
+    assert token.shape == (layout.features,)
+    shown = set(token.tolist()) - {0.0}
+    expected = {1.0}
+    expected |= {4.0} if "return-to-go" in condition else set()
+    expected |= {5.0} if "time" in condition else set()
+    expected |= {6.0} if condition == "policy-id" else set()
+    assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("history", "condition", "past"),
+    [
+        ("states+actions", "none", {1.0, 2.0}),
+        ("states", "time", {1.0, 5.0}),
+        ("actions", "none", {2.0}),
+        ("states+actions", "return-to-go", {1.0, 2.0}),
+        ("states+actions+rewards", "return-to-go", {1.0, 2.0, 3.0, 4.0}),
+    ],
+)
+def test_what_stays_visible_of_a_past_timestep(history, condition, past):
+    layout = Layout(3, 2, 2, history, condition)
+    token = layout.table(fields()) * layout.visible(4)[4, 1]
+    assert set(token.tolist()) - {0.0} == past
+
+
+@pytest.mark.parametrize(
+    ("history", "condition", "carriable"),
+    [
+        ("states+actions", "none", True),
+        ("states+actions", "time", True),
+        ("actions", "none", False),
+        ("states+actions", "return-to-go", False),
+        ("states+actions+rewards", "return-to-go", True),
+    ],
+)
+def test_a_state_can_be_carried_only_if_no_token_changes_once_it_is_past(
+    history, condition, carriable
+):
+    assert Layout(3, 2, 0, history, condition).carriable is carriable
+
+
+def test_the_action_before_the_window_is_not_visible():
+    layout = Layout(3, 2, 0, "states+actions", "none")
+    assert layout.visible(4)[4, 0].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert layout.visible(4)[4, 1].tolist() == [1.0] * 5
+
+
+def test_nothing_is_visible_right_of_the_target():
+    layout = Layout(3, 2, 0, "states+actions+rewards", "return-to-go+time")
+    visible = layout.visible(5)
+    for length in range(6):
+        assert visible[length, length:].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("history", "condition", "line"),
+    [
+        ("state", "none", "history: 'state' is not known"),
+        ("states", "tiem", "Did you mean 'time'"),
+    ],
+)
+def test_a_misspelt_level_is_refused(history, condition, line):
+    with pytest.raises(UserError, match=line):
+        Layout(3, 2, 0, history, condition)

@@ -1,0 +1,113 @@
+"""The HTML page: well formed, self-contained, usable from the keyboard."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import report_samples as samples
+
+from ablate.report.page import audit_row, trial_rows
+
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects elements and refuses what is not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(written) -> Page:
+    parser = Page()
+    parser.feed((written.folder / "report.html").read_text())
+    parser.close()
+    return parser
+
+
+def test_it_is_well_formed_and_needs_no_network(page, written):
+    assert page.open == []
+    text = (written.folder / "report.html").read_text()
+    for _, attributes in page.elements:
+        for name in ("src", "href", "action", "data"):
+            value = attributes.get(name) or ""
+            assert not re.match(r"(https?:)?//", value)
+    assert "@import" not in text
+    assert not re.search(r"url\(", text)
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
+
+
+def test_every_id_is_unique_and_every_link_inside_leads_somewhere(page):
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.elements:
+        if tag == "a" and (attributes.get("href") or "").startswith("#"):
+            assert attributes["href"][1:] in ids
+
+
+def test_headers_sort_by_buttons_and_images_say_what_they_show(page):
+    buttons = [a for tag, a in page.elements if tag == "button" and "data-column" in a]
+    assert len(buttons) > 8
+    assert all(a.get("alt") for tag, a in page.elements if tag == "img")
+
+
+def test_all_trials_are_in_it(page, written):
+    rows = json.loads(next(s for s in page.scripts if s.strip().startswith("[[")))
+    assert len(rows) == len(written.table)
+    assert {row[-1] for row in rows} == set(written.table["trial"])
+
+
+def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path):
+    again = written.copy(tmp_path)
+    again.table = again.table.copy()
+    failed = again.table["status"] == "FAILED"
+    again.table.loc[failed, "failure"] = "</script><img src=x onerror=alert(1)> & <b>"
+    again.write(pdf=False)
+    text = (again.folder / "report.html").read_text()
+    assert "</script><img" not in text
+    parser = Page()
+    parser.feed(text)
+    assert parser.open == []
+
+
+def test_verdicts_are_said_in_words(written):
+    text = (written.folder / "report.html").read_text()
+    for finding in written.report.story.findings:
+        assert f'<span class="word">{finding.verdict}</span>' in text
+
+
+def test_empty_columns_are_left_out_and_numbers_short(written):
+    table = written.table.assign(jerk=float("nan"))
+    columns, rows = trial_rows(table)
+    names = [column["name"] for column in columns]
+    assert "jerk" not in names
+    score = rows[0][names.index("score")]
+    assert len(str(score)) <= 6
+    assert rows[4][names.index("score")] is None
+
+
+def test_the_audit_says_what_was_seen():
+    rows = [audit_row(record) for record in samples.audits()]
+    mlp = next(row for row in rows if row["mixer"] == "MLP" and row["context"] == 20)
+    assert not mlp["passed"]
+    assert "observation 0 to 19" in mlp["seen"]
+    assert "return-to-go -1 to 19" in mlp["seen"]

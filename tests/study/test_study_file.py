@@ -1,0 +1,112 @@
+"""What a study file becomes: its profile, its defaults, its overrides."""
+
+from pathlib import Path
+
+import pytest
+from study_samples import TEXT, changed, loaded, made_up_lab
+
+from ablate.study.contrast import level_text
+from ablate.study.expand import cells, frame
+from ablate.study.hypotheses import coverage
+from ablate.study.load import load
+
+SHIPPED = Path(__file__).parents[2] / "studies" / "memory_vs_arch.yaml"
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up_lab(monkeypatch)
+
+
+@pytest.mark.usefixtures("lab")
+class TestProfiles:
+    def test_standard_is_the_file_as_it_stands(self, tmp_path: Path) -> None:
+        study = loaded(tmp_path)
+        assert (study.profile, study.seeds, study.train.updates) == ("standard", 4, 100)
+        assert study.profiles == ("standard", "quick", "big")
+        assert study.designs["core"].levels["mixer"] == ("attention", "gru", "mlp")
+
+    def test_a_profile_changes_what_it_names_and_nothing_else(self, tmp_path: Path) -> None:
+        study = loaded(tmp_path, profile="quick")
+        assert (study.seeds, study.train.updates, study.model.parameters) == (2, 10, 1000)
+        assert list(study.designs) == ["core"]
+        core = study.designs["core"]
+        assert core.levels == {"mixer": ("gru",), "context": (1, 20), "condition": ("none", "time")}
+        assert core.why == "The question."
+
+    def test_a_profile_may_add_a_design(self, tmp_path: Path) -> None:
+        study = loaded(tmp_path, profile="big")
+        assert list(study.designs) == ["core", "extra", "heads"]
+        assert study.model.layers == 3
+
+    def test_an_override_lies_over_the_profile(self, tmp_path: Path) -> None:
+        sets = ["train.updates=7", "seeds=3", "train.learning_rate=1e-4"]
+        study = loaded(tmp_path, profile="quick", overrides=sets)
+        assert (study.train.updates, study.seeds, study.train.learning_rate) == (7, 3, 1e-4)
+
+    @pytest.mark.parametrize(("text", "target"), [("p75", "p75"), ("3600", 3600.0)])
+    def test_the_target_is_a_percentile_or_a_number(
+        self, tmp_path: Path, text: str, target: str | float
+    ) -> None:
+        study = loaded(tmp_path, overrides=[f"evaluate.target={text}"])
+        assert study.evaluate.target == target
+
+    def test_hypotheses_take_the_study_s_margin_and_a_family_by_rank(self, tmp_path: Path) -> None:
+        first, second, _ = loaded(tmp_path).hypotheses
+        assert (first.margin, first.family, second.family) == (3, "primary", "secondary")
+
+    def test_a_margin_in_points_is_not_given_to_another_metric(self, tmp_path: Path) -> None:
+        text = changed("    threshold: 3", "    metric: action_error")
+        assert loaded(tmp_path, text).hypotheses[0].margin is None
+
+    def test_unnamed_factors_need_not_be_declared(self, tmp_path: Path) -> None:
+        text = TEXT.replace("  history: [states+actions, states]\n", "")
+        assert loaded(tmp_path, text).factors["history"] == ("states+actions",)
+
+    def test_merge_keys_and_anchors_are_understood(self, tmp_path: Path) -> None:
+        text = changed(
+            "where: {data: lab/mixed, condition: time}",
+            "where: &at {data: lab/mixed, condition: time}",
+        )
+        text = text.replace("where: {context: 1, condition: time}", "where: {<<: *at, context: 1}")
+        assert loaded(tmp_path, text).hypotheses[1].where["data"] == "lab/mixed"
+
+
+class TestTheShippedStudy:
+    """studies/memory_vs_arch.yaml, with the real parts."""
+
+    def test_standard_has_all_cells_that_its_comments_promise(self) -> None:
+        study = load(SHIPPED)
+        table = frame(cells(study), study)
+        assert len(table) == 108 + 54 + 24 + 18 + 18 + 12 + 36
+        assert study.seeds == 10
+        assert table.groupby(["mixer"]).size()["bag"] >= 1
+
+    def test_quick_is_small_and_covers_every_data_set_of_standard(self) -> None:
+        quick, standard = (load(SHIPPED, p) for p in ("quick", "standard"))
+        small, large = (frame(cells(s), s) for s in (quick, standard))
+        assert len(small) <= 45
+        assert quick.seeds == 3
+        assert set(small["data"]) == set(large["data"])
+        assert set(small["mixer"]) == set(large["mixer"])
+
+    def test_full_can_be_planned_without_its_data(self) -> None:
+        study = load(SHIPPED, "full")
+        table = frame(cells(study), study)
+        assert "d4rl/hopper-medium-v2" in set(table["data"])
+        assert all(coverage(h, study.levels, table).tested for h in study.hypotheses)
+
+    def test_standard_tests_every_hypothesis_that_needs_no_d4rl_and_no_far_cue(self) -> None:
+        study = load(SHIPPED)
+        table = frame(cells(study), study)
+        words = {h.id: coverage(h, study.levels, table).words for h in study.hypotheses}
+        untested = {name for name, said in words.items() if said != "tested"}
+        assert untested == {"P5a-locomotion", "P5b"}
+
+    def test_the_control_without_memory_compares_every_pair_on_each_control(self) -> None:
+        study = load(SHIPPED)
+        table = frame(cells(study), study)
+        (control,) = [h for h in study.hypotheses if h.id == "no-memory-no-difference"]
+        found = coverage(control, study.levels, table)
+        assert len(found.claims) == 2 * 15
+        assert all(level_text(1) in claim.where["context"] for claim in found.claims)

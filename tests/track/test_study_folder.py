@@ -1,0 +1,70 @@
+"""A study's folder: whose it is, its format, and one scheduler at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import UserError
+from ablate.track.folder import StudyFolder
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_first_run_registers_the_hypotheses(tmp_path):
+    folder = StudyFolder(tmp_path / "memory", "memory")
+    assert not folder.root.exists()
+    first = folder.register("s1", "h1", {"lq": "aaaa"})
+    assert first == json.loads(folder.paper.read_text())
+    assert (first["format"], first["study"]) == (1, "memory")
+    later = StudyFolder(tmp_path / "memory", "memory").register("s2", "h2", {"tmaze": "bbbb"})
+    assert later == {**first, "study_hash": "s2", "data": {"lq": "aaaa", "tmaze": "bbbb"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 2, "study": "memory"}', "written in format 2"),
+        ('{"study": "memory"}', "written in format None"),
+        ("[1]", "written in format None"),
+        ('{"format": 1, "study": "horizon"}', "results of the study 'horizon', not of 'memory'"),
+        ('{"format": 1, "stu', "cannot be read"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_untouched(tmp_path, text, message):
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        StudyFolder(tmp_path, "memory")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "study.json").read_text() == text
+
+
+def test_results_without_an_owner_are_refused(tmp_path):
+    (tmp_path / "trials.csv").write_text("trial\n")
+    with pytest.raises(UserError, match=r"trials\.csv but no study\.json"):
+        StudyFolder(tmp_path, "memory")
+
+
+def test_one_scheduler_at_a_time_and_a_killed_one_does_not_block(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from ablate.track.folder import StudyFolder\n"
+        "with StudyFolder(Path(sys.argv[1]), 'memory').lock():\n"
+        "    print('held', flush=True); time.sleep(30)"
+    )
+    folder = StudyFolder(tmp_path, "memory")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"being run by process {other.pid} on"), folder.lock():
+            pass
+        other.kill()
+        other.wait()
+        with folder.lock():
+            pass
+    with folder.lock():
+        pass
