@@ -26,10 +26,13 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True)
 
-StudyFile = Annotated[Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")]
+StudyFile = Annotated[
+    Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
+]
 Profile = Annotated[str | None, typer.Option(help="Profile of the study file [standard].")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Override, e.g. --set train.updates=1000; repeatable.")
+    list[str] | None,
+    typer.Option("--set", help="Override, e.g. --set train.updates=1000; repeatable."),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds; short for --set seeds=N.")]
 Plugin = Annotated[
@@ -74,7 +77,9 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     import inspect
 
     signature = inspect.signature(function, eval_str=True)
-    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    debug = inspect.Parameter(
+        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
+    )
     call.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), debug]
     )
@@ -111,13 +116,15 @@ def run(
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     observer: Annotated[
-        list[str] | None, typer.Option(help="A further Sacred observer, mongo://... or sqlite:///...")
+        list[str] | None,
+        typer.Option(help="A further Sacred observer, mongo://... or sqlite:///..."),
     ] = None,
     plugin: Plugin = None,
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.run import Options, run as run_study
+    from ablate.launch.run import Options
+    from ablate.launch.run import run as run_study
 
     plugins = _plugins(plugin)
     loaded = _study(study, profile, set_, seeds)
@@ -130,7 +137,13 @@ def run(
         retry_failed=retry_failed,
         only=only,
     )
-    last = {"study": str(study), "profile": profile, "set": set_ or [], "seeds": seeds, "plugins": plugins}
+    last = {
+        "study": str(study),
+        "profile": profile,
+        "set": set_ or [],
+        "seeds": seeds,
+        "plugins": plugins,
+    }
     summary = run_study(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
@@ -153,7 +166,9 @@ def report(
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
-    check: Annotated[bool, typer.Option("--check", help="Only say what in paper/ is stale.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what in paper/ is stale.")
+    ] = False,
     plugin: Plugin = None,
     results: Results = RESULTS,
     paper: Annotated[Path, typer.Option(help="Where the paper lies.")] = Path("paper"),
@@ -251,7 +266,9 @@ def audit(
         print(json.dumps(result.record()) if as_json else result.text() + "\n")
     bad = [result.mixer for result in results if not result.passed]
     if bad:
-        raise UserError(f"audit: refused: {', '.join(map(str, bad))}; a trial of such a model doesn't train.")
+        raise UserError(
+            f"audit: refused: {', '.join(map(str, bad))}; a trial of such a model doesn't train."
+        )
     return 0
 
 

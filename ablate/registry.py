@@ -102,7 +102,8 @@ def load_plugin(source: str) -> None:
             if name in sys.modules:
                 return
             spec = importlib.util.spec_from_file_location(name, path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             _plugin_versions[name] = digest

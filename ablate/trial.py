@@ -82,7 +82,9 @@ def prepare(config: Config, cache: Path) -> Bench:
         condition=config["condition"],
     )
     if config["condition"] == "policy-id" and layout.policies == 0:
-        raise UserError(f"condition policy-id: {config['data']} does not record which policy acted.")
+        raise UserError(
+            f"condition policy-id: {config['data']} does not record which policy acted."
+        )
     model = ModelSpec(
         mixer=config["mixer"],
         head=config["head"],
@@ -166,7 +168,9 @@ def train_group(
         visible=agent.visible,
     )
     count = bench.config["evaluate"]["points"]
-    points = sorted({round(train["updates"] * (i + 1) / count) for i in range(count)} | {train["updates"]})
+    points = sorted(
+        {round(train["updates"] * (i + 1) / count) for i in range(count)} | {train["updates"]}
+    )
     began = time.process_time()
 
     def on_point(update: int, loss: torch.Tensor) -> None:

@@ -107,7 +107,9 @@ class DataSet:
             "observation": f"{train.observations.shape[1]} numbers",
             "action": f"{train.actions.shape[1]} numbers in [-1, 1]",
             "episode length": f"{train.lengths.min()} to {train.lengths.max()} timesteps",
-            "returns": "min {:.3g}, p10 {:.3g}, median {:.3g}, p90 {:.3g}, max {:.3g}".format(*quantiles),
+            "returns": "min {:.3g}, p10 {:.3g}, median {:.3g}, p90 {:.3g}, max {:.3g}".format(
+                *quantiles
+            ),
             "score 0": f"return {self.anchors.low:.4g}",
             "score 100": f"return {self.anchors.high:.4g}",
             "anchors": self.anchors.source,

@@ -17,9 +17,7 @@ from ablate import streams
 BLOCK = 64  # updates drawn at once; any block can be redrawn alone, so a resumed run sees the same batches
 
 
-def draw_targets(
-    study: str, seed: int, block: int, targets: int, timesteps: int
-) -> np.ndarray:
+def draw_targets(study: str, seed: int, block: int, targets: int, timesteps: int) -> np.ndarray:
     """Target timesteps of one block of updates, (BLOCK, targets) int64 in [0, timesteps).
 
     Uniform over timesteps, hence over episodes in proportion to their length, as the released Decision

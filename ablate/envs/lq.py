@@ -18,7 +18,9 @@ DT = 0.1
 # by 2.6 % a step. With friction, feedback of the positions alone can hold it.
 STIFFNESS = np.array([[0.1, 0.1], [0.1, 0.1]])
 FRICTION = 0.5
-A = np.block([[np.eye(2), DT * np.eye(2)], [DT * STIFFNESS, (1 - DT * FRICTION) * np.eye(2)]])  # (4, 4)
+A = np.block(
+    [[np.eye(2), DT * np.eye(2)], [DT * STIFFNESS, (1 - DT * FRICTION) * np.eye(2)]]
+)  # (4, 4)
 B = np.vstack([np.zeros((2, 2)), DT * np.eye(2)])  # (4, 2)
 STATE_COST = np.eye(4)
 ACTION_COST = 0.5 * np.eye(2)

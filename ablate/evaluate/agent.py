@@ -27,7 +27,9 @@ class Stored:
     timestep: Tensor
 
 
-def stored(trajectories: Trajectories, layout: Layout, device: torch.device | str = "cpu") -> Stored:
+def stored(
+    trajectories: Trajectories, layout: Layout, device: torch.device | str = "cpu"
+) -> Stored:
     """The raw fields of every timestep; computed once for a trial."""
     timestep = torch.from_numpy(trajectories.timestep).to(device)  # (T,)
     started = (timestep > 0).float()

@@ -26,12 +26,18 @@ def last_run(results: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(found[-1].read_text("utf-8")))
     except ValueError as error:
-        raise UserError(f"{found[-1]}: not JSON ({error}); delete it and name the study file.") from error
+        raise UserError(
+            f"{found[-1]}: not JSON ({error}); delete it and name the study file."
+        ) from error
 
 
 def make(study: Study, results: Path, paper: Path) -> str:
     """Write the report; what to print."""
-    return printed(write_report(study, None, *_inputs(study, results), paper, yardsticks=_exact(study, results)))
+    return printed(
+        write_report(
+            study, None, *_inputs(study, results), paper, yardsticks=_exact(study, results)
+        )
+    )
 
 
 def stale(study: Study, results: Path, paper: Path) -> list[str]:

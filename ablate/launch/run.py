@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,22 @@ from rich.console import Console
 
 from ablate import registry, trial
 from ablate.data import catalogue
+from ablate.errors import UserError
 from ablate.evaluate.audit import Audit, audit_config
+from ablate.launch import kept
 from ablate.launch.base import Died, Event, Failed, Finished, Job
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob
-from ablate.errors import UserError
 from ablate.study import expand, identity
 from ablate.study.expand import Cohort, Trial
+from ablate.study.cost import spell, trial_seconds, wall_seconds
 from ablate.study.schema import Study
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, FAILED, attempts
 from ablate.track.table import merge, merge_curves, read_csv, read_table, write_table
 
-LAST = "last.json"
-YARDSTICKS = "yardsticks.csv"
 WORK = "ablate.launch.work.work"
-EVALUATION_SECONDS = 0.012  # of one episode at context 20, where nothing has been measured yet
 
 
 @dataclass(frozen=True)
@@ -99,20 +98,18 @@ def run(
         folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
         book = Book(folder, study, trials)
         if asked is not None:
-            write_atomic(folder.root / LAST, json.dumps(dict(asked)) + "\n")
+            write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
         write_yardsticks(study, folder, options.cache)
         todo = book.todo(options.retry_failed)
         cohorts = [c for c in expand.cohorts(trials) if any(t.id in todo for t in c.trials)]
         with console.status("audit") as status:
             refusals = audit_models(study, cohorts, folder, lambda text: status.update(text))
         with console.status("measuring this machine") as status:
-            ways = measure(
-                study, cohorts, folder, options.cache, lambda text: status.update(text)
-            )
+            sound = [c for c in cohorts if model_key(c.config) not in refusals]
+            ways = measure(study, sound, folder, options.cache, lambda text: status.update(text))
         jobs = [_job(study, cohort, todo, ways, refusals, folder, options) for cohort in cohorts]
         jobs.sort(key=lambda job: -job.cost)
         _tell_plan(console, study, trials, todo, jobs, options)
-        died: list[str] = []
 
         def on_event(event: Event, display: Display) -> None:
             display.handle(event)
@@ -121,13 +118,12 @@ def run(
             elif isinstance(event, Failed) and event.refused:
                 raise UserError(event.error)
             elif isinstance(event, Failed | Died):
-                died.append(f"{event.job.label}: {event.error}")
                 book.take(list(event.job.payload.trials.values()))
 
         if jobs:
             launcher = registry.get("launcher", options.launcher, "--launcher")
-            counts = book.summary()
-            with Display(jobs, counts.completed, 0, console=console) as display:
+            done, failed = book.settled(todo)
+            with Display(jobs, done, failed, console=console) as display:
                 launcher(
                     jobs,
                     WORK,
@@ -182,6 +178,11 @@ class Book:
         done = {COMPLETED} if retry_failed else {COMPLETED, FAILED}
         return {one.id for one in self.trials if statuses.get(one.id) not in done}
 
+    def settled(self, todo: Collection[str]) -> tuple[int, int]:
+        """How many trials that aren't to do are completed, and how many failed."""
+        left = [status for name, status in self.statuses().items() if name not in todo]
+        return left.count(COMPLETED), left.count(FAILED)
+
     def summary(self) -> Summary:
         """How many trials of this profile have which status."""
         statuses = list(self.statuses().values())
@@ -207,9 +208,7 @@ def audit_models(
 
     Records are kept in audit.json, by model and code version, so that a later run need not repeat them.
     """
-    records: dict[str, dict[str, Any]] = {}
-    if folder.audit.exists():
-        records = {one["key"]: one for one in json.loads(folder.audit.read_text("utf-8"))}
+    records = {one["key"]: one for one in kept.audits(folder)}
     for cohort in cohorts:
         key = model_key(cohort.config)
         if key in records:
@@ -258,19 +257,21 @@ def measure(
 
     Measured once and kept, so that a study which is taken up again trains each cohort in the same way.
     """
-    path = folder.runs / ".ways.json"
-    known: dict[str, dict[str, float]] = {}
-    if path.exists():
-        known = json.loads(path.read_text("utf-8"))
+    known = kept.ways(folder)
     for cohort in cohorts:
         key = shape_key(cohort)
         if key in known or cohort.config["model"]["dropout"] > 0:
             continue
         say(f"measuring {cohort.config['mixer']} K={cohort.config['context']}")
-        known[key] = trial.measure_ways(
-            study.study, list(cohort.seeds), dict(cohort.config), cache
-        )
-    write_atomic(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
+        try:
+            known[key] = trial.measure_ways(
+                study.study, list(cohort.seeds), dict(cohort.config), cache
+            )
+        except UserError:
+            raise
+        except Exception:  # such a trial fails when it is run, which says why and stops no other
+            continue
+    write_atomic(kept.ways_file(folder), json.dumps(known, indent=1, sort_keys=True) + "\n")
     return known
 
 
@@ -301,12 +302,10 @@ def _job(
     options: Options,
 ) -> Job:
     config = cohort.config
-    speed = ways.get(shape_key(cohort), {"stacked": 0.05, "single": 0.04})
-    stacked = speed["stacked"] < speed["single"] and config["model"]["dropout"] == 0
-    pace = min(speed.values())
-    episodes = config["evaluate"]["episodes"]
-    evaluation = episodes * EVALUATION_SECONDS * (0.2 + config["context"] / 20)
-    cost = len(cohort.seeds) * (config["train"]["updates"] * pace + evaluation) + 1.0
+    speed = ways.get(shape_key(cohort))
+    stacked = speed is not None and speed["stacked"] < speed["single"]
+    pace = min(speed.values()) if speed else None
+    cost = 1.0 + len(cohort.seeds) * trial_seconds(config, pace)
     wanted = tuple(one.seed for one in cohort.trials if one.id in todo)
     payload = CohortJob(
         study=study.study,
@@ -356,7 +355,7 @@ def _tell_plan(
     )
     if jobs:
         workers = min(options.workers, len(jobs))
-        seconds = max(sum(job.cost for job in jobs) / workers, max(job.cost for job in jobs))
+        seconds = wall_seconds([job.cost for job in jobs], workers)
         stacked = sum(job.payload.stacked for job in jobs)
         console.print(
             f"{len(jobs)} cohorts on {workers} workers, about {spell(seconds)} on this machine; "
@@ -364,15 +363,6 @@ def _tell_plan(
             "whichever was measured to be faster.",
             highlight=False,
         )
-
-
-def spell(seconds: float) -> str:
-    """A duration in words of the right size."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _audit_rank(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -383,8 +373,7 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     """Exact Bayes errors and returns by context, where the data's law is known, in yardsticks.csv."""
     contexts = sorted({cell.config["context"] for cell in expand.cells(study)})
     names = dict.fromkeys(cell.data for cell in expand.cells(study))
-    path = folder.root / YARDSTICKS
-    known = read_csv(path) if path.exists() else None
+    known = kept.yardsticks(folder)
     rows = [] if known is None else known.to_dict("records")
     have = {(row["data"], row["content"], row["context"]) for row in rows}
     for name in names:
@@ -399,4 +388,4 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
                 )
     if rows:
         frame = pd.DataFrame(rows).sort_values(["data", "content", "context"], ignore_index=True)
-        write_table(frame, path)
+        write_table(frame, kept.yardsticks_file(folder))

@@ -33,7 +33,9 @@ class CohortJob:
     cache: Path
     stacked: bool
     observers: tuple[str, ...] = ()
-    refusal: str = ""  # why the model failed its audit; such a trial is recorded as failed, not trained
+    refusal: str = (
+        ""  # why the model failed its audit; such a trial is recorded as failed, not trained
+    )
 
 
 def work(job: CohortJob, report: Report) -> list[Recorded]:
@@ -41,7 +43,9 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
     torch.set_num_threads(1)
     seeds = list(job.trials)
     entries = [
-        Entry(job.trials[seed], {**job.config, "study": job.study, "seed": seed, "cohort": job.cohort})
+        Entry(
+            job.trials[seed], {**job.config, "study": job.study, "seed": seed, "cohort": job.cohort}
+        )
         for seed in job.wanted
     ]
     folder = job.checkpoints / job.cohort
@@ -65,7 +69,9 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
             cache=job.cache,
             stacked=job.stacked,
             folder=folder,
-            progress=lambda fraction: report(fraction, "training" if fraction < 0.9 else "evaluating"),
+            progress=lambda fraction: report(
+                fraction, "training" if fraction < 0.9 else "evaluating"
+            ),
             on_point=on_point,
         )
         kept = {seed: outcomes[seeds.index(seed)] for seed in job.wanted}

@@ -72,7 +72,9 @@ def load_training_state(
     """
     tensors, about = _read(path)
     if about["seeds"] != list(seeds):
-        raise UserError(f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew.")
+        raise UserError(
+            f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew."
+        )
     with torch.no_grad():
         for index, parameter in enumerate(stack.parameters()):
             parameter.copy_(tensors[f"parameter/{index}"])
@@ -105,4 +107,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             about = json.loads((file.metadata() or {})["about"])
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: is not a checkpoint of ablate, or is damaged ({error}).") from error
+        raise UserError(
+            f"{path}: is not a checkpoint of ablate, or is damaged ({error})."
+        ) from error

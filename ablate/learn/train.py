@@ -160,7 +160,9 @@ def _set_aside_diverged(
     bad = ~torch.isfinite(loss) | (loss > limit)
     for index in torch.nonzero(bad).flatten().tolist():
         if index not in result.diverged:
-            result.diverged[index] = f"diverged: loss {float(loss[index]):.3g} at update {update + 1}"
+            result.diverged[index] = (
+                f"diverged: loss {float(loss[index]):.3g} at update {update + 1}"
+            )
     with torch.no_grad():
         for parameter, kept in zip(stack.parameters(), good, strict=True):
             # One replica has no leading dimension; give it one, so that both read alike.

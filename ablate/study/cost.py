@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-
-from ablate.study.expand import Trial
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 REFERENCE_PARAMETERS = 16_000
 # Seconds of one thread for a timestep seen in training, forward and backward, at the reference
@@ -18,57 +16,35 @@ SECONDS_PER_TIMESTEP = {
     "lstm": 4e-6,
     "attention": 4e-6,
 }
+SECONDS_PER_UPDATE = 1.5e-3  # what an update costs whatever its size
+SECONDS_PER_EPISODE = 0.012  # of evaluation, at context 20
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What training costs.
+def trial_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
+    """Estimated seconds of one trial on one worker.
 
-    seconds_per_timestep: by mixer, at REFERENCE_PARAMETERS parameters; the mean of those listed is
-        used for a mixer that is not.
-    seconds_per_update: what an update costs whatever its size. seconds_per_episode: of evaluation.
+    pace: measured seconds of an update of one seed; None where nothing was measured.
     """
-
-    seconds_per_timestep: Mapping[str, float] = field(default_factory=SECONDS_PER_TIMESTEP.copy)
-    seconds_per_update: float = 1.5e-3
-    seconds_per_episode: float = 0.02
-
-
-@dataclass(frozen=True)
-class Cost:
-    """An estimate. work: seconds of one worker for everything; wall: seconds with `workers`;
-    by_mixer: shares of work."""
-
-    work: float
-    wall: float
-    workers: int
-    by_mixer: dict[str, float]
-
-
-def seconds(trial: Trial, calibration: Calibration) -> float:
-    """Estimated seconds of one trial on one worker: updates x targets x context x cost of a
-    timestep."""
-    config = trial.config
-    known = calibration.seconds_per_timestep
-    rate = known.get(config["mixer"], sum(known.values()) / len(known))
-    rate *= config["model"]["parameters"] / REFERENCE_PARAMETERS
     train = config["train"]
-    update = train["targets_per_update"] * config["context"] * rate + calibration.seconds_per_update
-    return (
-        train["updates"] * update + config["evaluate"]["episodes"] * calibration.seconds_per_episode
-    )
+    if pace is None:
+        known = SECONDS_PER_TIMESTEP
+        rate = known.get(config["mixer"], sum(known.values()) / len(known))
+        rate *= config["model"]["parameters"] / REFERENCE_PARAMETERS
+        pace = train["targets_per_update"] * config["context"] * rate + SECONDS_PER_UPDATE
+    # An episode re-encodes its window at each step, on top of what stepping costs at any context.
+    episode = SECONDS_PER_EPISODE * (0.2 + config["context"] / 20)
+    return train["updates"] * pace + config["evaluate"]["episodes"] * episode
 
 
-def estimate(trials: Iterable[Trial], workers: int, calibration: Calibration | None = None) -> Cost:
-    """Seconds that the trials take. With few long trials the last worker is waited for, so `wall`
-    is no less than the longest trial."""
-    calibration = calibration or Calibration()
-    by_mixer: dict[str, float] = {}
-    longest = 0.0
-    for trial in trials:
-        cost = seconds(trial, calibration)
-        longest = max(longest, cost)
-        mixer = trial.config["mixer"]
-        by_mixer[mixer] = by_mixer.get(mixer, 0.0) + cost
-    work = sum(by_mixer.values())
-    return Cost(work, max(work / workers, longest), workers, by_mixer)
+def wall_seconds(jobs: Sequence[float], workers: int) -> float:
+    """Seconds that jobs of these lengths take together; the longest is waited for."""
+    return max(sum(jobs) / max(workers, 1), max(jobs, default=0.0))
+
+
+def spell(seconds: float) -> str:
+    """A duration in words of the right size."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

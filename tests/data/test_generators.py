@@ -84,7 +84,7 @@ def test_maze_walks(maze):
     last = maze.episode_starts[1:] - 1
     assert maze.truncations[last].all()
     assert not maze.terminations.any()
-    assert maze.lengths.max() <= 150
+    assert maze.lengths.max() <= 200
     np.testing.assert_array_equal(maze.goal, maze.observations[:, 4:])
     np.testing.assert_array_equal(maze.simulator_state, maze.observations[:, :4])
     for e in range(maze.num_episodes):
@@ -96,7 +96,7 @@ def test_maze_walks(maze):
     )
     assert (gap > 0.1).sum() <= pointmaze.WALKERS["held_out"] - 1
     arrived = np.linalg.norm(maze.observations[last, :2] - maze.goal[last], axis=1) < 0.16
-    assert (arrived | (maze.lengths == 150)).all()
+    assert (arrived | (maze.lengths == 200)).all()
     assert arrived.mean() > 0.8
     noise = (maze.actions - maze.behaviour_action)[np.abs(maze.behaviour_action) < 0.02]
     assert 0.4 < noise.std() < 0.5  # N(0, 0.5) clipped at two standard deviations
@@ -146,9 +146,9 @@ def test_the_controller_arrives_and_random_actions_do_not():
         pointmaze.random_returns("umaze", seeds),
     )
     assert (far > 0).mean() > 0.85
-    assert far.mean() > 70 > 15 > near.mean()
+    assert far.mean() > 110 > 25 > near.mean()
     anchors = pointmaze.anchors("umaze")
-    assert (anchors.low, anchors.high) == pytest.approx((5.05, 84.97), abs=0.01)
+    assert (anchors.low, anchors.high) == pytest.approx((9.47, 134.59), abs=0.01)
 
 
 def digest(array):

@@ -11,14 +11,25 @@ def test_one_step_by_hand():
     action = np.array([[0.25, -2.0]])  # the second is clipped to -1
     force = lq.ACTION_SCALE * np.array([0.25, -1.0])
     after, reward, terminations, truncations, _ = env.step(action)
-    cost = state @ state + 0.1 * force @ force
+    cost = state @ state + 0.5 * force @ force
     np.testing.assert_allclose(reward, -cost / 10, rtol=1e-6)
     p, v = state[:2], state[2:]
-    spring = np.array([0.5 * p[0] + 0.2 * p[1], 0.2 * p[0] + 0.5 * p[1]])
-    expected = np.concatenate([p + 0.1 * v, v + 0.1 * (spring + force)])
+    spring = 0.1 * np.array([p[0] + p[1], p[0] + p[1]])
+    expected = np.concatenate([p + 0.1 * v, v + 0.1 * (spring - 0.5 * v + force)])
     assert np.abs(after[0] - expected).max() < 6 * lq.PROCESS_NOISE
     assert not terminations.any()
     assert not truncations.any()
+
+
+def test_the_cost_is_capped_so_that_a_lost_plant_does_not_weigh_without_bound():
+    state = np.array([[1.0, 0.0, 0.0, 0.0], [100.0, 0.0, 0.0, 0.0]])
+    rewards = lq.reward(state, np.array([[2.0, 0.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(rewards, [-(1.0 + 0.5 * 4.0) / 10, -lq.COST_CAP / 10])
+
+
+def test_feedback_of_the_positions_alone_can_hold_the_plant():
+    gain = np.hstack([np.eye(2), np.zeros((2, 2))])
+    assert np.abs(np.linalg.eigvals(lq.A - lq.B @ gain)).max() < 1.0
 
 
 def test_it_is_mildly_unstable_and_noise_is_as_stated():

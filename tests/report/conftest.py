@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import report_samples as samples
 
+from ablate.report import provenance
+from ablate.report.figures import every
 from ablate.report.write import Report, check, write_report
 from ablate.study.load import load
 from ablate.study.schema import Study
@@ -50,6 +53,29 @@ class Written:
         shutil.copytree(self.folder.parent, folder / "copy")
         here = folder / "copy"
         return Written(self.study, self.table, self.curves, here / "results", here / "paper")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[Any]:
+    """Draw the figures of the same inputs only once in all tests; gives the real function."""
+    real, known = every.draw, {}
+
+    def draw(*arguments: Any) -> Any:
+        hashed = [provenance.frame_hash(a) if hasattr(a, "columns") else repr(a) for a in arguments]
+        key = tuple(hashed)
+        if key not in known:
+            known[key] = real(*arguments)
+        return known[key]
+
+    every.draw = draw
+    yield real
+    every.draw = real
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at words only."""
+    monkeypatch.setattr(every, "draw", lambda *arguments: [])
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def test_all_trials_are_in_it(page, written):
     assert {row[-1] for row in rows} == set(written.table["trial"])
 
 
-def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path):
+def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     again.table = again.table.copy()
     failed = again.table["status"] == "FAILED"

@@ -11,6 +11,7 @@ import pytest
 import report_samples as samples
 
 from ablate.errors import UserError
+from ablate.report.figures import every
 from ablate.report.write import check, printed, write_report
 from ablate.study.load import load
 
@@ -35,12 +36,14 @@ def test_every_part_is_written(written):
     assert (written.folder / "report.html").stat().st_size < 3e6
 
 
-def test_the_same_bytes_twice(written, tmp_path):
+def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
+    monkeypatch.setattr(every, "draw", drawn_once)
     again = written.copy(tmp_path)
     shutil.rmtree(again.paper)
     (again.folder / "report.html").unlink()
     again.write(pdf=False)
     assert contents(again.folder, again.paper) == contents(written.folder, written.paper)
+    monkeypatch.undo()
     assert again.write(pdf=False).changed == ()
 
 
@@ -63,13 +66,13 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
         assert any(name in line and what in line for line in found)
 
 
-def test_check_sees_a_changed_result(written, tmp_path):
+def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     again.table = again.table.copy()
     again.table.loc[0, "score"] += 0.5
     found = again.check()
-    assert any("scores.pdf" in line for line in found)
-    assert any("manifest.json" in line for line in found)
+    for name in ("tables/scores.tex", "tables/scores.json", "manifest.json", "report.html"):
+        assert any(f"{name}: stale" in line for line in found)
 
 
 def test_check_sees_a_pdf_of_other_sources(written, tmp_path):
@@ -113,7 +116,7 @@ def test_the_printed_text_says_what_a_newcomer_needs(written):
     assert "nan" not in text
 
 
-def test_another_profile_is_said_prominently(written, tmp_path):
+def test_another_profile_is_said_prominently(written, tmp_path, no_figures):
     study = load(samples.write_study(tmp_path), "quick")
     table = samples.table(study)
     folder, paper = tmp_path / "results", tmp_path / "paper"
@@ -126,7 +129,7 @@ def test_another_profile_is_said_prominently(written, tmp_path):
     assert "receptive_fields.pdf" not in {path.name for path in report.written}
 
 
-def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_path):
+def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     registration = samples.registration(again.study) | {"hypotheses_hash": "other"}
     (again.folder / "study.json").write_text(json.dumps(registration))
@@ -135,7 +138,7 @@ def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_pat
     assert "exploratory" in printed(report)
 
 
-def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path):
+def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):
     table = written.table.drop(columns=["trial", "status", "failure", "parameters"])
     table = table[table["score"].notna()]
     report = write_report(

@@ -1,41 +1,46 @@
 """The estimate of how long a study takes."""
 
-from pathlib import Path
+import copy
+from typing import Any
 
 import pytest
-from study_samples import loaded, made_up_lab
 
-from ablate.study.cost import Calibration, estimate, seconds
-from ablate.study.expand import Trial, trials
+from ablate.study.cost import spell, trial_seconds, wall_seconds
 
-HASHES = {"lab/mixed": "aa", "lab/plain": "bb"}
-
-
-@pytest.fixture
-def every(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
-    made_up_lab(monkeypatch)
-    return trials(loaded(tmp_path), HASHES)
+CONFIG: dict[str, Any] = {
+    "mixer": "gru",
+    "context": 20,
+    "model": {"parameters": 16_000},
+    "train": {"updates": 100, "targets_per_update": 128},
+    "evaluate": {"episodes": 50},
+}
 
 
-def test_a_trial_costs_updates_times_timesteps_and_its_episodes(every: list[Trial]) -> None:
-    trial = next(t for t in every if t.config["mixer"] == "gru" and t.config["context"] == 20)
-    rates = Calibration({"gru": 16e-6}, seconds_per_update=0.25, seconds_per_episode=0.5)
-    timesteps = 100 * 128 * 20  # updates, targets, context; a rate for 16 times the parameters
-    assert seconds(trial, rates) == pytest.approx(timesteps * 1e-6 + 100 * 0.25 + 50 * 0.5)
+def test_a_measured_pace_is_used() -> None:
+    slow, fast = trial_seconds(CONFIG, 0.25), trial_seconds(CONFIG, 0.05)
+    assert slow - fast == pytest.approx(100 * 0.2)
 
 
-def test_workers_share_the_work(every: list[Trial]) -> None:
-    one, four = estimate(every, 1), estimate(every, 4)
-    assert one.work == one.wall == pytest.approx(4 * four.wall)
-    assert sum(one.by_mixer.values()) == pytest.approx(one.work)
+def test_without_a_measurement_cost_grows_with_context_and_parameters() -> None:
+    base = trial_seconds(CONFIG)
+    assert trial_seconds({**CONFIG, "context": 5}) < base
+    larger = copy.deepcopy(CONFIG)
+    larger["model"]["parameters"] = 160_000
+    assert trial_seconds(larger) > base
 
 
-def test_the_longest_trial_is_waited_for(every: list[Trial]) -> None:
-    cost = estimate(every[:2], 64)
-    assert cost.wall == max(seconds(t, Calibration()) for t in every[:2])
+def test_an_unknown_mixer_costs_the_mean_of_the_known_ones() -> None:
+    cheap = trial_seconds({**CONFIG, "mixer": "mlp"})
+    assert cheap < trial_seconds({**CONFIG, "mixer": "my-own"}) < trial_seconds(CONFIG)
 
 
-def test_a_mixer_that_was_not_measured_costs_the_mean(every: list[Trial]) -> None:
-    trial = next(t for t in every if t.config["mixer"] == "mlp")
-    mean = seconds(trial, Calibration({"gru": 1e-6, "attention": 3e-6}))
-    assert mean == pytest.approx(seconds(trial, Calibration({"mlp": 2e-6})))
+def test_workers_share_the_work_and_the_longest_job_is_waited_for() -> None:
+    assert wall_seconds([1.0, 2.0, 3.0], 2) == 3.0
+    assert wall_seconds([1.0] * 8, 2) == 4.0
+    assert wall_seconds([5.0, 1.0], 8) == 5.0
+    assert wall_seconds([], 2) == 0.0
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(12, "12 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_in_the_right_size(seconds: float, words: str) -> None:
+    assert spell(seconds) == words

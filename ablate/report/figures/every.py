@@ -40,10 +40,5 @@ def draw(
         made += [forest.draw(findings, absolute=True), audit.draw(audits)]
         for drawn in made:
             if drawn is not None:
-                files = {
-                    "pdf": style.pdf(drawn.figure),
-                    "png": style.png(drawn.figure),
-                    "svg": style.svg(drawn.figure),
-                }
-                out.append((drawn, files))
+                out.append((drawn, style.files(drawn.figure)))
     return out

@@ -73,14 +73,15 @@ def _plot(
         for row, name in enumerate(names):
             if not any((head, name, condition) in effects for condition in order):
                 panel.text(
-                    0.98,
+                    0.5,
                     row,
                     "not run",
                     transform=panel.get_yaxis_transform(),
-                    ha="right",
+                    ha="center",
                     va="center",
                     fontsize=6,
                     color="#777777",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
                 )
             for place, condition in enumerate(order):
                 effect = effects.get((head, name, condition))

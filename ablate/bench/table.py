@@ -1,0 +1,43 @@
+"""`bench`: the measurements as a table of ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
+from ablate.errors import unknown
+
+PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+    "update": (
+        "One Decision Transformer update (batch 64, K = 20): CPU seconds on one thread, beside the public"
+        " code and the time its matrix products alone would take",
+        decision_transformer_update,
+    ),
+    "cohort": (
+        "Five seeds as one stack against one after another: CPU seconds an update and seed"
+        " (ratio above 1: the stack is faster)",
+        lambda: cohort_throughput(("attention", "lstm", "gru", "mlp", "conv", "bag")),
+    ),
+}
+
+
+def show(console: Console, only: str = "") -> None:
+    """Measure and print; raises UserError for an unknown part."""
+    if only and only not in PARTS:
+        raise unknown("--only", only, PARTS)
+    for name, (title, measure) in PARTS.items():
+        if only in ("", name):
+            rows = measure()
+            table = Table(title=title, title_justify="left")
+            for column in rows[0]:
+                table.add_column(column, justify="right")
+            for row in rows:
+                table.add_row(*(_text(value) for value in row.values()))
+            console.print(table)
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,95 @@
+"""What `run` keeps in a study's folder beside its tables, read back with care.
+
+Each of these files can be made again, so a refusal says what deleting it costs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablate.errors import UserError
+from ablate.track.folder import StudyFolder
+from ablate.track.table import read_csv
+
+LAST = "last.json"
+AUDITED = ("key", "mixer", "context", "history", "condition", "head", "passed", "findings")
+
+
+def audits(folder: StudyFolder) -> list[dict[str, Any]]:
+    """The audit's records; none before the first run. Raises UserError for a damaged file."""
+    records = _json(folder.audit, [], "it is made again by the next run")
+    for one in records:
+        if not isinstance(one, dict) or any(name not in one for name in AUDITED):
+            raise _damaged(folder.audit, "a record is incomplete", "it is made again by run")
+    return list(records)
+
+
+def ways_file(folder: StudyFolder) -> Path:
+    """Where the measured speeds lie."""
+    return folder.runs / ".ways.json"
+
+
+def ways(folder: StudyFolder) -> dict[str, dict[str, float]]:
+    """Measured seconds an update by shape of cohort; raises UserError for a damaged file."""
+    path, cost = ways_file(folder), "this machine is measured again"
+    found = _json(path, {}, cost)
+    for one in found.values():
+        numbers = isinstance(one, dict) and [one.get("stacked"), one.get("single")]
+        if not numbers or not all(isinstance(each, float) for each in numbers):
+            raise _damaged(path, "a measurement is incomplete", cost)
+    return dict(found)
+
+
+def last(results: Path) -> dict[str, Any] | None:
+    """How the study that was run last was called; None before any run."""
+    paths = sorted(results.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        return None
+    found = _json(paths[-1], {}, "then name the study file")
+    if any(name not in found for name in ("study", "profile", "set", "seeds", "plugins")):
+        raise _damaged(paths[-1], "an entry is missing", "then name the study file")
+    return dict(found)
+
+
+def yardsticks_file(folder: StudyFolder) -> Path:
+    """Where the exact optima lie."""
+    return folder.root / "yardsticks.csv"
+
+
+def yardsticks(folder: StudyFolder) -> pd.DataFrame | None:
+    """Exact optima by data set and context, where known; raises UserError for a damaged file."""
+    path = yardsticks_file(folder)
+    if not path.exists():
+        return None
+    cost = "it is computed again by run"
+    try:
+        found = read_csv(path)
+    except UserError as error:
+        raise UserError(f"{error} Delete it: {cost}.") from error
+    for name in ("data", "content", "context"):
+        if name not in found.columns:
+            raise _damaged(path, f"the column '{name}' is missing", cost)
+    return found
+
+
+def _json(path: Path, empty: Any, cost: str) -> Any:
+    """JSON of the same kind as `empty`, which is what a missing file holds."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return empty
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise _damaged(path, f"not JSON: {' '.join(str(error).split())}", cost) from error
+    if type(found) is not type(empty):
+        raise _damaged(path, f"found a {type(found).__name__}", cost)
+    return found
+
+
+def _damaged(path: Path, what: str, cost: str) -> UserError:
+    return UserError(f"{path}: it is damaged ({what}); nothing was changed. Delete it: {cost}.")
