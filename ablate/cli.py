@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +19,17 @@ from ablate.errors import UserError
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
+    epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Look at data sets.",
+    epilog="Example: python -m ablate data list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True)
 
@@ -40,7 +47,7 @@ Plugin = Annotated[
     typer.Option(help="FILE.py or module with parts of your own; repeatable."),
 ]
 Results = Annotated[Path, typer.Option(help="Where results lie, one folder a study.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes [one a core].")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")]
 Debug = Annotated[bool, typer.Option(help="Show the trace of an error.")]
 RESULTS = Path("results")
 
@@ -58,13 +65,13 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             print(f"ablate: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            if debug:
-                raise
             print(
                 "ablate: stopped; what is finished is kept. The same command goes on from here.",
                 file=sys.stderr,
             )
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise  # `| head` has seen enough: no error, which typer knows
         except OSError as error:
             if debug:
                 raise
@@ -229,11 +236,12 @@ def plan(
 
 @app.command(epilog="Example: python -m ablate status studies/memory_vs_arch.yaml")
 @command
-def status(study: StudyFile, results: Results = RESULTS) -> int:
+def status(study: StudyFile, plugin: Plugin = None, results: Results = RESULTS) -> int:
     """Attempts in the run store, by status; failed and dead ones are listed."""
     from ablate.track.folder import StudyFolder
     from ablate.track.store import attempts, deciding
 
+    _plugins(plugin)
     loaded = _study(study, None, None, None)
     found = deciding(attempts(StudyFolder(results / loaded.study, loaded.study).runs)).values()
     counts: dict[str, int] = {}
@@ -284,12 +292,13 @@ def bench(
     return 0
 
 
-@data_app.command("list")
+@data_app.command("list", epilog="Example: python -m ablate data list")
 @command
-def data_list() -> int:
+def data_list(plugin: Plugin = None) -> int:
     """All data sets that can be named in a study file."""
     from ablate.data.catalogue import known_names
 
+    _plugins(plugin)
     for name in known_names():
         print(name)
     return 0
@@ -311,6 +320,24 @@ def data_show(name: str, plugin: Plugin = None, results: Results = RESULTS) -> i
     return 0
 
 
-def main() -> None:
-    """Entry point of `ablate` and `python -m ablate`."""
-    app(prog_name="ablate")
+# The error of a wrong command line, of whichever click typer brings along.
+MISUSE: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `ablate` and `python -m ablate`; raises SystemExit with the exit code.
+
+    SIGTERM is heard like Ctrl-C.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(arguments, prog_name="ablate", standalone_mode=False)
+    except MISUSE as error:
+        text = error.format_message()  # type: ignore[attr-defined]
+        # Without any command it is the whole help.
+        more = "" if "\n" in text else " (--help shows what there is)"
+        print(text if not more else f"ablate: {text}{more}", file=sys.stderr)
+        raise SystemExit(2) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    raise SystemExit(code)

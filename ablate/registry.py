@@ -28,6 +28,8 @@ from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
 BUILT_IN = ("ablate.models", "ablate.data")
+OURS = ("ablate", "baselines")
+GROUP = "ablate.plugins"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class Part:
 
 
 _parts: dict[tuple[str, str], Part] = {}
-_plugin_versions: dict[str, str] = {}
 _loaded = False
 
 
@@ -59,7 +60,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
             raise UserError(
                 f"{module}: the {kind} '{name}' is already registered by {known.module}; choose another name."
             )
-        version = _plugin_versions.get(module, "")
+        version = _version(module)
         _parts[kind, name] = Part(kind, name, value, module, version)
         return value
 
@@ -106,7 +107,6 @@ def load_plugin(source: str) -> None:
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
-            _plugin_versions[name] = digest
             try:
                 spec.loader.exec_module(module)
             except BaseException:
@@ -117,8 +117,7 @@ def load_plugin(source: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"--plugin {source}: it does not import ({line}).") from error
+        raise UserError(f"--plugin {source}: it does not import ({_line(error)}).") from error
 
 
 def _load() -> None:
@@ -129,5 +128,26 @@ def _load() -> None:
     _loaded = True
     for module in BUILT_IN:
         importlib.import_module(module)
-    for entry in entry_points(group="ablate.plugins"):
-        entry.load()
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()
+        except UserError:
+            raise
+        except Exception as error:
+            owner = entry.dist.name if entry.dist else "an unknown distribution"
+            raise UserError(
+                f"entry point {entry.name} of {owner}: it does not import ({_line(error)}); mend it "
+                "or uninstall it."
+            ) from error
+
+
+def _version(module: str) -> str:
+    """Hash of the file of a module that is not ours; ours are covered by the code's version."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] in OURS or file is None:
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

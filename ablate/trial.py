@@ -24,7 +24,7 @@ from ablate.evaluate.agent import Agent, stored
 from ablate.evaluate.heldout import HeldOut, held_out, held_out_metrics
 from ablate.evaluate.rollout import rollout
 from ablate.learn.checkpoint import save_policy
-from ablate.learn.train import Source, train_cohort
+from ablate.learn.train import Source, train_cohort, windows_per_update
 from ablate.models.layouts import Layout
 from ablate.models.match import Matched, solve_width
 from ablate.models.policy import ModelSpec, Policy, build, flops_per_target
@@ -48,8 +48,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything the seeds of a cell share."""
+class Cell:
+    """Everything the seeds of a cell share: its data, how they are read, and a model of matched size."""
 
     config: Config
     data: DataSet
@@ -66,8 +66,18 @@ class Bench:
         """The policies as one stacked program that reads this cell's data."""
         return Agent(Stack(list(policies)), self.layout, self.scales, self.config["context"])
 
+    def source(self, agent: Agent) -> Source:
+        """What the trainer reads: the training set as tokens of `agent`."""
+        data = stored(self.data.train, self.layout)
+        return Source(
+            table=agent.tokens(data.fields),
+            timestep=data.timestep,
+            actions=torch.from_numpy(self.data.train.actions),
+            visible=agent.visible,
+        )
 
-def prepare(config: Config, cache: Path) -> Bench:
+
+def prepare(config: Config, cache: Path) -> Cell:
     """Load the data, lay out the tokens and solve the mixer's width for the declared parameter count.
 
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
@@ -96,7 +106,7 @@ def prepare(config: Config, cache: Path) -> Bench:
         dropout=config["model"]["dropout"],
     )
     matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
-    return Bench(
+    return Cell(
         config=config,
         data=data,
         layout=layout,
@@ -104,6 +114,25 @@ def prepare(config: Config, cache: Path) -> Bench:
         matched=matched,
         model=model.at(matched.width),
     )
+
+
+@dataclass
+class Cohort:
+    """A cohort in progress: one policy and one outcome a seed, in the order of `seeds`."""
+
+    study: str
+    seeds: list[int]
+    policies: list[Policy]
+    outcomes: list[Outcome]
+    held: HeldOut
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who wants to hear of a cohort: `progress(fraction)`, and `on_point(index, row)` for each point of each curve."""
+
+    progress: Callable[[float], None] = lambda fraction: None
+    on_point: Callable[[int, dict[str, float]], None] = lambda index, row: None
 
 
 def run_cohort(
@@ -114,115 +143,99 @@ def run_cohort(
     cache: Path,
     stacked: bool,
     folder: Path | None = None,
-    progress: Callable[[float], None] = lambda fraction: None,
-    on_point: Callable[[int, dict[str, float]], None] = lambda index, row: None,
+    watch: Watch | None = None,
 ) -> list[Outcome]:
     """Train and evaluate one cell for every seed; one outcome a seed, in order.
 
     stacked: train the seeds as one program, or one after another; the results agree to rounding. folder:
-    where checkpoints, and the state of an interrupted training, are kept. on_point(index, row) is called
-    for every point of every learning curve.
+    where checkpoints, and the state of an interrupted training, are kept.
     """
-    bench = prepare(config, cache)
-    policies = [bench.policy(study, seed) for seed in seeds]
-    outcomes = [Outcome() for _ in seeds]
+    cell = prepare(config, cache)
+    watch = watch or Watch()
+    policies = [cell.policy(study, seed) for seed in seeds]
     held = held_out(
-        bench.data.held_out, bench.agent(policies[:1]), bench.layout, study, HELD_OUT_TARGETS
+        cell.data.held_out, cell.agent(policies[:1]), cell.layout, study, HELD_OUT_TARGETS
     )
+    cohort = Cohort(study, list(seeds), policies, [Outcome() for _ in seeds], held)
     groups = [list(range(len(seeds)))] if stacked else [[i] for i in range(len(seeds))]
     for number, group in enumerate(groups):
-        train_group(
-            bench, study, seeds, policies, outcomes, group, held, folder,
-            lambda f, n=number: progress(0.9 * (n + f) / len(groups)), on_point,
-        )  # fmt: skip
-    evaluate(bench, study, seeds, policies, outcomes, held)
-    for index, outcome in enumerate(outcomes):
-        outcome.metrics |= bench_metrics(bench)
+
+        def share(fraction: float, number: int = number) -> None:
+            watch.progress(0.9 * (number + fraction) / len(groups))
+
+        train_group(cell, cohort, group, folder, Watch(share, watch.on_point))
+    evaluate(cell, cohort)
+    for seed, policy, outcome in zip(seeds, policies, cohort.outcomes, strict=True):
+        outcome.metrics |= size_metrics(cell)
         if folder is not None:
-            outcome.checkpoint = folder / f"seed-{seeds[index]}.safetensors"
-            about = config | {"study": study, "seed": seeds[index], "width": bench.model.width}
-            save_policy(outcome.checkpoint, policies[index].state_dict(), about)
-    return outcomes
+            outcome.checkpoint = folder / f"seed-{seed}.safetensors"
+            about = config | {"study": study, "seed": seed, "width": cell.model.width}
+            save_policy(outcome.checkpoint, policy.state_dict(), about)
+    return cohort.outcomes
 
 
 def train_group(
-    bench: Bench,
-    study: str,
-    seeds: Sequence[int],
-    policies: list[Policy],
-    outcomes: list[Outcome],
-    group: list[int],
-    held: HeldOut,
-    folder: Path | None,
-    progress: Callable[[float], None],
-    tell: Callable[[int, dict[str, float]], None],
+    cell: Cell, cohort: Cohort, group: list[int], folder: Path | None, watch: Watch
 ) -> None:
     """Train the policies of `group` as one stack, in place; fill their learning curves and failures."""
-    train = bench.config["train"]
-    agent = bench.agent([policies[i] for i in group])
-    data = stored(bench.data.train, bench.layout)
-    source = Source(
-        table=agent.tokens(data.fields),
-        timestep=data.timestep,
-        actions=torch.from_numpy(bench.data.train.actions),
-        visible=agent.visible,
-    )
-    count = bench.config["evaluate"]["points"]
-    points = sorted(
-        {round(train["updates"] * (i + 1) / count) for i in range(count)} | {train["updates"]}
-    )
+    train = cell.config["train"]
+    seeds = [cohort.seeds[i] for i in group]
+    agent = cell.agent([cohort.policies[i] for i in group])
+    count = cell.config["evaluate"]["points"]
+    points = {round(train["updates"] * (i + 1) / count) for i in range(count)} | {train["updates"]}
     began = time.process_time()
 
-    def on_point(update: int, loss: torch.Tensor) -> None:
-        metrics = held_out_metrics(agent, held, limit=CURVE_TARGETS)
+    def on_point(update: int, loss: torch.Tensor) -> list[dict[str, float]]:
+        metrics = held_out_metrics(agent, cohort.held, limit=CURVE_TARGETS)
+        rows = []
         for place, index in enumerate(group):
             row = {"update": float(update), "train_loss": float(loss[place])}
             row |= {name: float(value[place]) for name, value in metrics.items()}
-            outcomes[index].curve.append(row)
-            tell(index, row)
-        progress(update / train["updates"])
+            rows.append(row)
+            watch.on_point(index, row)
+        watch.progress(update / train["updates"])
+        return rows
 
     resume = None
     if folder is not None:
-        resume = folder / f"training-{'-'.join(str(seeds[i]) for i in group)}.safetensors"
+        resume = folder / f"training-{'-'.join(map(str, seeds))}.safetensors"
     result = train_cohort(
-        agent.stack, source, train, study, [seeds[i] for i in group], points, on_point, resume
+        agent.stack,
+        cell.source(agent),
+        train,
+        cohort.study,
+        seeds,
+        sorted(points),
+        on_point,
+        resume,
     )
-    if resume is not None:
-        resume.unlink(missing_ok=True)
     for place, state in enumerate(agent.stack.state_dicts()):
-        policies[group[place]].load_state_dict(state)
-        outcomes[group[place]].failure = result.diverged.get(place, "")
-        outcomes[group[place]].seconds = (time.process_time() - began) / len(group)
+        cohort.policies[group[place]].load_state_dict(state)
+        outcome = cohort.outcomes[group[place]]
+        outcome.curve = [rows[place] for _, rows in result.points]
+        outcome.failure = result.diverged.get(place, "")
+        outcome.seconds = (time.process_time() - began) / len(group)
 
 
-def evaluate(
-    bench: Bench,
-    study: str,
-    seeds: Sequence[int],
-    policies: list[Policy],
-    outcomes: list[Outcome],
-    held: HeldOut,
-) -> None:
+def evaluate(cell: Cell, cohort: Cohort) -> None:
     """Score the last checkpoint of every seed: rollouts in the environment and held-out prediction."""
-    settings = bench.config["evaluate"]
-    agent = bench.agent(policies)
+    settings = cell.config["evaluate"]
+    agent = cell.agent(cohort.policies)
     episodes = settings["episodes"]
-    env = bench.data.spec.make_env(len(seeds) * episodes)
+    env = cell.data.spec.make_env(len(cohort.seeds) * episodes)
     rollouts = rollout(
         agent,
         env,
         episodes,
-        study=study,
-        seeds=seeds,
-        target=target_return(bench.data, settings["target"]),
-        policy=bench.data.spec.best_policy,
+        study=cohort.study,
+        seeds=cohort.seeds,
+        target=target_return(cell.data, settings["target"]),
+        policy=cell.data.spec.best_policy,
         sample=settings["actions"] == "sample",
     )
-    predicted = held_out_metrics(agent, held)
-    anchors = bench.data.anchors
-    scores = 100.0 * (rollouts.returns - anchors.low) / (anchors.high - anchors.low)  # (S, E)
-    for index, outcome in enumerate(outcomes):
+    predicted = held_out_metrics(agent, cohort.held)
+    scores = cell.data.anchors.score(rollouts.returns)  # (S, E)
+    for index, outcome in enumerate(cohort.outcomes):
         outcome.metrics |= {
             "score": float(scores[index].mean()),
             "score_median": float(np.median(scores[index])),
@@ -234,16 +247,18 @@ def evaluate(
         outcome.metrics |= {name: float(value[index]) for name, value in predicted.items()}
 
 
-def bench_metrics(bench: Bench) -> dict[str, float]:
-    """What the matching left: parameters, their mismatch in percent, operations and targets."""
+def size_metrics(cell: Cell) -> dict[str, float]:
+    """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
+    train = cell.config["train"]
+    per_update = windows_per_update(train, cell.config["context"])
+    if train["loss"] == "all":
+        per_update *= cell.config["context"]  # at most: a window at an episode's start holds fewer
     return {
-        "width": float(bench.matched.width),
-        "parameters": float(bench.matched.parameters),
-        "parameter_mismatch": 100.0 * bench.matched.mismatch,
-        "flops_per_target": float(flops_per_target(bench.model)),
-        "targets": float(
-            bench.config["train"]["updates"] * bench.config["train"]["targets_per_update"]
-        ),
+        "width": float(cell.matched.width),
+        "parameters": float(cell.matched.parameters),
+        "parameter_mismatch": 100.0 * cell.matched.mismatch,
+        "flops_per_target": float(flops_per_target(cell.model)),
+        "targets": float(train["updates"] * per_update),
     }
 
 
@@ -254,31 +269,24 @@ def target_return(data: DataSet, rule: str | float) -> float:
     """
     if isinstance(rule, (int, float)):
         return float(rule)
-    if rule.startswith("p") and rule[1:].isdigit() and int(rule[1:]) <= 100:
+    if rule.startswith("p") and rule[1:].isdecimal() and int(rule[1:]) <= 100:
         return float(np.percentile(data.train.returns, int(rule[1:])))
     raise UserError(f"evaluate.target: '{rule}' is not known; allowed: a number, or p0 ... p100.")
 
 
 def measure_ways(study: str, seeds: Sequence[int], config: Config, cache: Path) -> dict[str, float]:
     """CPU seconds an update and seed: the seeds as one stack, and one by one. Measured on this device."""
-    bench = prepare(config, cache)
-    short = config | {"train": config["train"] | {"updates": 6, "warmup": 1}}
-    train = short["train"]
-    data = stored(bench.data.train, bench.layout)
+    cell = prepare(config, cache)
+    train = config["train"] | {"updates": 6, "warmup": 1}
     seconds = {}
     for way, size in (("stacked", len(seeds)), ("single", 1)):
-        agent = bench.agent([bench.policy(study, seed) for seed in seeds[:size]])
-        source = Source(
-            agent.tokens(data.fields),
-            data.timestep,
-            torch.from_numpy(bench.data.train.actions),
-            agent.visible,
-        )
+        agent = cell.agent([cell.policy(study, seed) for seed in seeds[:size]])
         marks: list[float] = []
-        train_cohort(
-            agent.stack, source, train, study, seeds[:size], range(1, 7),
-            lambda update, loss, marks=marks: marks.append(time.process_time()),
-        )  # fmt: skip
+
+        def mark(update: int, loss: torch.Tensor, marks: list[float] = marks) -> None:
+            marks.append(time.process_time())
+
+        train_cohort(agent.stack, cell.source(agent), train, study, seeds[:size], range(1, 7), mark)
         # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
         seconds[way] = float(np.diff(marks)[1:].min()) / size
     return seconds

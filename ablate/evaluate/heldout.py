@@ -54,7 +54,7 @@ def held_out(
 
 @torch.no_grad()
 def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> dict[str, Tensor]:
-    """Metrics (S,) over the first `limit` targets.
+    """Metrics (S,) over all targets, or over an even stride through them that keeps about `limit`.
 
     action_error: mean over targets and action dimensions of the squared difference between the head's mean
     and the acting controller's noise-free action, as a fraction of that action's variance (so that data
@@ -78,7 +78,7 @@ def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> d
         if head.density:
             nll.append(-head.log_prob(params, logged))
     error = torch.cat(errors, 1)  # (S, B)
-    undefined = torch.full((size,), float("nan"))
+    undefined = torch.full((size,), float("nan"), device=error.device)
     return {
         "action_error": error.mean(1) / data.variance,
         "action_error_early": error[:, early].mean(1) / data.variance

@@ -16,6 +16,7 @@ from ablate.track.folder import StudyFolder
 from ablate.track.table import read_csv
 
 LAST = "last.json"
+ASKED = ("study", "profile", "set", "seeds", "plugins")  # how a command named its study
 AUDITED = ("key", "mixer", "context", "history", "condition", "head", "passed", "findings")
 
 
@@ -50,7 +51,7 @@ def last(results: Path) -> dict[str, Any] | None:
     if not paths:
         return None
     found = _json(paths[-1], {}, "then name the study file")
-    if any(name not in found for name in ("study", "profile", "set", "seeds", "plugins")):
+    if any(name not in found for name in ASKED):
         raise _damaged(paths[-1], "an entry is missing", "then name the study file")
     return dict(found)
 

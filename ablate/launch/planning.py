@@ -47,7 +47,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
 
 def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
     """Matched widths and parameter counts by mixer and context, over whatever else varies."""
-    found: dict[tuple[str, int], list[trial.Bench]] = {}
+    found: dict[tuple[str, int], list[trial.Cell]] = {}
     missing: dict[str, str] = {}
     for cell in cells:
         if cell.data in missing:

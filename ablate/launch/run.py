@@ -22,13 +22,14 @@ from ablate.launch.base import Died, Event, Failed, Finished, Job
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob
 from ablate.study import expand, identity
-from ablate.study.expand import Cohort, Trial
 from ablate.study.cost import spell, trial_seconds, wall_seconds
+from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, FAILED, attempts
-from ablate.track.table import merge, merge_curves, read_csv, read_table, write_table
+from ablate.track.table import merge, merge_curves, read_curves, read_table, superseded, write_table
+from ablate.track.table import rows as table_rows
 
 WORK = "ablate.launch.work.work"
 
@@ -87,6 +88,7 @@ def run(
     either stay.
     """
     folder = StudyFolder(options.results / study.study, study.study)
+    launcher = registry.get("launcher", options.launcher, "--launcher")
     torch.set_num_threads(1)
     with folder.lock():
         with console.status("data") as status:
@@ -99,6 +101,12 @@ def run(
         book = Book(folder, study, trials)
         if asked is not None:
             write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
+        if outdated := book.outdated():
+            console.print(
+                f"note: {outdated} results in {folder.table} are of other code, data or settings; each "
+                "is replaced when its trial has been run again (the run store keeps it).",
+                highlight=False,
+            )
         write_yardsticks(study, folder, options.cache)
         todo = book.todo(options.retry_failed)
         cohorts = [c for c in expand.cohorts(trials) if any(t.id in todo for t in c.trials)]
@@ -121,7 +129,6 @@ def run(
                 book.take(list(event.job.payload.trials.values()))
 
         if jobs:
-            launcher = registry.get("launcher", options.launcher, "--launcher")
             done, failed = book.settled(todo)
             with Display(jobs, done, failed, console=console) as display:
                 launcher(
@@ -146,7 +153,7 @@ class Book:
             read_table(folder.table) if folder.table.exists() else None
         )
         self.curves: pd.DataFrame | None = (
-            read_csv(folder.curves) if folder.curves.exists() else None
+            read_curves(folder.curves) if folder.curves.exists() else None
         )
         self.take(None)
 
@@ -155,7 +162,8 @@ class Book:
         found = attempts(self.folder.runs, trials)
         if trials is not None or found:
             self.table = merge(self.table, found, self.rows)
-            self.curves = merge_curves(self.curves, found)
+            curves = merge_curves(self.curves, found)
+            self.curves = curves[curves["trial"].isin(self.table["trial"])]
             self.write()
 
     def write(self) -> None:
@@ -164,6 +172,10 @@ class Book:
             write_table(self.table, self.folder.table)
         if self.curves is not None:
             write_table(self.curves, self.folder.curves)
+
+    def outdated(self) -> int:
+        """How many rows are of these trials, by other code, data or settings."""
+        return len(superseded(self.table, self.rows))
 
     def statuses(self) -> dict[str, str]:
         """Status by trial, for the trials of this profile that have a row."""
@@ -374,7 +386,7 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     contexts = sorted({cell.config["context"] for cell in expand.cells(study)})
     names = dict.fromkeys(cell.data for cell in expand.cells(study))
     known = kept.yardsticks(folder)
-    rows = [] if known is None else known.to_dict("records")
+    rows = [] if known is None else table_rows(known)
     have = {(row["data"], row["content"], row["context"]) for row in rows}
     for name in names:
         data = catalogue.load(name, cache)

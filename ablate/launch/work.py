@@ -62,6 +62,9 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
                     if name != "update":
                         log.metric(name, value, int(row["update"]))
 
+        def on_progress(fraction: float) -> None:
+            report(fraction, "training" if fraction < 0.9 else "evaluating")
+
         outcomes = trial.run_cohort(
             job.study,
             seeds,
@@ -69,10 +72,7 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
             cache=job.cache,
             stacked=job.stacked,
             folder=folder,
-            progress=lambda fraction: report(
-                fraction, "training" if fraction < 0.9 else "evaluating"
-            ),
-            on_point=on_point,
+            watch=trial.Watch(on_progress, on_point),
         )
         kept = {seed: outcomes[seeds.index(seed)] for seed in job.wanted}
         for seed, log in by_seed.items():

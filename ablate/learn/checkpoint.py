@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 def save_policy(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write parameters with the resolved configuration in the file's metadata; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, {name: value.detach().contiguous() for name, value in state.items()}, about)
 
 
@@ -52,10 +52,9 @@ def save_training_state(
     about = {
         "seeds": list(seeds),
         "update": update,
-        "points": [[u, loss.tolist()] for u, loss in result.points],
+        "points": result.points,
         "diverged": {str(k): v for k, v in result.diverged.items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, tensors, about)
 
 
@@ -71,6 +70,8 @@ def load_training_state(
     Raises UserError when the file was written for other seeds or is damaged.
     """
     tensors, about = _read(path)
+    if "update" not in about:
+        raise UserError(f"{path}: is not a checkpoint of a training; delete it to start anew.")
     if about["seeds"] != list(seeds):
         raise UserError(
             f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew."
@@ -84,7 +85,7 @@ def load_training_state(
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
-    result.points.extend((u, torch.tensor(loss)) for u, loss in about["points"])
+    result.points.extend((update, found) for update, found in about["points"])
     result.diverged.update({int(k): v for k, v in about["diverged"].items()})
     return int(about["update"]), tensors.get("first_loss")
 
@@ -92,10 +93,12 @@ def load_training_state(
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, str(temporary), metadata={"about": json.dumps(about, sort_keys=True)})
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error}).") from error
 
 
@@ -106,7 +109,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path}: is not a checkpoint of ablate, or is damaged ({error})."
         ) from error

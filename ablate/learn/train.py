@@ -44,9 +44,9 @@ class Source:
 
 @dataclass
 class Trained:
-    """Losses at each point (update, (S,)), which policies diverged and at which update."""
+    """What `on_point` gave at each point, as (update, that); which policies diverged and at which update."""
 
-    points: list[tuple[int, Tensor]] = field(default_factory=list)
+    points: list[tuple[int, Any]] = field(default_factory=list)
     diverged: dict[int, str] = field(default_factory=dict)
 
 
@@ -61,6 +61,12 @@ def learning_rate(update: int, train: dict[str, Any]) -> float:
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def windows_per_update(train: dict[str, Any], context: int) -> int:
+    """Windows of an update: one a target, or with loss on all positions as many as hold the targets."""
+    targets: int = train["targets_per_update"]
+    return targets if train["loss"] == "last" else max(1, round(targets / context))
+
+
 def train_cohort(
     stack: Stack,
     source: Source,
@@ -68,14 +74,15 @@ def train_cohort(
     study: str,
     seeds: Sequence[int],
     points: Sequence[int],
-    on_point: Callable[[int, Tensor], None],
+    on_point: Callable[[int, Tensor], Any],
     resume: Path | None = None,
 ) -> Trained:
     """Train in place. `on_point(update, mean training loss since the last point (S,))` is called at `points`.
 
     Supervised targets per update are `train["targets_per_update"]` in every variant: one window a target
     with loss on its last position ("last"), or targets / K windows with loss on all positions ("all").
-    With `resume`, the training state is saved there about once a minute and taken up from there.
+    What it returns, plain JSON, is kept in the result. With `resume`, the training state is saved there
+    about once a minute and at the end, and taken up from there.
     """
     parameters = stack.parameters()
     optimiser = torch.optim.AdamW(
@@ -87,15 +94,14 @@ def train_cohort(
     result = Trained()
     device = source.table.device
     everywhere = train["loss"] == "all"
-    windows = train["targets_per_update"]
-    if everywhere:
-        windows = max(1, round(windows / source.context))
+    windows = windows_per_update(train, source.context)
     total, count = torch.zeros(stack.size, device=device), 0
     first_loss: Tensor | None = None
-    good = [parameter.detach().clone() for parameter in parameters]
     start = 0
     if resume is not None and resume.exists():
         start, first_loss = load_training_state(resume, stack, optimiser, seeds, result)
+    # A state is saved right after diverged policies were put back: what was loaded is good.
+    good = [parameter.detach().clone() for parameter in parameters]
     saved = time.monotonic()
     autocast = (
         torch.autocast(device.type, dtype=torch.bfloat16)
@@ -109,7 +115,8 @@ def train_cohort(
             block = update // BLOCK
             drawn = [draw_targets(study, s, block, windows, len(source.actions)) for s in seeds]
             targets = torch.stack([torch.from_numpy(d) for d in drawn], dim=1).to(device)
-            torch.manual_seed(streams.entropy(study, seeds[0], f"dropout/{block}") % (1 << 63))
+        # At every update, so that a resumed training draws the same masks wherever it starts.
+        torch.manual_seed(streams.entropy(study, seeds[0], f"dropout/{update}") % (1 << 63))
         ends = targets[update % BLOCK]  # (S, B)
         features, rows, lengths = gather_windows(
             source.table, source.timestep, source.visible, ends
@@ -137,13 +144,14 @@ def train_cohort(
             _set_aside_diverged(stack, detached, first_loss, update, good, result)
         if update + 1 in points:
             mean = total / count
-            result.points.append((update + 1, mean.cpu()))
-            on_point(update + 1, mean.cpu())
+            result.points.append((update + 1, on_point(update + 1, mean.cpu())))
             total, count = torch.zeros_like(total), 0
         # Only at a point, so that the running mean of the loss needs no place in the saved state.
-        if resume is not None and count == 0 and time.monotonic() - saved > SAVE_EVERY:
+        due = update + 1 == train["updates"] or time.monotonic() - saved > SAVE_EVERY
+        if resume is not None and count == 0 and due:
             save_training_state(resume, stack, optimiser, seeds, update + 1, first_loss, result)
             saved = time.monotonic()
+    stack.eval()
     return result
 
 
@@ -158,6 +166,10 @@ def _set_aside_diverged(
     """Note newly diverged policies; put the last good parameters of every diverged one back."""
     limit = DIVERGED * first_loss.abs().clamp(min=1.0)
     bad = ~torch.isfinite(loss) | (loss > limit)
+    # A finite loss may have a gradient that isn't; what it made of the parameters is not to be kept.
+    for parameter in stack.parameters():
+        finite = torch.isfinite(parameter.detach())
+        bad = bad | ~(finite.all()[None] if stack.size == 1 else finite.flatten(1).all(1))
     for index in torch.nonzero(bad).flatten().tolist():
         if index not in result.diverged:
             result.diverged[index] = (

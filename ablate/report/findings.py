@@ -11,8 +11,9 @@ import pandas as pd
 
 from ablate.analyse.resolve import resolve
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
+from ablate.analyse.wording import is_level
 from ablate.report import text
-from ablate.study.contrast import Level, parse
+from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis, claims
 
 
@@ -95,6 +96,21 @@ class Finding:
         return f"{100 * self.confidence:g} %"
 
     @property
+    def result(self) -> str:
+        """`+16.3 points, 95 % interval 12.1 to 20.4`; of the deciding claim, where several must
+        hold."""
+        of = f" for {text.claim(self.decided_by)}" if self.decided_by else ""
+        shown = f"{self.shown_estimate} {text.unit(self.metric)}".strip()
+        return f"{shown}{of}, {self.level} interval {self.shown_interval}"
+
+    @property
+    def absent(self) -> bool:
+        """Whether it was predicted and the trials say otherwise."""
+        return self.verdict == REFUTED or (
+            self.verdict == EQUIVALENT and self.test != "equivalence"
+        )
+
+    @property
     def standing(self) -> str:
         """`confirmatory` when the hypothesis was registered before its runs, else `exploratory`."""
         return "confirmatory" if self.confirmatory else "exploratory"
@@ -130,7 +146,7 @@ def from_verdict(
         parts = tuple(Part(c.label, c.estimate, c.low, c.high) for c in verdict.details)
     elif verdict.details and len(verdict.details[0].by_data_set) > 1:
         found = verdict.details[0].by_data_set
-        parts = tuple(Part(name, *values) for name, values in found.items())
+        parts = tuple(Part(f"data {name}", *values) for name, values in found.items())
     new = verdict.population
     population = None
     if new.estimate is not None and new.low is not None and new.high is not None:
@@ -163,7 +179,7 @@ def from_verdict(
         notes=verdict.notes,
         parts=parts,
         population=population,
-        absolute=_absolute(verdict.contrast),
+        absolute=is_level(verdict.contrast),
     )
 
 
@@ -176,22 +192,13 @@ def _deciding(verdict: Verdict) -> float | None:
     return verdict.p_holm
 
 
-def _absolute(contrast: str) -> bool:
-    """Whether the weights of the contrast sum to something else than zero."""
-    if contrast.startswith("each pair of "):
-        return False
-    return abs(sum(parse(contrast).terms.values())) > 1e-9
-
-
 def _trials(
     hypothesis: Hypothesis, table: pd.DataFrame, levels: Mapping[str, Sequence[Level]]
 ) -> tuple[str, ...]:
     """Ids of the trials that any claim of the hypothesis uses, for the sidecars."""
     used: set[object] = set()
     for claim in claims(hypothesis, levels):
-        found = resolve(claim, table, hypothesis.metric)
-        if not isinstance(found, str):
-            used |= found.trials
+        used |= resolve(claim, table, hypothesis.metric).trials  # none where it is untestable
     return tuple(sorted(str(name) for name in table.loc[sorted(used, key=str), "trial"]))
 
 

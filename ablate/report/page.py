@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ablate.analyse import table as frame
 from ablate.report import provenance, text
+from ablate.report.context import Grid
 from ablate.report.figures.base import Drawn
 from ablate.report.story import Story
 
@@ -28,6 +29,7 @@ def render(
     table: pd.DataFrame,
     drawn: Sequence[tuple[Drawn, dict[str, bytes]]],
     audit: Sequence[dict[str, Any]],
+    grids: Sequence[Grid] = (),
 ) -> bytes:
     """The page. Figures are SVG images inside it; the table's rows are JSON that a script shows."""
     environment = Environment(
@@ -54,6 +56,8 @@ def render(
                 for figure, files in drawn
             ],
             findings=story.findings,
+            grids=grids,
+            data_name=text.data,
             audit=[audit_row(record) for record in audit],
             columns=columns,
             rows=_embedded(rows),

@@ -12,15 +12,18 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ablate.analyse.verdict import EQUIVALENT
 from ablate.report import macros, text
 from ablate.report.figures.base import Drawn
+from ablate.report.findings import Finding
 from ablate.report.story import Story
 from ablate.report.tables import Table
 
 SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
 _GENERATED = ("lq-mix", "tmaze", "pointmaze")  # families that this project generates
-_APPENDED = ("learning_curves", "receptive_fields", "interaction_action_error_early")
+_APPENDED = ("learning_curves", "receptive_fields")  # figures
+_WIDE = ("replication", "context_effect", "scores")  # tables set small
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
             "says": text.latex(finding.says.rstrip(".")),
             "where": text.latex(finding.where),
             "tested": finding.tested,
+            "verdict": text.latex(finding.verdict),
+            "word": "No difference that matters"
+            if finding.absent and finding.verdict == EQUIVALENT
+            else finding.verdict.capitalize(),
+            "absent": finding.absent,
+            "result": text.latex(finding.result) if finding.tested else "",
+            "reason": text.latex(_reason(finding)),
             "main": finding.primary or not has_primary,
             "sentence_macro": named[finding.id, "Sentence"],
         }
@@ -64,12 +74,12 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         table.name: {
             "name": table.name,
             "caption": text.latex(table.caption),
-            "main": table.name != "scores",
+            "main": table.name not in ("scores", "context_effect"),
+            "small": table.name in _WIDE,
         }
         for table in tables
     }
     own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] in _GENERATED]
-    inconclusive = [finding.id for finding in story.tested if finding.verdict == "inconclusive"]
     pairs = ("factors", "settings")
     escaped = {
         name: [(text.latex(a), text.latex(b)) for a, b in getattr(story, name)] for name in pairs
@@ -86,6 +96,7 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         data=[
             {
                 "name": text.latex(d.name),
+                "shown": text.latex(text.data(d.name)),
                 "content_hash": text.latex(d.content_hash),
                 "trials": d.trials,
             }
@@ -93,7 +104,8 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         ],
         findings=findings,
         untested=[finding for finding in findings if not finding["tested"]],
-        inconclusive=text.latex(text.listing(inconclusive)),
+        absent=[finding for finding in findings if finding["tested"] and finding["absent"]],
+        inconclusive=[finding for finding in findings if finding["verdict"] == "inconclusive"],
         incomplete=text.latex(story.incomplete),
         verdict_table=shown.get("verdicts"),
         tables=[entry for name, entry in shown.items() if name != "verdicts"],
@@ -111,6 +123,12 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         ],
         **escaped,
     )
+
+
+def _reason(finding: Finding) -> str:
+    """Why a hypothesis was not tested."""
+    why = finding.notes[0] if finding.notes else ""
+    return "no cell of this profile is about it" if "no trial" in why or not why else why
 
 
 def compile_pdf(files: Mapping[str, bytes]) -> Compiled:

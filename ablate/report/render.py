@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyse.analysis import analyse
-from ablate.report import macros, page, paper, provenance, rows, tables
+from ablate.report import context, macros, page, paper, provenance, rows, tables
 from ablate.report.figures import every
 from ablate.report.story import Story, gather
 from ablate.study import expand, identity
@@ -36,12 +36,14 @@ def render(
     audit: Sequence[dict[str, Any]],
     registration: Mapping[str, Any],
     yardsticks: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
 ) -> Rendered:
     """Everything that the report writes for the study at its profile.
 
     table: one row a trial; curves: trial, update, metrics; registration: content of study.json,
-    empty for a table that `ablate` did not write; yardsticks: data, context, and the metrics of an
-    exact reference. Raises UserError when nothing of this profile has finished.
+    empty for a table that `ablate` did not write; yardsticks: data, context, and the metrics of the
+    exact posterior; reference: an earlier measurement, see `ablate.report.context`. Raises
+    UserError when nothing of this profile has finished.
     """
     hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
     mine = rows.of_profile(study, table, hashes)
@@ -57,8 +59,16 @@ def render(
     cells = expand.frame(expand.cells(study), study)
     story = gather(study, mine, analysis, hashes, registration, aliasing(cells, study.levels))
     curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
-    drawn = every.draw(mine, story.findings, curve_rows, audit, yardsticks, study.margin)
-    made = tables.make(story, mine)
+    factorial = {"mixer", "context"} <= set(mine.columns)
+    earlier = reference if factorial and reference is not None else pd.DataFrame()
+    compared = context.compare(mine, earlier, study.margin, study.alpha) if len(earlier) else []
+    drawn = every.draw(mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared)
+    shown = [
+        context.comparison(compared, study.margin),
+        context.effects(mine) if factorial else None,
+    ]
+    grids = [grid for grid in shown if grid is not None]
+    made = tables.make(story, mine, grids)
     lines = macros.make(story)
     results = provenance.row_hashes(mine)
     inputs = {
@@ -66,6 +76,7 @@ def render(
         "curves": provenance.frame_hash(curve_rows[curve_rows["trial"].isin(results)]),
         "audit": provenance.sha(json.dumps(list(audit), sort_keys=True).encode()),
         "yardsticks": provenance.frame_hash(yardsticks) if yardsticks is not None else "",
+        "reference": provenance.frame_hash(reference) if reference is not None else "",
     }
 
     def sidecar(script: str, trials: Sequence[str], **further: Any) -> bytes:
@@ -88,4 +99,4 @@ def render(
     figures = [figure for figure, _ in drawn]
     files["main.tex"] = paper.source(story, figures, made).encode()
     files["main.json"] = sidecar(paper.SCRIPT, list(results))
-    return Rendered(files, page.render(story, mine, drawn, audit), story, inputs)
+    return Rendered(files, page.render(story, mine, drawn, audit, grids), story, inputs)

@@ -33,7 +33,8 @@ class Story:
 
     settings: (name, value) pairs that hold in every trial; factors: (name, levels in words) that
     vary; designs: (name, why, cells) of the crossings that were run; aliasing: sentences on what
-    the fraction of the factorial cannot tell; pairing: what equal seeds were measured to buy.
+    the fraction of the factorial cannot tell; pairing: what equal seeds were measured to buy; size:
+    how large the models were and how long they trained, in words.
     """
 
     study: str
@@ -57,6 +58,7 @@ class Story:
     failed: int
     cells: int
     possible_cells: int
+    size: str = ""
     foreign: bool = False
     aliasing: tuple[str, ...] = ()
     pairing: tuple[str, ...] = ()
@@ -73,16 +75,21 @@ class Story:
 
     @property
     def scale(self) -> str:
-        """What a reader must know before believing anything, in one line."""
+        """What a reader must know before believing anything, in one or two sentences."""
         seeds = f"{text.count(self.seeds, 'seed')} per cell"
-        if self.reduced:
+        size = f", {self.size}" if self.size else ""
+        said = (
+            f"Scale: {seeds} on {text.count(len(self.data), 'data set')}{size} "
+            f"(profile {self.profile}"
+        )
+        if not self.reduced:
+            return f"{said}, the study as it stands)."
+        if self.profile == "quick":
             return (
-                f"Profile {self.profile}: a demonstration at reduced scale ({seeds}), not the "
-                f"study itself, which is profile {STANDARD}."
-                if self.profile == "quick"
-                else f"Profile {self.profile} ({seeds}); the study's default is profile {STANDARD}."
+                f"{said}). This is a demonstration at reduced scale, not the study itself, which "
+                f"is profile {STANDARD}."
             )
-        return f"Profile {self.profile} ({seeds}): the study at its own scale."
+        return f"{said}; the study's default is profile {STANDARD})."
 
     @property
     def incomplete(self) -> str:
@@ -138,7 +145,7 @@ def gather(
             from_verdict(verdict, claimed[verdict.hypothesis], table, study.levels)
             for verdict in analysis.verdicts
         ),
-        settings=fixed_rows(table) + section_rows(study),
+        settings=fixed_rows(table, study) + section_rows(study),
         factors=factor_rows(table),
         designs=tuple(
             (name, design.why, sum(name in cell.designs for cell in cells))
@@ -150,10 +157,21 @@ def gather(
         failed=int(frame.failed(table).sum()),
         cells=len(table[frame.factor_columns(table)].drop_duplicates()),
         possible_cells=fraction.full,
+        size=size_words(study) if paper else "",
         foreign=not paper,
         aliasing=tuple(fraction.words[1:]),
         pairing=pairing_words(analysis.pairing),
     )
+
+
+def size_words(study: Study) -> str:
+    """`models of about 16,000 parameters trained for 600 updates`, save what is a factor."""
+    words = []
+    if "model.parameters" not in study.factors:
+        words.append(f"models of about {study.model.parameters:,} parameters")
+    if "train.updates" not in study.factors:
+        words.append(f"trained for {study.train.updates:,} updates")
+    return " ".join(words)
 
 
 def section_rows(study: Study) -> tuple[tuple[str, str], ...]:
@@ -174,7 +192,7 @@ def pairing_words(pairing: pd.DataFrame) -> tuple[str, ...]:
         shown = text.p_value(float(row["p"]))
         p = shown if shown.startswith("<") else f"= {shown}"
         out.append(
-            f"{row['data']}: mean correlation {correlation} between cells of equal seed (p {p}, "
+            f"{text.data(str(row['data']))}: mean correlation {correlation} between cells of equal seed (p {p}, "
             f"{row['cells']} cells, {row['seeds']} seeds)"
         )
     return tuple(out)
@@ -190,10 +208,12 @@ def factor_rows(table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     return tuple(out)
 
 
-def fixed_rows(table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """The factors that the table holds at one level."""
+def fixed_rows(table: pd.DataFrame, study: Study) -> tuple[tuple[str, str], ...]:
+    """The factors that the table holds at one level; other settings are in `section_rows`."""
     out = []
     for name in frame.factor_columns(table):
+        if "." in name and name not in study.factors:
+            continue
         levels = table[name].dropna().unique().tolist()
         if len(levels) == 1:
             out.append((text.FACTORS.get(name, name), str(levels[0])))

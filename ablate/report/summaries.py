@@ -14,6 +14,7 @@ import pandas as pd
 
 from ablate.analyse import descriptive, intervals
 from ablate.analyse import table as frame
+from ablate.analyse.intervals import Estimate
 
 PREFERRED = {  # ties between equally complete slices go to the plainer one
     "condition": ("time", "none", "return-to-go", "return-to-go+time", "policy-id"),
@@ -39,9 +40,13 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sliced(table: pd.DataFrame) -> list[str]:
-    """The factors a figure must hold still to show mixer and context."""
+    """The factors a figure must hold still to show mixer and context; not the settings that don't
+    vary."""
     return [
-        name for name in frame.factor_columns(table) if name not in ("data", "mixer", "context")
+        name
+        for name in frame.factor_columns(table)
+        if name not in ("data", "mixer", "context")
+        and ("." not in name or table[name].nunique(dropna=False) > 1)
     ]
 
 
@@ -116,13 +121,23 @@ def at(rows: pd.DataFrame, levels: dict[str, Any]) -> pd.DataFrame:
     return rows
 
 
-def context_effect(
-    rows: pd.DataFrame, metric: str, keep: set[str] | None = None
-) -> Interval | None:
-    """Mean of `metric` at the longest minus the shortest context, averaged over mixers run at both.
+@dataclass(frozen=True)
+class Change:
+    """Means at the shortest and the longest context, and the estimate of long minus short, over
+    `mixers` with equal weights; ends: the two contexts."""
 
-    Interval: Welch-Satterthwaite over the cells (Welch 1947, Satterthwaite 1946). None where no
-    mixer was run at two contexts with at least two seeds each.
+    short: float
+    long: float
+    estimate: Estimate
+    ends: tuple[int, int]
+    mixers: tuple[str, ...]
+    trials: tuple[str, ...]
+
+
+def context_change(rows: pd.DataFrame, metric: str, keep: set[str] | None = None) -> Change | None:
+    """What the longest context of `rows` changes against the shortest, over the mixers run at both.
+
+    keep: only these mixers. None where no mixer was run at both with at least two seeds each.
     """
     if metric not in rows.columns or rows.empty:
         return None
@@ -133,17 +148,37 @@ def context_effect(
         return None
     low, high = rows["context"].min(), rows["context"].max()
     cells: list[np.ndarray] = []
+    mixers: list[str] = []
     trials: list[str] = []
-    for _, group in rows.groupby("mixer", sort=True):
+    for name, group in rows.groupby("mixer", sort=True):
         short, long = (group[group["context"] == level] for level in (low, high))
         if len(short) >= 2 and len(long) >= 2:
             cells += [frame.values(long, metric), frame.values(short, metric)]
+            mixers.append(str(name))
             trials += [*short["trial"], *long["trial"]]
     if not cells:
         return None
-    mixers = len(cells) // 2
-    estimate = intervals.combine([1 / mixers, -1 / mixers] * mixers, cells)
-    return Interval(estimate.value, *intervals.interval(estimate), mixers, tuple(trials))
+    n = len(mixers)
+    return Change(
+        short=float(np.mean([cell.mean() for cell in cells[1::2]])),
+        long=float(np.mean([cell.mean() for cell in cells[::2]])),
+        estimate=intervals.combine([1 / n, -1 / n] * n, cells),
+        ends=(int(low), int(high)),
+        mixers=tuple(mixers),
+        trials=tuple(trials),
+    )
+
+
+def context_effect(
+    rows: pd.DataFrame, metric: str, keep: set[str] | None = None
+) -> Interval | None:
+    """The change of `context_change` with its 95 % interval: Welch-Satterthwaite over the cells
+    (Welch 1947, Satterthwaite 1946)."""
+    change = context_change(rows, metric, keep)
+    if change is None:
+        return None
+    bounds = intervals.interval(change.estimate)
+    return Interval(change.estimate.value, *bounds, len(change.mixers), change.trials)
 
 
 def context_mixers(rows: pd.DataFrame) -> set[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablate.analyse import table as frame
 from ablate.report import style, summaries, text
+from ablate.report.context import Grid
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 
@@ -26,10 +27,25 @@ class Table:
     trials: tuple[str, ...]
 
 
-def make(story: Story, table: pd.DataFrame) -> list[Table]:
-    """All tables that have something to show."""
-    made = [verdicts(story), *scores(table), matching(table), failures(table)]
+def make(story: Story, table: pd.DataFrame, grids: Sequence[Grid]) -> list[Table]:
+    """All tables that have something to show; `grids` are those that the page shows as well."""
+    made = [verdicts(story), *map(plain, grids), *scores(table), matching(table), failures(table)]
     return [one for one in made if one is not None]
+
+
+def plain(grid: Grid) -> Table:
+    """A table of plain text in LaTeX: the first column left, the others right."""
+    widest = len(grid.head)
+    rows: list[list[str]] = []
+    for row in grid.rows:
+        if len(row) == 1:
+            rows += [["\\midrule"]] if rows else []
+            rows.append([f"\\multicolumn{{{widest}}}{{l}}{{\\emph{{{text.latex(row[0])}}}}}"])
+        else:
+            rows.append([text.latex(cell) for cell in row])
+    head = [text.latex(name) for name in grid.head]
+    columns = "l" + "r" * (widest - 1)
+    return Table(grid.name, tabular(columns, head, rows), grid.caption, grid.trials)
 
 
 def verdicts(story: Story) -> Table | None:
@@ -97,7 +113,9 @@ def scores(table: pd.DataFrame, metric: str = "score") -> list[Table]:
         contexts = sorted({context for _, context in cells})
         note = _describe(levels)
         rows.append(
-            [f"\\multicolumn{{{len(widest) + 1}}}{{l}}{{\\emph{{{text.latex(name)}}}{note}}}"]
+            [
+                f"\\multicolumn{{{len(widest) + 1}}}{{l}}{{\\emph{{{text.latex(text.data(name))}}}{note}}}"
+            ]
         )
         rows.append(
             ["", *(f"$K={context}$" for context in contexts), *[""] * (len(widest) - len(contexts))]
@@ -158,7 +176,7 @@ def matching(table: pd.DataFrame) -> Table | None:
             [
                 text.latex(text.mixer(name)),
                 f"{low:,}" if low == high else f"{low:,}--{high:,}",
-                "--" if np.isnan(worst) else f"{100 * worst:.2f}\\,\\%",
+                "--" if np.isnan(worst) else f"{worst:.2f}\\,\\%",
                 text.listing(f"{t:,}" for t in targets) if targets else "--",
                 str(len(group[frame.factor_columns(group)].drop_duplicates())),
             ]
@@ -185,7 +203,7 @@ def failures(table: pd.DataFrame) -> Table | None:
         here = (table["data"] == name).to_numpy()
         reasons = _reasons(table[here & failed])
         n = [int((here & part).sum()) for part in (done, failed, ~done & ~failed)]
-        rows.append([text.latex(name), *map(str, n), text.latex(reasons) or "--"])
+        rows.append([text.latex(text.data(name)), *map(str, n), text.latex(reasons) or "--"])
     total = [int(part.sum()) for part in (done, failed, ~done & ~failed)]
     rows += [["\\midrule"], ["all", *map(str, total), ""]]
     return Table(

@@ -23,8 +23,8 @@ CONDITIONS = {
 }
 METRICS = {
     "score": ("score", "points"),
-    "action_error": ("action error", "squared action units"),
-    "action_error_early": ("early action error", "squared action units"),
+    "action_error": ("action error", "of the action variance"),
+    "action_error_early": ("early action error", "of the action variance"),
     "action_nll": ("held-out action NLL", "nats"),
     "success": ("success rate", "fraction"),
     "return_mean": ("return", "reward units"),
@@ -32,6 +32,17 @@ METRICS = {
     "jerk": ("action jerk", "action units"),
 }
 FACTORS = {"data": "data set", "context": "context K"}
+_DATA = {  # families and members of ours; others keep their names, without punctuation
+    "lq-mix": "LQ",
+    "episode": "mixed by episode",
+    "step": "mixed by step",
+    "single": "one policy",
+    "mask-velocity": "no velocity",
+    "tmaze": "T-Maze",
+    "pointmaze": "PointMaze",
+    "umaze": "U",
+    "d4rl": "",
+}
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -87,15 +98,15 @@ def latex(text: object) -> str:
 
 
 def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """`value` with fixed digits in plain ASCII; `n/a` where there is none; never `-0.0`."""
+    """`value` with fixed digits and a real minus; `n/a` where there is none; never `−0.0`."""
     if value is None or math.isnan(value):
         return "n/a"
     if math.isinf(value):
-        return "infinity" if value > 0 else "-infinity"
+        return "infinity" if value > 0 else "−infinity"
     shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     if float(shown) == 0.0:
         return f"{0.0:.{digits}f}"
-    return shown
+    return shown.replace("-", "−")
 
 
 def digits_for(metric: str, scale: float | None = None) -> int:
@@ -121,6 +132,7 @@ def p_value(p: float | None) -> str:
 
 def math_number(shown: str) -> str:
     """A shown number as LaTeX, with a real minus sign and relations in maths."""
+    shown = shown.replace("−", "-")
     if re.fullmatch(r"(?:[<>] )?[+-]?\d+(?:\.\d+)?", shown):
         return rf"\ensuremath{{{shown}}}"
     return re.sub(
@@ -162,18 +174,38 @@ def unit(name: str) -> str:
 def axis(name: str, change: bool = False) -> str:
     """An axis label with its unit."""
     shown = ("change in " if change else "") + metric(name)
-    return f"{shown} ({unit(name)})" if unit(name) else shown
+    said = unit(name).replace("of the ", "fraction of ")
+    return f"{shown} ({said})" if said else shown
 
 
-def level(factor: str, value: object) -> str:
-    """A level as shown, by its factor."""
-    if factor == "mixer":
-        return mixer(str(value))
-    if factor == "condition":
-        return condition(str(value))
-    if factor == "context":
-        return f"K = {value}"
-    return str(value)
+def data(name: str) -> str:
+    """A data set as shown: `lq-mix/episode` -> `LQ, mixed by episode`.
+
+    Versions are left out; a twin (`@mask-velocity`) comes last.
+    """
+    whole, _, twin = name.partition("@")
+    family, _, member = whole.partition("/")
+    first = _DATA.get(family, family)
+    rest = re.sub(r"-v\d+$", "", member)
+    said = _DATA.get(rest, re.sub(r"^passive-(\d+)$", r"\1 steps", rest))
+    joint = ", " if family in ("lq-mix", "tmaze") else " "
+    shown = joint.join(part for part in (first, said) if part)
+    return f"{shown}, {_DATA.get(twin, twin)}" if twin else shown
+
+
+def claim(label: str) -> str:
+    """A claim's label as shown: `mixer gru` -> `GRU`, `attention - gru` -> `attention − GRU`."""
+    out = []
+    for part in label.split(", "):
+        factor, _, level = part.partition(" ")
+        if factor == "data":
+            out.append(data(level))
+        elif factor == "context" and level:
+            out.append(f"K = {level}")
+        else:
+            words = part.removeprefix("mixer ").split(" ")
+            out.append(" ".join("−" if word == "-" else MIXERS.get(word, word) for word in words))
+    return ": ".join(out)
 
 
 def listing(words: Iterable[str]) -> str:

@@ -59,6 +59,7 @@ def write_report(
     paper: Path,
     *,
     yardsticks: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
     foreign: bool = False,
     pdf: bool = True,
 ) -> Report:
@@ -67,11 +68,13 @@ def write_report(
     study: a loaded study, or the path of its file; profile: which profile to load from a path.
     folder: results/<study>, whose study.json (unless `foreign`: the table is not ours) says what
     was registered.
+    reference: an earlier measurement of effects of context, columns as in `context.COLUMNS`.
     pdf: compile main.tex where LaTeX is installed. Raises UserError when there is nothing to
     report or a file cannot be written.
     """
     loaded = _loaded(study, profile)
-    made = render(loaded, table, curves, audit, _registration(folder, foreign), yardsticks)
+    registration = _registration(folder, foreign)
+    made = render(loaded, table, curves, audit, registration, yardsticks, reference)
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
     compiled, notes = _pdf(made, paper, before, pdf)
@@ -101,6 +104,7 @@ def check(
     paper: Path,
     *,
     yardsticks: pd.DataFrame | None = None,
+    reference: pd.DataFrame | None = None,
     foreign: bool = False,
 ) -> list[str]:
     """What is stale, missing or extra, one line each; empty when everything is as it would be
@@ -110,7 +114,8 @@ def check(
     the check needs no LaTeX and does not fail because of another one.
     """
     loaded = _loaded(study, profile)
-    made = render(loaded, table, curves, audit, _registration(folder, foreign), yardsticks)
+    registration = _registration(folder, foreign)
+    made = render(loaded, table, curves, audit, registration, yardsticks, reference)
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
     pdf = _read(paper / PDF)
@@ -193,7 +198,12 @@ def printed(report: Report) -> str:
 
 def _wrapped(line: str, first: str = "", rest: str = "  ") -> list[str]:
     return textwrap.wrap(
-        line, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False
+        line,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

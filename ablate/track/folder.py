@@ -65,6 +65,11 @@ class StudyFolder:
                 f"{self.paper}: these are results of the study '{found.get('study')}', not of "
                 f"'{self.study}'. Nothing was changed: use another folder."
             )
+        if not isinstance(found.get("data", {}), dict):
+            raise UserError(
+                f"{self.paper}: 'data' holds no names with hashes; nothing was changed. Put the "
+                "file back, for example from git."
+            )
         return dict(found)
 
     def register(
@@ -98,7 +103,7 @@ class StudyFolder:
         path = self.runs / ".lock"
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+            file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed below)
         except OSError as error:
             raise refusal(path, error) from error
         with file:
@@ -114,9 +119,11 @@ class StudyFolder:
                     f"{self.root}: the study is being run by process {_holder(path)}; wait for it, "
                     "stop it, or look at it with: ablate status."
                 ) from error
-            file.truncate(0)
-            file.write(json.dumps({**identity(), "host": os.uname().nodename}))
-            file.flush()
+            try:
+                file.truncate(0)
+                file.write(json.dumps({**identity(), "host": os.uname().nodename}).encode())
+            except OSError as error:
+                raise refusal(path, error) from error
             try:
                 yield
             finally:

@@ -23,7 +23,7 @@ from ablate.track.store import COMPLETED, FAILED, Attempt, deciding
 
 FACTORS = ("data", "mixer", "context", "condition", "history", "head")
 LEADING = ("trial", "status", *FACTORS, "seed")
-TEXT = ("trial", "status", "data", "mixer", "condition", "history", "head", "failure")
+TEXT = ("trial", "status", "data", "mixer", "condition", "history", "head", "failure", "content")
 REQUIRED = ("trial", "status", "data", "seed")
 # Known metrics come in this order, others after them by name; each must be numeric wherever it is.
 METRICS = (
@@ -80,7 +80,8 @@ def merge(
     `trials` gives, for each trial of the study, its factor columns (`trial`, `data`, ..., `seed`,
     and whatever else varies, dotted). A trial has a row once it is COMPLETED or FAILED, in the
     store or in the table (from another machine): COMPLETED wins, the store's FAILED is the later.
-    Rows of trials that are not in `trials` (another profile's) are kept as they are.
+    Rows of trials that are not in `trials` (another profile's) are kept as they are; one that is
+    `superseded` leaves when its successor's row comes.
     """
     best = deciding(attempts)
     old = {} if table is None else {row["trial"]: row for row in rows(table)}
@@ -102,6 +103,9 @@ def merge(
             **result,
             "failure": " ".join(attempt.failure.split()),
         }
+    for name, successor in superseded(table, trials).items():
+        if successor in merged:
+            del merged[name]
     if table is not None:
         known = {*LEADING, *factors, "failure"}
         factors += [name for name in table.columns if name not in known and "." in name]
@@ -112,6 +116,27 @@ def merge(
     measured += sorted(name for name in names if name not in METRICS)
     columns = [*LEADING, *sorted(others), *measured, "failure"]
     return order(frame_of(merged.values(), columns))
+
+
+def superseded(table: pd.DataFrame | None, trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Trials of the table that are not in `trials`, each with the one there that looks the same.
+
+    Factors and seed agree and the ids don't: that is the result of other code, data or settings,
+    and a table that held both couldn't tell them apart.
+    """
+    if table is None:
+        return {}
+    dotted = [name for name in table.columns if "." in name]
+    shown = list(dict.fromkeys([*(name for trial in trials for name in trial), *dotted]))
+    shown.remove("trial")
+
+    def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(_cell(row.get(name)) for name in shown)
+
+    ours = {trial["trial"] for trial in trials}
+    new = {cells(trial): trial["trial"] for trial in trials}
+    found = {row["trial"]: new.get(cells(row)) for row in rows(table) if row["trial"] not in ours}
+    return {old: successor for old, successor in found.items() if successor is not None}
 
 
 def order(frame: pd.DataFrame) -> pd.DataFrame:
@@ -146,6 +171,15 @@ def merge_curves(curves: pd.DataFrame | None, attempts: Iterable[Attempt]) -> pd
     flat = [row for trial_id in sorted(lines) for row in lines[trial_id]]
     names = {name for row in flat for name in row} - {"trial", "update"}
     return frame_of(flat, ["trial", "update", *sorted(names)])
+
+
+def read_curves(path: Path) -> pd.DataFrame:
+    """The curves at `path`; raises UserError as `read_csv` does, and when a column is missing."""
+    found = read_csv(path)
+    for name in ("trial", "update"):
+        if name not in found.columns:
+            raise UserError(f"{path}: column '{name}' is missing.")
+    return found
 
 
 def read_csv(path: Path) -> pd.DataFrame:

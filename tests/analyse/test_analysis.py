@@ -39,10 +39,14 @@ def test_the_answer_speaks_of_memory_architecture_and_objective():
     assert [theme_of(v) for v in result.verdicts] == [
         *("memory", "architecture", "interplay", "objective"),
     ]
-    assert result.answer.startswith("Of 3 primary hypotheses: 2 supported, 1 equivalent.")
-    memory = result.answer.index("Memory: “memory holds” is supported (")
-    assert memory < result.answer.index("Architecture: “architecture holds” holds: equivalent to")
-    assert "How they depend on each other: “objective holds”" in result.answer
+    assert result.answer.startswith(
+        "Memory: yes, +4.2 points (95 % interval 3.6 to 4.9) for context 20 against 1."
+    )
+    memory = result.answer.index("Memory holds: supported.")
+    assert memory < result.answer.index("Architecture: no difference that matters, ")
+    assert "Architecture holds: equivalent to zero within 3 points." in result.answer
+    assert "How they depend on each other: Objective holds: supported, +8.8" in result.answer
+    assert result.answer.endswith("Verdicts on 3 primary hypotheses: 2 supported, 1 equivalent.")
     assert "heads" not in result.answer
     assert result.verdict("heads").hypothesis == "heads"
     with pytest.raises(KeyError):
@@ -62,7 +66,8 @@ def test_counts_and_tables_come_along():
 
 def test_a_study_without_hypotheses_or_primary_ones():
     assert "no hypotheses" in analyse(TABLE, []).answer
-    assert analyse(TABLE, CLAIMS[3:]).answer.startswith("Of 1 hypothesis: 1 supported.")
+    assert analyse(TABLE, CLAIMS[3:]).verdicts[0].verdict == "supported"
+    assert "Verdicts on 1 hypothesis: 1 supported." in analyse(TABLE, CLAIMS[3:]).answer
 
 
 def test_a_table_that_we_didnt_write_needs_no_status_and_no_context():
@@ -141,7 +146,7 @@ def test_a_level_of_error_is_a_probability():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (12.345, "12.3"), (-3.0, "-3.00"), (0.04512, "0.0451"), (0.0, "0"), (-1e-9, "0"),
+        (12.345, "12.3"), (-3.0, "−3.00"), (0.04512, "0.0451"), (0.0, "0"), (-1e-9, "0"),
         (1234.6, "1235"), (float("inf"), "infinity"), (float("nan"), "unknown"),
     ],
 )  # fmt: skip

@@ -59,7 +59,7 @@ def test_the_rule(gain, noise, rest, verdict):
 def test_an_effect_may_be_both_there_and_too_small_to_matter():
     found = one(tidy(memory(1.0), noise=0.5), claim())
     assert found.verdict == "supported"
-    assert "smaller than the margin of 3.00 points" in found.sentence
+    assert "smaller than the margin of 3.0 points" in found.sentence
 
 
 def test_which_test_decides():

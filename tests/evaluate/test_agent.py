@@ -93,7 +93,9 @@ def test_stored_fields_are_those_of_the_timestep() -> None:
 
 
 def test_tokens_are_scaled() -> None:
-    some = agent("mlp", 1, [0], (3, 2), history="states+actions+rewards", condition="return-to-go+time")
+    some = agent(
+        "mlp", 1, [0], (3, 2), history="states+actions+rewards", condition="return-to-go+time"
+    )
     fields = stored(trajectories(), some.layout).fields
     tokens = some.tokens(fields)
     parts = tokens.split([3, 2, 1, 1, 1], dim=1)

@@ -122,7 +122,9 @@ def test_what_is_shown_is_what_happened() -> None:
 
 
 def test_jerk_is_the_mean_squared_change_over_live_timesteps() -> None:
-    who = Acting(lambda t, raw: torch.tensor([0.0, 0.5])[:, None, None].expand(2, 4, 1) * (-1) ** t, 2)
+    who = Acting(
+        lambda t, raw: torch.tensor([0.0, 0.5])[:, None, None].expand(2, 4, 1) * (-1) ** t, 2
+    )
     np.testing.assert_allclose(run(who, Scripted(8), 4, seeds=[0, 1]).jerk, [0.0, 1.0])
     # each change weighs by the episodes that are still alive: 3 change by 1, 2 by 2, 1 by 3
     who = Acting(lambda t, raw: torch.full((1, 4, 1), t * (t + 1) / 2))

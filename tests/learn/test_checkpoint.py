@@ -93,7 +93,6 @@ def test_a_full_disk_is_refused_and_the_old_checkpoint_stays(
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.xfail(strict=True, reason="making the folder stands outside the try")
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
@@ -129,7 +128,6 @@ def test_a_damaged_training_state_is_refused(
     assert "is damaged" in one_line(caught, path)
 
 
-@pytest.mark.xfail(strict=True, reason="a KeyError escapes")
 def test_a_policys_checkpoint_is_no_training_state(tmp_path: Path) -> None:
     path = tmp_path / "policy.safetensors"
     save_policy(path, state(), ABOUT)

@@ -42,11 +42,18 @@ class Written:
 
     def write(self, **options: Any) -> Report:
         """Write the report."""
-        return write_report(*self.arguments(), yardsticks=samples.yardsticks(), **options)
+        return write_report(
+            *self.arguments(),
+            yardsticks=samples.yardsticks(),
+            reference=samples.reference(),
+            **options,
+        )
 
     def check(self) -> list[str]:
         """What is stale."""
-        return check(*self.arguments(), yardsticks=samples.yardsticks())
+        return check(
+            *self.arguments(), yardsticks=samples.yardsticks(), reference=samples.reference()
+        )
 
     def copy(self, folder: Path) -> Written:
         """The same report in another place."""

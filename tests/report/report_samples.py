@@ -139,7 +139,7 @@ def _metrics(rng: np.random.Generator, levels: dict[str, Any]) -> dict[str, floa
         "action_error": error * rng.uniform(0.97, 1.03),
         "action_error_early": 1.1 * error * rng.uniform(0.95, 1.05),
         "parameters": float(16000 + 40 * len(levels["mixer"])),
-        "parameter_mismatch": 0.0025 * len(levels["mixer"]),
+        "parameter_mismatch": 0.25 * len(levels["mixer"]),
         "targets": 102400.0,
     }
 
@@ -179,6 +179,26 @@ def yardsticks() -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(out)
+
+
+def reference() -> pd.DataFrame:
+    """An earlier measurement of one MLP: an effect, none, one nobody ran here, one without an
+    interval."""
+    rows = [
+        ("lq-mix/episode", "time", "score", 50.0, 66.0, 16.0, 3.0),
+        ("lq-mix/single", "time", "score", 95.0, 95.1, 0.1, 0.2),
+        ("lq-mix/step", "time", "score", 95.0, 95.0, 0.0, 0.2),
+        ("lq-mix/episode", "time", "action_error_early", 1.0, 0.4, -0.6, float("nan")),
+    ]
+    names = ["data", "condition", "metric", "value_low", "value_high", "effect", "half_width"]
+    return pd.DataFrame(rows, columns=names).assign(
+        source="a pilot",
+        mixer="mlp",
+        head="mse",
+        context_low=1,
+        context_high=16,
+        note=["", "", "", "other units"],
+    )
 
 
 def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list[dict[str, Any]]:

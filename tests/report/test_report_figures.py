@@ -8,7 +8,16 @@ import pytest
 import report_samples as samples
 
 from ablate.report import style, summaries, tables
-from ablate.report.figures import audit, curves, errors, every, forest, interaction, scores
+from ablate.report.figures import (
+    audit,
+    curves,
+    errors,
+    every,
+    forest,
+    interaction,
+    replication,
+    scores,
+)
 
 
 def test_nothing_to_show_is_no_figure(written):
@@ -19,6 +28,7 @@ def test_nothing_to_show_is_no_figure(written):
     assert audit.draw([{"mixer": "gru", "context": 5, "findings": ["does not run"]}]) is None
     assert forest.draw([]) is None
     assert interaction.draw(table[table["context"] == 1]) is None
+    assert replication.draw([], 3.0) is None
     assert errors.draw(table.drop(columns=["action_error", "action_error_early"])) is None
     assert scores.draw(table.assign(score=np.nan)) is None
 

@@ -49,7 +49,7 @@ def test_macro_names_say_digits():
     [
         (-0.04, 1, True, "0.0"),
         (16.34, 1, True, "+16.3"),
-        (-3.0, 1, False, "-3.0"),
+        (-3.0, 1, False, "−3.0"),
         (math.nan, 1, False, "n/a"),
         (None, 1, False, "n/a"),
         (math.inf, 1, False, "infinity"),
@@ -72,3 +72,38 @@ def test_numbers_in_latex_have_a_real_minus():
     assert text.math_number("-3.2") == r"\ensuremath{-3.2}"
     assert text.math_number("-1.2 to 3.4") == r"\ensuremath{-1.2} to 3.4"
     assert text.math_number("< 0.001") == r"\ensuremath{< 0.001}"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("lq-mix/episode", "LQ, mixed by episode"),
+        ("lq-mix/single@mask-velocity", "LQ, one policy, no velocity"),
+        ("tmaze/passive-200", "T-Maze, 200 steps"),
+        ("pointmaze/umaze-v1", "PointMaze U"),
+        ("d4rl/hopper-medium-v2", "hopper-medium"),
+        ("mine", "mine"),
+        ("my/set-v3@noisy", "my set, noisy"),
+    ],
+)
+def test_data_sets_as_shown(name, shown):
+    assert text.data(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("mixer gru", "GRU"),
+        ("attention - mine", "attention − mine"),
+        ("data lq-mix/step, attention - gru", "LQ, mixed by step: attention − GRU"),
+        ("context 5", "K = 5"),
+    ],
+)
+def test_claims_as_shown(label, shown):
+    assert text.claim(label) == shown
+
+
+def test_units_on_axes():
+    assert text.axis("action_error", change=True).endswith("(fraction of action variance)")
+    assert text.axis("score") == "score (points)"
+    assert text.axis("something_else") == "something else"

@@ -27,10 +27,10 @@ def contents(*folders: Path) -> dict[str, bytes]:
 
 def test_every_part_is_written(written):
     names = set(contents(written.paper))
-    figures = "scores interaction interaction_action_error_early forest forest_means"
+    figures = "scores interaction replication forest forest_means"
     for name in (figures + " action_error learning_curves receptive_fields").split():
         assert {f"figures/{name}.{kind}" for kind in ("pdf", "png", "json")} <= names
-    for name in ("verdicts", "scores", "matching", "failures"):
+    for name in ("verdicts", "scores", "matching", "failures", "context_effect", "replication"):
         assert {f"tables/{name}.tex", f"tables/{name}.json"} <= names
     assert {"macros.tex", "macros.json", "main.tex", "main.json", "manifest.json"} <= names
     assert (written.folder / "report.html").stat().st_size < 3e6

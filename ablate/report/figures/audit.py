@@ -27,14 +27,14 @@ FIELDS = {
 def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
     """Heat strips, lag by mixer, for every declared field in training and in acting shape.
 
-    Shown for the setting (context, history, condition, head) with most mixers, then longest
-    context. None when no record holds an influence.
+    Shown for the setting (context, history, condition, head) with most mixers, then most
+    conditions, then longest context. None when no record holds an influence.
     """
     usable = [record for record in audit if record.get("influence") and record.get("lags")]
     if not usable:
         return None
     sizes = Counter(_setting(record) for record in usable)
-    chosen = max(sizes, key=lambda key: (sizes[key], key[0], len(key[2]), key[1:]))
+    chosen = max(sizes, key=lambda key: (sizes[key], len(key[2]), key[0], key[1:]))
     records = {r["mixer"]: r for r in usable if _setting(r) == chosen}
     looks = list(style.mixers(records))
     fields = [

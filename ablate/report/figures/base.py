@@ -28,22 +28,30 @@ class Drawn:
 
 def grid(
     count: int, columns: int, panel_height: float, head: float = 0.3
-) -> tuple[Figure, list[Axes]]:
-    """`count` panels in rows of `columns`; the unused places of the last row stay blank."""
+) -> tuple[Figure, list[Axes], Axes | None]:
+    """`count` panels in rows of `columns`, and an unused place of the last row for the legend (None
+    where there is none; the figure then has `head` inches for it)."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = style.new_figure(rows * panel_height + head)
+    spare = rows * columns > count
+    figure = style.new_figure(rows * panel_height + (0.05 if spare else head))
     axes = figure.subplots(rows, columns, squeeze=False)
     flat = list(axes.flat)
-    for spare in flat[count:]:
-        spare.remove()
-    return figure, flat[:count]
+    for unused in flat[count + 1 :]:
+        unused.remove()
+    if not spare:
+        return figure, flat, None
+    flat[count].axis("off")
+    return figure, flat[:count], flat[count]
 
 
 def mixer_legend(
-    figure: Figure, looks: dict[str, style.Look], extra: list[Line2D] | None = None
+    figure: Figure,
+    looks: dict[str, style.Look],
+    extra: list[Line2D] | None = None,
+    place: Axes | None = None,
 ) -> None:
-    """One legend above all panels."""
+    """One legend, in `place` or above all panels."""
     handles = [
         Line2D(
             [],
@@ -56,6 +64,9 @@ def mixer_legend(
         for name, look in looks.items()
     ]
     handles += extra or []
+    if place is not None:
+        place.legend(handles=handles, loc="center", borderpad=0)
+        return
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
 
 
@@ -115,8 +126,8 @@ def describe(levels: dict[str, Any]) -> str:
 
 def title(axes: Axes, name: str, note: str = "") -> None:
     """The data set's name, and below it in grey what is held still."""
-    size = max(min(8.5, 8.5 * 26 / len(name)), 6.0)
-    axes.set_title(name, pad=10 if note else 4, fontsize=size)
+    shown = text.data(name)
+    axes.set_title(shown, pad=10 if note else 4, fontsize=max(min(8.5, 8.5 * 26 / len(shown)), 6.0))
     if note:
         axes.text(
             0, 1.02, note, transform=axes.transAxes, va="bottom", fontsize=6, color="#555555"

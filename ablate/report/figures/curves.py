@@ -30,7 +30,7 @@ def draw(table: pd.DataFrame, curves: pd.DataFrame) -> base.Drawn | None:
     if not panels:
         return None
     looks = style.mixers(m for _, joined in panels.values() for m in joined["mixer"].unique())
-    figure, axes = base.grid(len(panels), 3, 1.55)
+    figure, axes, spare = base.grid(len(panels), 3, 1.55)
     for place, (panel, (name, (levels, joined))) in enumerate(
         zip(axes, panels.items(), strict=True)
     ):
@@ -56,7 +56,7 @@ def draw(table: pd.DataFrame, curves: pd.DataFrame) -> base.Drawn | None:
             panel.set_ylabel(MEASURES[measure])
         if place + 3 >= len(panels):
             panel.set_xlabel("update")
-    base.mixer_legend(figure, looks)
+    base.mixer_legend(figure, looks, place=spare)
     return base.Drawn(
         name="learning_curves",
         figure=figure,

@@ -54,7 +54,7 @@ def draw(table: pd.DataFrame, yardsticks: pd.DataFrame | None = None) -> base.Dr
             if row == len(metrics) - 1:
                 panel.set_xlabel("context K (timesteps)")
             if column == 0:
-                panel.set_ylabel(words.metric(metric))
+                panel.set_ylabel(words.axis(metric).replace(" (", "\n("))
     extra = [_exact_handle()] if drawn_yardstick else []
     base.mixer_legend(figure, looks, extra)
     return base.Drawn(
@@ -62,9 +62,10 @@ def draw(table: pd.DataFrame, yardsticks: pd.DataFrame | None = None) -> base.Dr
         figure=figure,
         title="Held-out action error by context",
         caption=(
-            "Held-out squared error to the acting controller's noise-free action (squared action "
-            "units), over whole episodes"
-            + (" and over their first steps" if len(metrics) > 1 else "")
+            "Held-out squared error to the acting controller's noise-free action, as a fraction of "
+            "that action's variance (0 is perfect; 1 is no better than the mean action), over whole "
+            "episodes"
+            + (" and over their first steps, by the same variance" if len(metrics) > 1 else "")
             + ": mean over seeds "
             "with 95 % Student-t intervals. Unlike the score it has no ceiling."
             + (

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ablate.report import style
-from ablate.report.figures import audit, curves, errors, forest, interaction, scores
+from ablate.report.context import Compared
+from ablate.report.figures import audit, curves, errors, forest, interaction, replication, scores
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 
@@ -20,6 +21,7 @@ def draw(
     audits: Sequence[dict[str, Any]],
     yardsticks: pd.DataFrame | None,
     margin: float | None,
+    compared: Sequence[Compared] = (),
 ) -> list[tuple[Drawn, dict[str, bytes]]]:
     """Each figure that has something to show, with its bytes by kind (pdf, png, svg).
 
@@ -32,8 +34,8 @@ def draw(
         if factorial:
             made += [
                 scores.draw(table),
-                interaction.draw(table, "score", margin),
-                interaction.draw(table, "action_error_early"),
+                interaction.draw(table, margin),
+                replication.draw(compared, margin),
                 errors.draw(table, yardsticks),
                 curves.draw(table, curve_rows),
             ]

@@ -12,7 +12,7 @@ from ablate.report.findings import Finding
 
 _MOST_LABELLED = 6  # claims with a line of their own; more share one line as ticks
 _STEP = 0.66  # height of a claim, in rows
-_ROW = 0.165  # inches
+_ROW = 0.16  # inches
 
 
 def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | None:
@@ -47,7 +47,9 @@ def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | No
             "primary; open: secondary). The band is the margin of an equivalence, the dashed "
             "line the threshold of a superiority. In grey the separate claims of a hypothesis "
             "that must hold at each level or for each pair; where there are many, only their "
-            "estimates, as ticks on one line. On the right: estimate, interval and verdict."
+            "estimates, as ticks on one line. On the right: estimate, interval and verdict, whose "
+            "colours are green (supported), blue (equivalent), orange (refuted) and grey "
+            "(inconclusive)."
         ),
         trials=tuple(trial for finding in tested for trial in finding.trials),
         script="ablate/report/figures/forest.py",
@@ -97,7 +99,7 @@ def _estimate(panel: Any, finding: Finding, row: float) -> None:
     panel.text(
         1.02,
         row,
-        shown.replace("-", "−"),
+        shown,
         transform=panel.get_yaxis_transform(),
         va="center",
         fontsize=6.5,
@@ -118,7 +120,7 @@ def _claims(panel: Any, finding: Finding, place: float) -> list[tuple[float, str
         here = place + index * _STEP
         _bar(panel, here, part.low, part.high, "#999999", 0.7)
         panel.plot(part.estimate, here, "|", markersize=3, color="#555555", zorder=3)
-        ticks.append((here, part.label, False))
+        ticks.append((here, words.claim(part.label), False))
     return ticks
 
 

@@ -23,7 +23,7 @@ def draw(table: pd.DataFrame, metric: str = "score") -> base.Drawn | None:
     if not panels:
         return None
     looks = style.mixers(mixer for _, cells in panels.values() for mixer, _ in cells)
-    figure, axes = base.grid(len(panels), 3, 1.55)
+    figure, axes, spare = base.grid(len(panels), 3, 1.55)
     for place, (panel, (name, (levels, cells))) in enumerate(
         zip(axes, panels.items(), strict=True)
     ):
@@ -37,7 +37,7 @@ def draw(table: pd.DataFrame, metric: str = "score") -> base.Drawn | None:
             panel.set_ylabel(words.axis(metric))
         if place + 3 >= len(panels):
             panel.set_xlabel("context K (timesteps)")
-    base.mixer_legend(figure, looks)
+    base.mixer_legend(figure, looks, place=spare)
     seeds = sorted({cell.n for _, cells in panels.values() for cell in cells.values()})
     shown = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return base.Drawn(

@@ -1,0 +1,38 @@
+"""Fixtures of the tests that run whole studies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_study import Tiny, inline
+
+from ablate import registry
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated data sets, made once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Tiny]:
+    """A tiny study, nothing of it run yet; what a test registers is forgotten after it."""
+    registry.names("mixer")
+    part = registry.Part("launcher", "inline", inline, "tiny_study", "")
+    monkeypatch.setattr(registry, "_parts", {**registry._parts, ("launcher", "inline"): part})
+    monkeypatch.setenv("ABLATE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    made = Tiny(tmp_path, capsys)
+    made.write()
+    yield made
+    for name in [name for name in sys.modules if name.startswith("ablate_plugin_")]:
+        del sys.modules[name]

@@ -1,0 +1,182 @@
+"""A study that is cut short, at any moment and in any way, goes on by the same command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_study import TEXT, Tiny
+
+from ablate.track.store import attempts
+from ablate.track.table import read_table
+
+SABOTEUR = Path(__file__).with_name("saboteur.py")
+TABLES = ("trials.csv", "curves.csv")
+
+
+@pytest.fixture
+def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same study, run without an interruption; made once."""
+    kept = tmp_path_factory.getbasetemp() / "uninterrupted"
+    if not kept.exists():
+        there = Tiny(kept, tiny.capture)
+        kept.mkdir()
+        there.write()
+        assert there.run().code == 0
+        shutil.rmtree(there.root / "checkpoints", ignore_errors=True)
+    return kept / "results" / "tiny"
+
+
+@contextlib.contextmanager
+def held(tiny: Tiny, whole: Path, place: str) -> Iterator[subprocess.Popen[str]]:
+    """The study in a process group of its own, which waits at `place`."""
+    # Whether seeds train stacked is measured; another folder may come to another answer.
+    (tiny.root / "runs").mkdir(parents=True)
+    shutil.copy(whole / "runs" / ".ways.json", tiny.root / "runs")
+    flag = tiny.folder / "flag"
+    command = tiny.arguments("run", "--workers", "1", "--plugin", str(SABOTEUR))
+    process = tiny.process(*command, SABOTAGE=place, FLAG=str(flag))
+    try:
+        deadline = time.monotonic() + 90
+        while not flag.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "it took too long"
+            time.sleep(0.05)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def statuses(tiny: Tiny) -> Counter[str]:
+    return Counter(one.status for one in attempts(tiny.root / "runs"))
+
+
+def same(tiny: Tiny, whole: Path) -> bool:
+    return all((tiny.root / name).read_bytes() == (whole / name).read_bytes() for name in TABLES)
+
+
+@pytest.mark.parametrize(
+    ("place", "left"),
+    [
+        ("training", {"COMPLETED": 2, "DEAD": 2}),
+        ("recording", {"COMPLETED": 3, "DEAD": 1}),
+    ],
+)
+def test_kill_9_and_the_same_command(
+    tiny: Tiny, whole: Path, place: str, left: dict[str, int]
+) -> None:
+    with held(tiny, whole, place) as process:
+        assert len(read_table(tiny.root / "trials.csv")) == 2
+        assert statuses(tiny)["RUNNING"] == left["DEAD"]
+        # A saved state of the training, which is then taken up from there.
+        assert list((tiny.root / "checkpoints").glob("*/training-*.safetensors"))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        deadline = time.monotonic() + 5  # until the kernel has ended the worker too
+        while statuses(tiny)["RUNNING"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert statuses(tiny) == left
+    ended = tiny.command(*tiny.arguments("run", "--workers", "1"))  # with a real worker
+    assert ended.code == 0, ended.err
+    assert f"{left['COMPLETED']} are done, {6 - left['COMPLETED']} to run" in ended.out
+    assert same(tiny, whole)
+    assert statuses(tiny) == {"COMPLETED": 6, "DEAD": left["DEAD"]}
+    again = {one.run_id for one in attempts(tiny.root / "runs") if one.number == 2}
+    assert again == {f"{o.trial_id}.2" for o in attempts(tiny.root / "runs") if o.status == "DEAD"}
+    assert not list((tiny.root / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_interrupted_and_the_same_command_goes_on(
+    tiny: Tiny, whole: Path, signum: int
+) -> None:
+    with held(tiny, whole, "training") as process:
+        # Meanwhile nobody else may run the same study.
+        assert f"being run by process {process.pid} on" in tiny.run().line
+        os.killpg(process.pid, signum)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+    assert err == (
+        "ablate: stopped; what is finished is kept. The same command goes on from here.\n"
+    )
+    assert "Traceback" not in out
+    assert statuses(tiny) == {"COMPLETED": 2, "INTERRUPTED": 2}
+    assert tiny.run().code == 0
+    assert same(tiny, whole)
+    assert statuses(tiny) == {"COMPLETED": 6, "INTERRUPTED": 2}
+
+
+def test_sigterm_before_any_trial_is_heard_too(tiny: Tiny) -> None:
+    plugin = tiny.folder / "slow.py"
+    plugin.write_text("import pathlib, time\npathlib.Path('flag').touch()\ntime.sleep(100)\n")
+    process = tiny.process(*tiny.arguments("run", "--plugin", str(plugin)))
+    deadline = time.monotonic() + 60
+    while not (tiny.folder / "flag").exists():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.count("\n")) == (130, 1)
+
+
+def test_the_committed_table_says_what_is_finished(tiny: Tiny) -> None:
+    first = tiny.run()
+    assert "0 are done, 6 to run" in first.out
+    before = {name: (tiny.root / name).read_bytes() for name in TABLES}
+    shutil.rmtree(tiny.root / "runs")  # as in a fresh clone
+    again = tiny.run()
+    assert again.code == 0
+    assert "6 are done, 0 to run" in again.out
+    assert before == {name: (tiny.root / name).read_bytes() for name in TABLES}
+    assert statuses(tiny) == {}
+
+
+def test_a_trial_that_diverges_fails_alone(tiny: Tiny) -> None:
+    tiny.file.write_text(
+        TEXT.replace("  mixer: [mlp, gru]", "  mixer: [mlp]")
+        .replace("factors:", "factors:\n  train.learning_rate: [0.001, 1.0e+30]")
+        .replace("  context: [1, 2]", "  context: [1]")
+        .replace("core: {data: tmaze/passive-3, context", "core: {data: tmaze/passive-3, train.learning_rate")
+        .replace("  other: {data: tmaze/passive-3, mixer: gru, context: 2}\n", "")
+    )  # fmt: skip
+    ended = tiny.run()
+    assert ended.code == 0, ended.err
+    assert "failed mlp K=1" in ended.out.replace("tmaze/passive-3 ", "")
+    assert "2 of 4 trials completed, 2 failed, 0 without a result" in ended.out
+    table = read_table(tiny.root / "trials.csv")
+    bad = table[table["status"] == "FAILED"]
+    assert list(bad["train.learning_rate"]) == [1e30, 1e30]
+    assert bad["score"].isna().all()
+    assert all(text.startswith("diverged: loss nan at update") for text in bad["failure"])
+    listed = tiny.command(*tiny.arguments("status"))
+    assert listed.out.startswith("2 completed, 2 failed\n")
+    assert listed.out.count("  FAILED  diverged: loss nan") == 2
+    assert "4 are done, 0 to run" in tiny.run().out
+    assert "2 are done, 2 to run" in tiny.run("--retry-failed").out
+    assert statuses(tiny) == {"COMPLETED": 2, "FAILED": 4}
+    assert read_table(tiny.root / "trials.csv").equals(table)
+    kept = {one.trial_id: one.path for one in attempts(tiny.root / "runs") if one.number == 2}
+    assert all(list(path.glob("*.safetensors")) for path in kept.values())
+
+
+def test_results_of_other_settings_are_replaced_when_they_are_run_again(tiny: Tiny) -> None:
+    assert tiny.run().code == 0
+    before = read_table(tiny.root / "trials.csv")
+    changed = tiny.run("--set", "train.clip=0.5", "--only", "mixer=gru")
+    assert "note: 2 results in" in changed.out
+    after = read_table(tiny.root / "trials.csv")
+    assert len(set(before["trial"]) & set(after["trial"])) == 4
+    assert len(after) == 6
+    curves = (tiny.root / "curves.csv").read_text()
+    assert all(name in curves for name in after["trial"])
+    assert not any(name in curves for name in set(before["trial"]) - set(after["trial"]))
