@@ -97,7 +97,8 @@ def sentence(verdict: Verdict) -> str:
 
 def answer(verdicts: Sequence[Verdict]) -> str:
     """The study's answer in plain words: what the primary hypotheses say of memory, architecture
-    and objective, then of what they touch besides, then how many verdicts of each kind that makes.
+    and objective, then of what they touch besides, then how many verdicts of each kind that makes;
+    one line each.
 
     Without primary hypotheses, all of them speak. A theme's word ("yes", "no difference that
     matters", "not settled") answers whether it matters, the way the hypothesis puts it.
@@ -116,7 +117,7 @@ def answer(verdicts: Sequence[Verdict]) -> str:
     told.append(_count(primary, any(v.primary for v in verdicts)))
     if any(v.status == "exploratory" for v in primary):
         told.append("What is marked exploratory was written after the runs.")
-    return " ".join(told)
+    return "\n".join(told)
 
 
 def theme_of(verdict: Verdict) -> str:
@@ -282,7 +283,7 @@ def _brief(verdict: Verdict, plainly: bool) -> str:
     says = _capital(verdict.says.strip().rstrip("."))
     mark = ", exploratory" if verdict.status == "exploratory" else ""
     if verdict.estimate is None or verdict.low is None or verdict.high is None:
-        return f"{'not tested. ' if plainly else ''}{says}: {verdict.verdict}{mark}."
+        return f"{verdict.verdict}{mark} (claim: {says})."
     value = amount(verdict.estimate, verdict.metric, sign=not is_level(verdict.contrast))
     found = (
         f"{value}{units(verdict.metric)} ({_bounds(verdict.low, verdict.high, verdict)})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -60,6 +61,28 @@ class Compared:
     def half_width(self) -> float:
         """Of the earlier 95 % interval; NaN where none is known."""
         return float(self.earlier["half_width"])
+
+
+def read_reference(path: Path) -> pd.DataFrame | None:
+    """An earlier measurement, `studies/<study>.reference.csv`; None where there is no such file.
+
+    Raises UserError when it cannot be read, lacks a column or has text where a number belongs.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a table of comma-separated values ({error}).") from error
+    missing = [name for name in COLUMNS if name not in found.columns]
+    if missing:
+        raise UserError(
+            f"{path}: no column {text.listing(missing)}; allowed: {', '.join(COLUMNS)}."
+        )
+    for name in ("value_low", "value_high", "effect", "half_width"):
+        if not pd.api.types.is_numeric_dtype(found[name]):
+            raise UserError(f"{path}: column {name} holds text, where a number belongs.")
+    return found
 
 
 def groups(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], pd.DataFrame]]:
@@ -156,14 +179,8 @@ def compare(
     """Each row of `reference` (columns: COLUMNS) with our effect of context in the same group.
 
     The margin is one of points, so it serves for the score only; for other metrics signs are
-    compared. Raises UserError when a column is missing.
+    compared.
     """
-    missing = [name for name in COLUMNS if name not in reference.columns]
-    if missing:
-        raise UserError(
-            f"earlier measurement: no column {text.listing(missing)}; its columns are: "
-            f"{', '.join(COLUMNS)}."
-        )
     done = summaries.finished(table)
     if "history" in done.columns:
         done = done[done["history"] == HISTORY]
@@ -233,7 +250,7 @@ def comparison(compared: Sequence[Compared], margin: float | None) -> Grid | Non
     shown = text.mixer(str(first["mixer"]))
     return Grid(
         "replication",
-        "An earlier measurement and ours",
+        "Beside an earlier measurement",
         f"Effect of context in an earlier measurement ({sources}; one {shown}, "
         f"K = {first['context_low']} → {first['context_high']}) and "
         f"here ({ours}), with 95 % intervals: with the {shown}, and averaged over all mixers run. "

@@ -58,7 +58,8 @@ def verdicts(story: Story) -> Table | None:
     return Table(
         "verdicts",
         tabular("l>{\\raggedright\\arraybackslash}p{1.4in}rrrrl", head, rows),
-        "Verdicts. Estimates and intervals are in the unit of the criterion; p is of what the "
+        "Verdicts. Estimates and intervals are of the fixed estimand (these data sets, new seeds), in "
+        "the unit of the criterion; p is of what the "
         "verdict says, corrected by Holm's method within the declared family; `failed' counts "
         "failed trials among those the contrast needs. A star marks primary hypotheses, a dagger "
         "exploratory ones.",

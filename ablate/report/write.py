@@ -149,7 +149,9 @@ def printed(report: Report) -> str:
     story = report.story
     lines = [f"Study {story.study}, profile {story.profile}", ""]
     lines += _wrapped(f"Question: {story.question}")
-    lines += _wrapped(f"Answer: {story.answer}")
+    first, *further = story.answer.splitlines()
+    lines += _wrapped(f"Answer: {first}")
+    lines += [wrapped for line in further for wrapped in _wrapped(line, "  ")]
     lines += ["", *_wrapped(story.scale)]
     if story.incomplete:
         lines += _wrapped(f"Mind: {story.incomplete}.")

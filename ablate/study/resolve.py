@@ -174,8 +174,9 @@ def _chosen(
 
 
 def _refusal(source: Source, error: ValidationError) -> UserError:
-    """The first problem pydantic found, in one line."""
-    problem = error.errors()[0]
+    """The first problem pydantic found, in one line; a name that isn't known explains one that is missing."""
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key: Key = tuple(p for p in problem["loc"] if (p != "[key]"))
     where = ".".join(str(p) for p in key)
     if problem["type"] == "extra_forbidden":
@@ -184,9 +185,9 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
             allowed = [*allowed, "profiles"]
         return source.unknown(
             key,
-            f"the part '{'.'.join(map(str, key[:-1]))}' has no such entry:"
+            f"the part '{'.'.join(map(str, key[:-1]))}' has no such entry"
             if key[:-1]
-            else "a study has no such part:",
+            else "a study has no such part",
             key[-1],
             allowed,
         )

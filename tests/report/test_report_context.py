@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
-import pandas as pd
 import pytest
 import report_samples as samples
 
@@ -56,11 +56,22 @@ def test_an_earlier_measurement_is_compared_row_by_row(study):
     assert context.comparison([absent], 3.0) is None
 
 
-def test_a_reference_without_a_column_is_refused_in_one_line(study):
-    broken = samples.reference().drop(columns="half_width")
-    with pytest.raises(UserError, match="no column half_width") as refusal:
-        context.compare(samples.table(study), broken, 3.0, 0.05)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="half_width"), "no column half_width"),
+        (lambda table: table.assign(effect="large"), "column effect holds text"),
+        (lambda table: table.iloc[:0, :0], "not a table"),
+    ],
+)
+def test_a_broken_reference_is_refused_in_one_line(tmp_path, change, said):
+    path = tmp_path / "small.reference.csv"
+    change(samples.reference()).to_csv(path, index=False)
+    with pytest.raises(UserError, match=said) as refusal:
+        context.read_reference(path)
+    assert str(refusal.value).startswith(str(path))
     assert "\n" not in str(refusal.value)
+    assert context.read_reference(tmp_path / "none.csv") is None
 
 
 def test_the_report_goes_without_a_reference(written, tmp_path, no_figures):
@@ -73,8 +84,8 @@ def test_the_report_goes_without_a_reference(written, tmp_path, no_figures):
     assert 'id="replication"' in (written.folder / "report.html").read_text()
 
 
-def test_the_shipped_reference_can_be_read(study):
-    from pathlib import Path
-
+def test_the_shipped_reference_can_be_read():
     path = Path(__file__).parents[2] / "studies/memory_vs_arch.reference.csv"
-    assert list(pd.read_csv(path).columns) == list(context.COLUMNS)
+    shipped = context.read_reference(path)
+    assert shipped is not None
+    assert set(shipped["metric"]) == set(context.METRICS)

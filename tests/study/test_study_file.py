@@ -78,7 +78,7 @@ class TestTheShippedStudy:
     def test_standard_has_all_cells_that_its_comments_promise(self) -> None:
         study = load(SHIPPED)
         table = frame(cells(study), study)
-        assert len(table) == 108 + 54 + 24 + 18 + 18 + 12 + 36
+        assert len(table) == 72 + 18 + 18 + 6 + 12 + 6 + 6 + 9 + 18 + 12 + 24
         assert study.seeds == 10
         assert table.groupby(["mixer"]).size()["bag"] >= 1
 

@@ -220,15 +220,6 @@ def test_a_wide_cohort(tmp_path):
     assert len(attempts(tmp_path)) == 64
 
 
-def test_sacred_is_imported_without_the_package_that_setuptools_dropped():
-    code = (
-        "import importlib.util as u, sys; real = u.find_spec; "
-        "u.find_spec = lambda name, *more: None if name == 'pkg_resources' else real(name, *more);"
-        "import ablate.track.recorder; assert 'pkg_resources' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=HELPER.parents[2], check=True)
-
-
 def test_no_stream_of_the_trial_comes_from_sacred(tmp_path, monkeypatch):
     seen = []
 

@@ -37,7 +37,7 @@ def draw(table: pd.DataFrame, yardsticks: pd.DataFrame | None = None) -> base.Dr
         largest = sorted(panels, key=lambda n: (-len(panels[n][1][metrics[0]]), n))[:4]
         panels = {name: panels[name] for name in sorted(largest)}
     looks = style.mixers(m for _, cells in panels.values() for m, _ in cells[metrics[0]])
-    figure = style.new_figure(0.4 + 1.45 * len(metrics))
+    figure = style.new_figure(0.4 + 1.55 * len(metrics))
     grid = figure.subplots(len(metrics), len(panels), squeeze=False)
     drawn_yardstick = False
     for column, (name, (levels, cells)) in enumerate(panels.items()):
@@ -54,7 +54,7 @@ def draw(table: pd.DataFrame, yardsticks: pd.DataFrame | None = None) -> base.Dr
             if row == len(metrics) - 1:
                 panel.set_xlabel("context K (timesteps)")
             if column == 0:
-                panel.set_ylabel(words.axis(metric).replace(" (", "\n("))
+                panel.set_ylabel(words.metric(metric) + "\n(fraction of variance)")
     extra = [_exact_handle()] if drawn_yardstick else []
     base.mixer_legend(figure, looks, extra)
     return base.Drawn(
@@ -70,7 +70,9 @@ def draw(table: pd.DataFrame, yardsticks: pd.DataFrame | None = None) -> base.Dr
             "with 95 % Student-t intervals. Unlike the score it has no ceiling."
             + (
                 " The dotted line is the error of the exact Bayes posterior over controllers "
-                "given the same window, which no model of that window can beat."
+                "given the same window, over all held-out timesteps (the models' are over a fixed "
+                "sample of these); but for the luck of the sample no model of that window can beat "
+                "it."
                 if drawn_yardstick
                 else ""
             )
