@@ -122,6 +122,7 @@ def run(
     workers: Workers = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
+    device: Annotated[str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")] = "cpu",
     observer: Annotated[
         list[str] | None,
         typer.Option(help="A further Sacred observer, mongo://... or sqlite:///..."),
@@ -139,6 +140,7 @@ def run(
         results=results,
         workers=workers or os.cpu_count() or 1,
         launcher=launcher,
+        device=device,
         plugins=plugins,
         observers=tuple(observer or ()),
         retry_failed=retry_failed,

@@ -34,7 +34,11 @@ GROUP = "ablate.plugins"
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part. `version` is the hash of the file it came from when that file is not ours."""
+    """A registered part.
+
+    version: what it declares, so that a change of one part runs only its own trials again; for a part that is
+    not ours and declares none, the hash of its file.
+    """
 
     kind: str
     name: str
@@ -47,9 +51,10 @@ _parts: dict[tuple[str, str], Part] = {}
 _loaded = False
 
 
-def register(kind: str, name: str) -> Callable[[T], T]:
+def register(kind: str, name: str, version: str = "") -> Callable[[T], T]:
     """Class or function decorator that makes a part known under `name`.
 
+    version: raise it when the part's results change; trials that use it then count as new.
     Raises UserError when another module has already registered the same kind and name.
     """
 
@@ -60,8 +65,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
             raise UserError(
                 f"{module}: the {kind} '{name}' is already registered by {known.module}; choose another name."
             )
-        version = _version(module)
-        _parts[kind, name] = Part(kind, name, value, module, version)
+        _parts[kind, name] = Part(kind, name, value, module, version or _version(module))
         return value
 
     return wrap

@@ -58,9 +58,15 @@ class Cell:
     matched: Matched
     model: ModelSpec
 
+    @property
+    def device(self) -> torch.device:
+        """Where the cell trains and acts."""
+        return self.scales.mean.device
+
     def policy(self, study: str, seed: int) -> Policy:
         """A freshly initialised policy; its parameters come from the seed's `init` stream alone."""
-        return build(self.model, streams.torch_stream(study, seed, "init"), self.data.train.actions)
+        made = build(self.model, streams.torch_stream(study, seed, "init"), self.data.train.actions)
+        return made.to(self.device)
 
     def agent(self, policies: Sequence[Policy]) -> Agent:
         """The policies as one stacked program that reads this cell's data."""
@@ -68,16 +74,16 @@ class Cell:
 
     def source(self, agent: Agent) -> Source:
         """What the trainer reads: the training set as tokens of `agent`."""
-        data = stored(self.data.train, self.layout)
+        data = stored(self.data.train, self.layout, self.device)
         return Source(
             table=agent.tokens(data.fields),
             timestep=data.timestep,
-            actions=torch.from_numpy(self.data.train.actions),
+            actions=torch.from_numpy(self.data.train.actions).to(self.device),
             visible=agent.visible,
         )
 
 
-def prepare(config: Config, cache: Path) -> Cell:
+def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell:
     """Load the data, lay out the tokens and solve the mixer's width for the declared parameter count.
 
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
@@ -110,7 +116,7 @@ def prepare(config: Config, cache: Path) -> Cell:
         config=config,
         data=data,
         layout=layout,
-        scales=fit_scales(data.train, horizon),
+        scales=fit_scales(data.train, horizon).to(device),
         matched=matched,
         model=model.at(matched.width),
     )
@@ -142,6 +148,7 @@ def run_cohort(
     *,
     cache: Path,
     stacked: bool,
+    device: str = "cpu",
     folder: Path | None = None,
     watch: Watch | None = None,
 ) -> list[Outcome]:
@@ -150,7 +157,7 @@ def run_cohort(
     stacked: train the seeds as one program, or one after another; the results agree to rounding. folder:
     where checkpoints, and the state of an interrupted training, are kept.
     """
-    cell = prepare(config, cache)
+    cell = prepare(config, cache, device)
     watch = watch or Watch()
     policies = [cell.policy(study, seed) for seed in seeds]
     held = held_out(
@@ -274,9 +281,14 @@ def target_return(data: DataSet, rule: str | float) -> float:
     raise UserError(f"evaluate.target: '{rule}' is not known; allowed: a number, or p0 ... p100.")
 
 
-def measure_ways(study: str, seeds: Sequence[int], config: Config, cache: Path) -> dict[str, float]:
-    """CPU seconds an update and seed: the seeds as one stack, and one by one. Measured on this device."""
-    cell = prepare(config, cache)
+def measure_ways(
+    study: str, seeds: Sequence[int], config: Config, cache: Path, device: str = "cpu"
+) -> dict[str, float]:
+    """Seconds an update and seed, the seeds as one stack and one by one, measured on this device.
+
+    CPU time on a CPU, which other programs disturb least; elapsed time on a GPU.
+    """
+    cell = prepare(config, cache, device)
     train = config["train"] | {"updates": 6, "warmup": 1}
     seconds = {}
     for way, size in (("stacked", len(seeds)), ("single", 1)):
@@ -284,7 +296,10 @@ def measure_ways(study: str, seeds: Sequence[int], config: Config, cache: Path) 
         marks: list[float] = []
 
         def mark(update: int, loss: torch.Tensor, marks: list[float] = marks) -> None:
-            marks.append(time.process_time())
+            if cell.device.type == "cuda":
+                torch.cuda.synchronize(cell.device)
+            cpu = cell.device.type == "cpu"
+            marks.append(time.process_time() if cpu else time.perf_counter())
 
         train_cohort(agent.stack, cell.source(agent), train, study, seeds[:size], range(1, 7), mark)
         # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.

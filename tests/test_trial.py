@@ -279,3 +279,16 @@ def test_results_are_what_they_were(cache: Path) -> None:
             f"results changed: raise ablate.study.identity.CODE_VERSION, then {write};"
             f" {name}: {changed} (before, now)"
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixer", ["gru", "attention", "mlp"])
+def test_a_gpu_gives_what_the_cpu_gives(mixer: str, cache: Path) -> None:
+    """To rounding of float32 over 20 updates; run with `python -m pytest -m gpu`."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    options: dict[str, Any] = {"cache": cache, "stacked": True}
+    there = run_cohort("trial-tests", (0, 1), config(mixer=mixer), device="cuda", **options)
+    here = run_cohort("trial-tests", (0, 1), config(mixer=mixer), **options)
+    for one, other in zip(there, here, strict=True):
+        assert same(one.metrics, other.metrics, rel=1e-2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.errors import UserError
 from ablate.launch import kept
+from ablate.report.context import read_reference
 from ablate.report.write import check, printed, write_report
 from ablate.study.schema import Study
 from ablate.track.folder import StudyFolder
@@ -43,4 +44,5 @@ def _inputs(study: Study, results: Path) -> dict[str, Any]:
         "audit": kept.audits(folder),
         "folder": folder.root,
         "yardsticks": kept.yardsticks(folder),
+        "reference": read_reference(Path("studies", f"{study.study}.reference.csv")),
     }

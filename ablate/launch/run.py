@@ -41,6 +41,7 @@ class Options:
     results: Path
     workers: int
     launcher: str = "local"
+    device: str = "cpu"
     plugins: tuple[str, ...] = ()
     observers: tuple[str, ...] = ()
     retry_failed: bool = False
@@ -89,6 +90,7 @@ def run(
     """
     folder = StudyFolder(options.results / study.study, study.study)
     launcher = registry.get("launcher", options.launcher, "--launcher")
+    check_device(options.device)
     torch.set_num_threads(1)
     with folder.lock():
         with console.status("data") as status:
@@ -114,7 +116,7 @@ def run(
             refusals = audit_models(study, cohorts, folder, lambda text: status.update(text))
         with console.status("measuring this machine") as status:
             sound = [c for c in cohorts if model_key(c.config) not in refusals]
-            ways = measure(study, sound, folder, options.cache, lambda text: status.update(text))
+            ways = measure(study, sound, folder, options, lambda text: status.update(text))
         jobs = [_job(study, cohort, todo, ways, refusals, folder, options) for cohort in cohorts]
         jobs.sort(key=lambda job: -job.cost)
         _tell_plan(console, study, trials, todo, jobs, options)
@@ -262,7 +264,7 @@ def measure(
     study: Study,
     cohorts: Sequence[Cohort],
     folder: StudyFolder,
-    cache: Path,
+    options: Options,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """Seconds an update and seed, stacked and single, of each shape of cohort on this machine.
@@ -271,13 +273,17 @@ def measure(
     """
     known = kept.ways(folder)
     for cohort in cohorts:
-        key = shape_key(cohort)
+        key = shape_key(cohort, options.device)
         if key in known or cohort.config["model"]["dropout"] > 0:
             continue
         say(f"measuring {cohort.config['mixer']} K={cohort.config['context']}")
         try:
             known[key] = trial.measure_ways(
-                study.study, list(cohort.seeds), dict(cohort.config), cache
+                study.study,
+                list(cohort.seeds),
+                dict(cohort.config),
+                options.cache,
+                options.device,
             )
         except UserError:
             raise
@@ -287,7 +293,18 @@ def measure(
     return known
 
 
-def shape_key(cohort: Cohort) -> str:
+def check_device(device: str) -> None:
+    """Raise UserError for a device that PyTorch doesn't know or that isn't there."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"--device {device}: it can't be used ({line}); allowed: cpu, or cuda where there is one."
+        ) from error
+
+
+def shape_key(cohort: Cohort, device: str) -> str:
     """What the speed of a cohort depends on."""
     config = cohort.config
     return " ".join(
@@ -300,6 +317,7 @@ def shape_key(cohort: Cohort) -> str:
             f"P={config['model']['parameters']}",
             f"N={config['train']['targets_per_update']}",
             config["train"]["loss"],
+            device,
         )
     )
 
@@ -314,7 +332,7 @@ def _job(
     options: Options,
 ) -> Job:
     config = cohort.config
-    speed = ways.get(shape_key(cohort))
+    speed = ways.get(shape_key(cohort, options.device))
     stacked = speed is not None and speed["stacked"] < speed["single"]
     pace = min(speed.values()) if speed else None
     cost = 1.0 + len(cohort.seeds) * trial_seconds(config, pace)
@@ -329,6 +347,7 @@ def _job(
         checkpoints=folder.checkpoints,
         cache=options.cache,
         stacked=stacked,
+        device=options.device,
         observers=options.observers,
         refusal=refusals.get(model_key(config), ""),
     )

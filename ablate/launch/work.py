@@ -32,6 +32,7 @@ class CohortJob:
     checkpoints: Path
     cache: Path
     stacked: bool
+    device: str = "cpu"
     observers: tuple[str, ...] = ()
     refusal: str = (
         ""  # why the model failed its audit; such a trial is recorded as failed, not trained
@@ -71,6 +72,7 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
             dict(job.config),
             cache=job.cache,
             stacked=job.stacked,
+            device=job.device,
             folder=folder,
             watch=trial.Watch(on_progress, on_point),
         )

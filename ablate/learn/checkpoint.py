@@ -81,13 +81,16 @@ def load_training_state(
             parameter.copy_(tensors[f"parameter/{index}"])
             prefix = f"optimiser/{index}/"
             optimiser.state[parameter] = {
-                name.removeprefix(prefix): value.clone()
+                name.removeprefix(prefix): value.clone().to(parameter.device)
                 for name, value in tensors.items()
                 if name.startswith(prefix)
             }
     result.points.extend((update, found) for update, found in about["points"])
     result.diverged.update({int(k): v for k, v in about["diverged"].items()})
-    return int(about["update"]), tensors.get("first_loss")
+    first_loss = tensors.get("first_loss")
+    if first_loss is not None:
+        first_loss = first_loss.to(stack.parameters()[0].device)
+    return int(about["update"]), first_loss
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

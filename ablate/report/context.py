@@ -129,7 +129,8 @@ def effects(table: pd.DataFrame) -> Grid | None:
         return None
     head = ["condition, head", "K", "mixers"]
     for metric in metrics:
-        head += [f"{text.metric(metric)}: short K", "long K", "change"]
+        brief = text.metric(metric).replace("action ", "")
+        head += [f"{brief}: short K", "long K", "change"]
     return Grid(
         "context_effect",
         "Effect of context",

@@ -39,6 +39,7 @@ class Story:
 
     study: str
     question: str
+    study_notes: tuple[str, ...]
     answer: str
     study_hash: str
     hypotheses_hash: str
@@ -132,6 +133,7 @@ def gather(
     return Story(
         study=study.study,
         question=study.question,
+        study_notes=study.notes,
         answer=analysis.answer,
         study_hash=identity.study_hash(study),
         hypotheses_hash=now,

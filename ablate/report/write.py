@@ -149,8 +149,8 @@ def printed(report: Report) -> str:
     story = report.story
     lines = [f"Study {story.study}, profile {story.profile}", ""]
     lines += _wrapped(f"Question: {story.question}")
-    first, *further = story.answer.splitlines()
-    lines += _wrapped(f"Answer: {first}")
+    plainly, *further = story.answer.splitlines()
+    lines += _wrapped(f"Answer: {plainly}")
     lines += [wrapped for line in further for wrapped in _wrapped(line, "  ")]
     lines += ["", *_wrapped(story.scale)]
     if story.incomplete:

@@ -34,8 +34,7 @@ def digest(value: Any) -> str:
 
 
 def plugin_versions(config: Mapping[str, Any]) -> dict[str, str]:
-    """Versions of the parts a configuration uses that are not ours (ours are covered by
-    CODE_VERSION)."""
+    """Versions of the parts a configuration uses, where a part has one (see `registry.Part`)."""
     used = {"mixer": config["mixer"], "head": config["head"], "data": config["data"].split("/")[0]}
     versions = {kind: registry.part(kind, name).version for kind, name in used.items()}
     return {kind: version for kind, version in versions.items() if version}
@@ -65,7 +64,8 @@ def study_hash(study: Study) -> str:
     """Hash of what the study runs: its designs, settings and seeds at this profile; no explanatory
     text, no claims."""
     content = study.model_dump(
-        mode="json", exclude={"question", "hypotheses", "profile", "profiles", "margin", "alpha"}
+        mode="json",
+        exclude={"question", "hypotheses", "profile", "profiles", "margin", "alpha", "notes"},
     )
     for design in content["designs"].values():
         del design["why"]

@@ -57,6 +57,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         margin=file.margin,
         alpha=file.alpha,
         hypotheses=tuple(_filled(h, file.margin) for h in file.hypotheses),
+        notes=tuple(" ".join(note.split()) for note in file.notes),
     )
 
 

@@ -97,6 +97,7 @@ class Study(_Section):
     margin: float
     alpha: float
     hypotheses: tuple[Hypothesis, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def levels(self) -> dict[str, tuple[Level, ...]]:
@@ -119,3 +120,4 @@ class File(_Section):
     margin: float = Field(default=3.0, gt=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     hypotheses: list[Hypothesis] = []
+    notes: list[str] = []  # sentences for the paper: what a reader has to know of how the study came about

@@ -156,3 +156,17 @@ def test_numbers_in_words(value, text):
 
 def test_p_values_in_words():
     assert (probability(0.0312), probability(1e-7)) == ("p = 0.031", "p < 0.0001")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"threshold": 20.0, "margin": 0.1}, "Memory: no, +4.2 points"),
+        ({"threshold": 4.2, "margin": 0.1}, "Memory: not settled, +4.2 points"),
+        ({"margin": 30.0, "threshold": 20.0}, "Memory: no difference that matters, +4.2 points"),
+        ({"test": "equivalence", "margin": 1.0}, "Memory: yes, it makes a difference, +4.2 points"),
+        ({"where": {"mixer": "bag"}}, "Memory: not tested, exploratory (claim: Memory holds)."),
+    ],
+)
+def test_the_answer_in_plain_words(given, words):
+    assert analyse(TABLE, [claim("memory", primary=True, **given)]).answer.startswith(words)

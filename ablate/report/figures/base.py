@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,3 +141,30 @@ def least_span(axes: Axes, span: float) -> None:
     missing = span - (high - low)
     if missing > 0:
         axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+OFF_AXIS = " An arrow at the border: the interval lies, or goes on, beyond the axis."
+
+
+def zoom(panel: Any, bars: Sequence[tuple[float, float, float, str]]) -> bool:
+    """Limit the x axis to where most intervals lie; arrows at the border stand for what lies beyond.
+
+    bars: (low, high, height, colour). The axis ends at twice the 85th percentile of the intervals' reach
+    (their end farther from zero) when one of them reaches much farther. Returns whether anything lies beyond.
+    """
+    reach = sorted(max(abs(low), abs(high)) for low, high, _, _ in bars)
+    if not reach:
+        return False
+    end = 2.0 * reach[int(0.85 * (len(reach) - 1))]
+    if end == 0.0 or reach[-1] <= 1.5 * end:
+        return False
+    left = max(-end, min(low for low, _, _, _ in bars))
+    right = min(end, max(high for _, high, _, _ in bars))
+    pad = 0.04 * (right - left)
+    left, right = left - pad, right + pad
+    for low, high, height, colour in bars:
+        for beyond, edge, marker in ((low < left, left, "<"), (high > right, right, ">")):
+            if beyond:
+                panel.plot(edge, height, marker, color=colour, markersize=4, clip_on=False, zorder=5)
+    panel.set_xlim(left, right)
+    return True

@@ -31,8 +31,11 @@ def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | No
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
         :, 0
     ]
+    beyond = False
     for panel, metric, group in zip(panels, metrics, groups, strict=True):
-        _panel(panel, group)
+        bars = _panel(panel, group)
+        if not absolute:
+            beyond |= base.zoom(panel, bars)
         label = words.axis(metric)
         panel.set_xlabel(label if absolute else f"contrast of {label}")
         if not absolute:
@@ -49,7 +52,7 @@ def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | No
             "that must hold at each level or for each pair; where there are many, only their "
             "estimates, as ticks on one line. On the right: estimate, interval and verdict, whose "
             "colours are green (supported), blue (equivalent), orange (refuted) and grey "
-            "(inconclusive)."
+            "(inconclusive)." + base.OFF_AXIS * beyond
         ),
         trials=tuple(trial for finding in tested for trial in finding.trials),
         script="ablate/report/figures/forest.py",
@@ -63,13 +66,16 @@ def _height(finding: Finding) -> float:
     return 1.0 + _STEP * (claims if claims <= _MOST_LABELLED else 1)
 
 
-def _panel(panel: Any, group: Sequence[Finding]) -> None:
+def _panel(panel: Any, group: Sequence[Finding]) -> list[tuple[float, float, float, str]]:
+    """Draw the rows; returns each hypothesis's interval as (low, high, height, colour)."""
+    bars = []
     ticks: list[tuple[float, str, bool]] = []  # height, label, whether it is a hypothesis
     top = 0.0
     for finding in group:
         height = _height(finding)
         _margin(panel, finding, top, top + height)
         _estimate(panel, finding, top + 0.5)
+        bars.append((finding.low, finding.high, top + 0.5, style.VERDICTS[finding.verdict]))
         ticks.append((top + 0.5, finding.id, True))
         ticks += _claims(panel, finding, top + 0.85 + 0.3 * _STEP)
         top += height
@@ -80,6 +86,7 @@ def _panel(panel: Any, group: Sequence[Finding]) -> None:
         label.set_fontsize(7 if main else 5.5)
         label.set_color("#000000" if main else "#555555")
     panel.tick_params(axis="y", length=0)
+    return bars
 
 
 def _estimate(panel: Any, finding: Finding, row: float) -> None:

@@ -73,7 +73,9 @@ def _plot(
     tops = [sum(heights[:i]) for i in range(len(rows) + 1)]
     figure = style.new_figure(0.82 + tops[-1])
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    beyond = False
     for panel, (metric, effects) in zip(panels, found.items(), strict=True):
+        bars = []
         if margin and metric == "score":
             style.shade(panel, -margin, margin)
         panel.axvline(0, color="#000000", linewidth=0.5, zorder=1)
@@ -83,8 +85,10 @@ def _plot(
                 if effect is not None:
                     middle = top + height / 2 + (place - (len(shown[row]) - 1) / 2) * _STEP
                     _point(panel, effect, middle, looks[condition])
+                    bars.append((effect.low, effect.high, middle, looks[condition].colour))
             if top:
                 panel.axhline(top, color="#cccccc", linewidth=0.4, zorder=0)
+        beyond |= base.zoom(panel, bars)
         panel.set_xlabel(words.axis(metric, change=True).replace(" (", "\n("))
         panel.tick_params(axis="y", length=0)
     several = {name for name, _ in rows if sum(name == other for other, _ in rows) > 1}
@@ -110,6 +114,7 @@ def _plot(
             "Welch–Satterthwaite intervals."
             + (" Left of zero on the right, longer context lowers the error." * (len(found) > 1))
             + (f" The band marks effects within the margin (±{margin:g} points)." if margin else "")
+            + base.OFF_AXIS * beyond
         ),
         trials=tuple(
             dict.fromkeys(
