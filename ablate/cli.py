@@ -122,7 +122,9 @@ def run(
     workers: Workers = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
-    device: Annotated[str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
+    ] = "cpu",
     observer: Annotated[
         list[str] | None,
         typer.Option(help="A further Sacred observer, mongo://... or sqlite:///..."),

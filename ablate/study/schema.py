@@ -120,4 +120,6 @@ class File(_Section):
     margin: float = Field(default=3.0, gt=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     hypotheses: list[Hypothesis] = []
-    notes: list[str] = []  # sentences for the paper: what a reader has to know of how the study came about
+    notes: list[
+        str
+    ] = []  # sentences for the paper: what a reader has to know of how the study came about

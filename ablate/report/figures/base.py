@@ -165,6 +165,8 @@ def zoom(panel: Any, bars: Sequence[tuple[float, float, float, str]]) -> bool:
     for low, high, height, colour in bars:
         for beyond, edge, marker in ((low < left, left, "<"), (high > right, right, ">")):
             if beyond:
-                panel.plot(edge, height, marker, color=colour, markersize=4, clip_on=False, zorder=5)
+                panel.plot(
+                    edge, height, marker, color=colour, markersize=4, clip_on=False, zorder=5
+                )
     panel.set_xlim(left, right)
     return True
