@@ -91,7 +91,7 @@ def test_a_wrong_command_line(tiny: Tiny, arguments: list[str], message: str) ->
         ("mixer: [mlp, gru]", "mixer: [mlp, grue]", "tiny.yaml:4: the mixer: 'grue' is not known"),
         ("mixer: gru,", "mixer: grue,", "tiny.yaml:11: the mixer: 'grue' is not known"),
         (*POLICY_ID, ""),
-        ("question:", "queston:", "tiny.yaml:1: 'question' is missing"),
+        ("question:", "queston:", "Did you mean 'question'?"),
         ("seeds: 2", "seads: 2", "'seads' is not known"),
         ("seeds: 2", "seeds: 2\nseeds: 3", "tiny.yaml:16: 'seeds' stands twice"),
         ("designs:", "designs: [", "not valid YAML"),

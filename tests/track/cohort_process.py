@@ -1,12 +1,16 @@
 """Processes that the tests of the recorder start and stop from outside."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from ablate.track import provenance
 from ablate.track.recorder import Entry, Log, Outcome, record
+
+# A shell that starts its command in the background has it ignore SIGINT, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def crowd(store: Path, size: int) -> None:
