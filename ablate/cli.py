@@ -185,7 +185,7 @@ def report(
     paper: Annotated[Path, typer.Option(help="Where the paper lies.")] = Path("paper"),
 ) -> int:
     """Write figures, tables, the paper and one HTML page from the tidy table; print the answer."""
-    from ablate.launch.reporting import make, stale
+    from ablate.report.results import make, stale
 
     chosen = _reported(study, profile, set_, seeds, plugin, results)
     if check:
@@ -207,7 +207,7 @@ def _reported(
     results: Path,
 ) -> Any:
     """The study to report: the one named, or the last that was run, at the profile it was run at."""
-    from ablate.launch.reporting import last_run
+    from ablate.report.results import last_run
 
     if study is None:
         last = last_run(results)

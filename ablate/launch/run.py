@@ -17,7 +17,6 @@ from ablate import registry, trial
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.evaluate.audit import Audit, audit_config
-from ablate.launch import kept
 from ablate.launch.base import Died, Event, Failed, Finished, Job
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob
@@ -25,6 +24,7 @@ from ablate.study import expand, identity
 from ablate.study.cost import spell, trial_seconds, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
+from ablate.track import kept
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, FAILED, attempts

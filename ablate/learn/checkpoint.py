@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +18,13 @@ from torch import Tensor
 from ablate.errors import UserError
 from ablate.models.stack import Stack
 
-if TYPE_CHECKING:
-    from ablate.learn.train import Trained
+
+@dataclass
+class Trained:
+    """What `on_point` gave at each point, as (update, that); which policies diverged and at which update."""
+
+    points: list[tuple[int, Any]] = field(default_factory=list)
+    diverged: dict[int, str] = field(default_factory=dict)
 
 
 def save_policy(path: Path, state: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ablate import streams
 from ablate.data.windows import BLOCK, draw_targets, gather_windows
-from ablate.learn.checkpoint import load_training_state, save_training_state
+from ablate.learn.checkpoint import Trained, load_training_state, save_training_state
 from ablate.models.stack import Stack
 
 DIVERGED = 1e3  # a loss this many times its first value has diverged
@@ -40,14 +40,6 @@ class Source:
     def context(self) -> int:
         """K, timesteps a window holds at most."""
         return self.visible.shape[1]
-
-
-@dataclass
-class Trained:
-    """What `on_point` gave at each point, as (update, that); which policies diverged and at which update."""
-
-    points: list[tuple[int, Any]] = field(default_factory=list)
-    diverged: dict[int, str] = field(default_factory=dict)
 
 
 def learning_rate(update: int, train: dict[str, Any]) -> float:

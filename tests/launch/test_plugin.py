@@ -10,7 +10,7 @@ import pytest
 from tiny_study import ROOT, TEXT, Tiny
 
 from ablate import registry
-from ablate.launch import kept
+from ablate.track import kept
 from ablate.track.folder import StudyFolder
 from ablate.track.store import attempts
 from ablate.track.table import read_table

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import UserError
-from ablate.launch import kept
 from ablate.report.context import read_reference
 from ablate.report.write import check, printed, write_report
 from ablate.study.schema import Study
+from ablate.track import kept
 from ablate.track.folder import StudyFolder
 from ablate.track.table import read_curves, read_table
 
