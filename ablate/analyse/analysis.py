@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ablate.analyse.descriptive import cell_summary, pairing
-from ablate.analyse.effects import context_by_condition, context_effects
+from ablate.analyse.descriptive import pairing
 from ablate.analyse.table import check, factor_columns, failed, finished
 from ablate.analyse.verdict import Verdict, judge
 from ablate.analyse.wording import answer, sentence
@@ -21,18 +20,13 @@ from ablate.study.hypotheses import Hypothesis
 class Analysis:
     """What the trials say.
 
-    verdicts: one a hypothesis, in their order. cells: `descriptive.cell_summary` of `metric`.
-    effects: `effects.context_effects`; interactions: `effects.context_by_condition` (both empty
-    without a `context` column). pairing: `descriptive.pairing`. answer: the study's question in
-    words.
+    verdicts: one a hypothesis, in their order. pairing: `descriptive.pairing` of `metric`. answer: the
+    study's question in words.
     n_trials, n_failed, n_unfinished: rows of the table.
     """
 
     verdicts: tuple[Verdict, ...]
     metric: str
-    cells: pd.DataFrame
-    effects: pd.DataFrame
-    interactions: pd.DataFrame
     pairing: pd.DataFrame
     answer: str
     alpha: float
@@ -63,7 +57,7 @@ def analyse(
     levels: the study's declared levels of every factor and of `data`; those in the table when None.
     margin: for hypotheses on `score` that state none. registered: whether the hypotheses were
     written before the runs (for all, or by id; an id that isn't there counts as no). metric: of
-    the summaries. Raises UserError for a table or a hypothesis that makes no sense.
+    the pairing. Raises UserError for a table or a hypothesis that makes no sense.
     """
     if not 0.0 < alpha < 1.0:
         raise UserError(f"alpha: found {alpha}; allowed: between 0 and 1")
@@ -76,15 +70,10 @@ def analyse(
     }
     verdicts = judge(table, hypotheses, known, alpha=alpha, margin=margin, registered=before)
     told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in verdicts)
-    timed = table if "context" in table.columns else table.iloc[:0].assign(context=0)
-    confidence = 1.0 - alpha
     n_failed = int(failed(table).sum())
     return Analysis(
         verdicts=told,
         metric=metric,
-        cells=cell_summary(table, metric, confidence=confidence),
-        effects=context_effects(timed, metric, confidence),
-        interactions=context_by_condition(timed, metric, confidence),
         pairing=pairing(table, metric),
         answer=answer(told),
         alpha=alpha,

@@ -33,7 +33,6 @@ HORIZON = 100
 # Forces are stored as u / ACTION_SCALE in [-1, 1]; fewer than 0.1 % of logged actions are clipped.
 ACTION_SCALE = 5.0
 POSITIONS = [0, 1]
-VELOCITIES = [2, 3]
 _TAG = 0x1C
 
 

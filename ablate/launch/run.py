@@ -228,7 +228,10 @@ def audit_models(
         if key in records:
             continue
         say(f"audit {model_label(cohort.config)}")
-        records[key] = {"key": key, **audit_model(cohort.config).record()}
+        made = {"key": key, **audit_model(cohort.config).record()}
+        # An older version of the same model is no longer what would be trained.
+        records = {k: one for k, one in records.items() if _audit_rank(one) != _audit_rank(made)}
+        records[key] = made
     if cohorts:
         content = [records[key] for key in sorted(records, key=lambda k: _audit_rank(records[k]))]
         write_atomic(folder.audit, json.dumps(content, indent=None, separators=(",", ":")) + "\n")

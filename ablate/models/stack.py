@@ -117,27 +117,6 @@ class Stack:
             for replica in range(self.size)
         ]
 
-    def load_state_dicts(self, states: Sequence[dict[str, Tensor]]) -> None:
-        """Take over what `state_dicts` gave.
-
-        Raises ValueError when the number of replicas, the names or a shape differ.
-        """
-        if len(states) != self.size:
-            raise ValueError(f"Stack: found {len(states)} states; allowed: {self.size}.")
-        tensors = {**self._parameters, **self._buffers}
-        for replica, state in enumerate(states):
-            if state.keys() != tensors.keys():
-                odd = sorted(state.keys() ^ tensors.keys())
-                raise ValueError(f"Stack: state {replica} differs in {', '.join(odd)}.")
-            for name, tensor in tensors.items():
-                target = tensor.detach() if self.size == 1 else tensor.detach()[replica]
-                if state[name].shape != target.shape:
-                    raise ValueError(
-                        f"Stack: state {replica}, '{name}': found shape "
-                        f"{tuple(state[name].shape)}; allowed: {tuple(target.shape)}."
-                    )
-                target.copy_(state[name])
-
 
 def _map(function: Any, values: Any) -> Any:
     """`function` on every tensor of nested tuples."""

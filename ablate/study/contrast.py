@@ -74,11 +74,6 @@ class Weights:
         """Data sets on which the contrast is defined, in the order of the cells."""
         return list(self.combinations)
 
-    @property
-    def overall(self) -> pd.Series:
-        """Weights of the fixed estimand, the mean over strata: one number a cell."""
-        return self.table["weight"] / max(len(self.combinations), 1)
-
 
 @dataclass(frozen=True)
 class Contrast:

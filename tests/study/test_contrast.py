@@ -139,12 +139,6 @@ class TestWeights:
         table = parse("context[20]").weights(grid()).table
         assert table.groupby("stratum")["weight"].sum().tolist() == pytest.approx([1, 1])
 
-    def test_the_overall_weights_are_the_mean_over_strata(self) -> None:
-        cells = grid()
-        means = cells["context"] * cells["data"].map({"lq/a": 1.0, "lq/b@mask": 3.0})
-        found = parse("context[20] - context[1]").weights(cells)
-        assert (found.overall * means.loc[found.table.index]).sum() == pytest.approx(2 * 19)
-
     def test_combinations_that_lack_a_cell_are_left_out_and_said(self) -> None:
         cells = grid()
         gone = (cells["mixer"] == "gru") & (cells["context"] == 1) & (cells["data"] == "lq/a")
@@ -166,7 +160,6 @@ class TestWeights:
     def test_nothing_to_weigh_gives_an_empty_table(self) -> None:
         found = parse("context[20] - context[7]").weights(grid())
         assert (len(found.table), found.strata) == (0, [])
-        assert len(found.overall) == 0
 
     def test_numbers_match_by_value(self) -> None:
         cells = grid(context=[1.0, 5.0, 20.0])
