@@ -1,3 +1,3 @@
 """Data sets: trajectories, files, generators, windows. Importing registers the families."""
 
-from ablate.data import d4rl, lq, pointmaze, tmaze  # noqa: F401
+from ablate.data import families  # noqa: F401

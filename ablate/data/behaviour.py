@@ -1,6 +1,9 @@
-"""What a noisy controller did: the logged action and how likely it was."""
+"""Behaviour policies: who acts while data are collected, what they did and how likely it was."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_ndtr
@@ -23,3 +26,36 @@ def censored_logp(action: np.ndarray, mean: np.ndarray, std: float) -> np.ndarra
     low, high = log_ndtr((-1.0 - mean) / std), log_ndtr((mean - 1.0) / std)
     each = np.where(action <= -1.0, low, np.where(action >= 1.0, high, inside))
     return each.sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What B controllers did at one timestep.
+
+    Attributes:
+        actions: (B, M) float32 in [-1, 1], as executed and logged.
+        ids: (B,) int64, which policy acted.
+        logp: (B,) log density of the logged action under that policy (log probability where actions
+            are discrete), None where it isn't known.
+        mean: (B, M) float32, the action without exploration noise, None where there is no such thing.
+    """
+
+    actions: np.ndarray
+    ids: np.ndarray
+    logp: np.ndarray | None = None
+    mean: np.ndarray | None = None
+
+
+class Behaviour(ABC):
+    """Who acts while data are collected: B episodes at once, with a memory where it has one.
+
+    All randomness comes from the generator given to `start`.
+    """
+
+    @abstractmethod
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        """Begin B episodes whose first observations are (B, N)."""
+
+    @abstractmethod
+    def act(self, observation: np.ndarray) -> Acted:
+        """The actions at observations (B, N); called once a timestep, rows of finished episodes included."""

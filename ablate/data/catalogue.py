@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ablate import registry
-from ablate.data.hdf5 import read_own, write_hdf5
+from ablate.data.behaviour import Behaviour
+from ablate.data.formats.hdf5 import read_own, write_hdf5
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import MaskedEnv, VectorEnv
 from ablate.errors import UserError, unknown
@@ -56,6 +57,10 @@ class DataSpec:
         cached: False for data that already lie in a file of the user's.
         yardstick: metrics of the best possible learner that sees K timesteps, where the data's law is
             known: (held-out part, anchors, K) -> numbers by name, or None for that K.
+        behaviour: makes the policy that the data come from, to act anew where what is hidden changes
+            what happens or what it sees; None where it can't be had.
+        hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
+            with the given relative spread; None where there is none.
     """
 
     name: str
@@ -69,6 +74,8 @@ class DataSpec:
     observable: list[int] | None = None
     cached: bool = True
     yardstick: Callable[[Trajectories, Anchors, int], dict[str, float] | None] | None = None
+    behaviour: Callable[[], Behaviour] | None = None
+    hidden_physics: Callable[[int, float], VectorEnv] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from ablate.errors import UserError
 # Actions may leave [-1, 1] by a rounding error of float32, not by more.
 ACTION_TOLERANCE = 1e-6
 
-# name -> (dtype, number of axes); the first axis is time, except for the offsets.
+# name -> (dtype, number of axes); the first axis is time, except for those of PER_EPISODE.
 REQUIRED: dict[str, tuple[type, int]] = {
     "observations": (np.float32, 2),
     "actions": (np.float32, 2),
@@ -29,7 +29,10 @@ OPTIONAL: dict[str, tuple[type, int]] = {
     "behaviour_action": (np.float32, 2),
     "goal": (np.float32, 2),
     "simulator_state": (np.float32, 2),
+    "final_observations": (np.float32, 2),
 }
+# Arrays whose rows are not timesteps.
+PER_EPISODE = ("episode_starts", "final_observations")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,8 @@ class Trajectories:
             (log probability where actions are discrete) of the logged action.
         behaviour_action: (T, M) float32, the action it would have taken without exploration noise.
         goal: (T, G) float32. simulator_state: (T, S) float32, enough to put the simulator back
-        there.
+            there.
+        final_observations: (E, N) float32, what was seen after each episode's last action.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Trajectories:
     behaviour_action: NDArray[np.float32] | None = None
     goal: NDArray[np.float32] | None = None
     simulator_state: NDArray[np.float32] | None = None
+    final_observations: NDArray[np.float32] | None = None
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -121,14 +126,21 @@ class Trajectories:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.arange(starts[-1]) + np.repeat(self.episode_starts[chosen] - starts[:-1], lengths)
         taken = {
-            name: array[rows] for name, array in self.arrays.items() if name != "episode_starts"
+            name: array[chosen if name in PER_EPISODE else rows]
+            for name, array in self.arrays.items()
+            if name != "episode_starts"
         }
         return replace(self, **taken, episode_starts=starts)
 
     def observe(self, coordinates: list[int], name: str) -> Trajectories:
         """The same trajectories with only some coordinates of the observation shown."""
-        shown = np.ascontiguousarray(self.observations[:, coordinates])
-        return replace(self, name=name, observations=shown)
+        last = self.final_observations
+        return replace(
+            self,
+            name=name,
+            observations=np.ascontiguousarray(self.observations[:, coordinates]),
+            final_observations=None if last is None else np.ascontiguousarray(last[:, coordinates]),
+        )
 
     def validate(self) -> Trajectories:
         """Returns itself; raises UserError naming the array, the row and the broken rule."""
@@ -138,9 +150,7 @@ class Trajectories:
                 self._check_type(name, array, dtype, axes)
         steps = len(self.observations)
         for name, array in self.arrays.items():
-            if name == "episode_starts":
-                continue
-            if len(array) != steps:
+            if name not in PER_EPISODE and len(array) != steps:
                 self._refuse(name, f"has {len(array)} rows; observations has {steps}")
             if array.dtype.kind == "f":
                 self._check_rows(name, ~np.isfinite(array), "every value must be finite")
@@ -162,6 +172,13 @@ class Trajectories:
                 "behaviour_action",
                 f"has shape {self.behaviour_action.shape}; actions has {self.actions.shape}",
             )
+        if self.final_observations is not None:
+            wanted = (self.num_episodes, self.observations.shape[1])
+            if self.final_observations.shape != wanted:
+                self._refuse(
+                    "final_observations",
+                    f"has shape {self.final_observations.shape}; {wanted} is needed",
+                )
         return self
 
     def _check_type(self, name: str, array: object, dtype: type, axes: int) -> None:

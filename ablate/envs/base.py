@@ -48,6 +48,14 @@ class VectorEnv(ABC):
         truncations (B,) bool and `info`, a dict of (B,) arrays (e.g. `success`, so far).
         """
 
+    @abstractmethod
+    def full_observation(self) -> Floats:
+        """What would be seen now if nothing were hidden, (B, N_full); rows as `step` returns them."""
+
+    def simulator_state(self) -> NDArray[np.float64] | None:
+        """(B, S), enough to put the simulator back here (MuJoCo: qpos, then qvel); None if unknown."""
+        return None
+
 
 class SimulatedEnv(VectorEnv):
     """A VectorEnv that keeps the books (time, done rows) around `_start` and `_advance`."""
@@ -113,6 +121,9 @@ class SimulatedEnv(VectorEnv):
             info,
         )
 
+    def full_observation(self) -> Floats:
+        return self._last.copy()
+
     @abstractmethod
     def _start(self, seeds: list[int]) -> np.ndarray:
         """Begin the episodes; returns observations (B, N)."""
@@ -150,6 +161,12 @@ class MaskedEnv(VectorEnv):
     def step(self, actions: np.ndarray) -> Step:
         observations, *rest = self.env.step(actions)
         return observations[:, self.observable], *rest  # type: ignore[return-value]
+
+    def full_observation(self) -> Floats:
+        return self.env.full_observation()
+
+    def simulator_state(self) -> NDArray[np.float64] | None:
+        return self.env.simulator_state()
 
 
 def episode_rng(seed: int, tag: int) -> np.random.Generator:

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from ablate.data import exact
-from ablate.data.lq import simulate
+from ablate.data.families.lq import simulate
 from ablate.envs import lq
 from ablate.envs.lq import LinearQuadratic
 from ablate.errors import UserError

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from ablate.data.catalogue import Anchors, DataSpec, Family
-from ablate.data.hdf5 import read_hdf5
+from ablate.data.formats.hdf5 import read_hdf5
 from ablate.data.trajectories import Trajectories
 from ablate.envs.locomotion import Locomotion
 from ablate.errors import UserError, unknown

@@ -5,10 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from ablate.data import pointmaze, waypoints
+from ablate.data import waypoints
 from ablate.data.behaviour import censored_logp
 from ablate.data.catalogue import spec
 from ablate.data.exact import EXPLORATION, controller_actions
+from ablate.data.families import pointmaze
 from ablate.envs.lq import ACTION_SCALE, A, B, reward
 from ablate.envs.pointmaze import MAZES, PointMaze, free_cells
 

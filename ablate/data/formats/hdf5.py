@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ablate.data.trajectories import OPTIONAL, Trajectories
+from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError
 
 _D4RL = {"terminations": "terminals", "truncations": "timeouts"}
@@ -107,7 +107,9 @@ def _read(path: Path, label: str | None) -> tuple[Trajectories, dict[str, Any]]:
     for key in ("observations", "actions", "rewards", "terminals"):
         if key not in found:
             raise UserError(f"{path}: the array '{key}' is missing; found: {keys}.")
-    rows = {np.shape(found[key])[:1] for key in found if key != "infos/episode_starts"}
+    rows = {
+        np.shape(found[key])[:1] for key in found if key.removeprefix("infos/") not in PER_EPISODE
+    }
     if len(rows) != 1 or () in rows:
         shapes = ", ".join(f"{key} {np.shape(found[key])}" for key in found)
         raise UserError(f"{path}: the arrays differ in length: {shapes}.")
@@ -128,7 +130,8 @@ def _assemble(path: Path, name: str, found: dict[str, np.ndarray]) -> Trajectori
         steps = int(starts[-1])
 
     def take(key: str, dtype: type) -> np.ndarray:
-        return np.ascontiguousarray(found[key][:steps], dtype=dtype)
+        rows = len(starts) - 1 if key.removeprefix("infos/") in PER_EPISODE else steps
+        return np.ascontiguousarray(found[key][:rows], dtype=dtype)
 
     extras = {
         extra: take(f"infos/{extra}", dtype)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from data_samples import make
 
-from ablate.data import hdf5
-from ablate.data.hdf5 import read_hdf5, read_own, write_hdf5
+from ablate.data.formats import hdf5
+from ablate.data.formats.hdf5 import read_hdf5, read_own, write_hdf5
 from ablate.errors import UserError
 
 # Genuine D4RL files lie beside a checkout where somebody put them; they aren't part of the project.

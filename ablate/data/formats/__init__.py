@@ -1,0 +1,1 @@
+"""Formats of files of trajectories, one file each."""
