@@ -15,7 +15,7 @@ def explore(mean: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarra
     return np.clip(mean + noise, -1.0, 1.0).astype(np.float32)
 
 
-def censored_logp(action: np.ndarray, mean: np.ndarray, std: float) -> np.ndarray:
+def censored_logp(action: np.ndarray, mean: np.ndarray, std: float | np.ndarray) -> np.ndarray:
     """Log-likelihood of clip(N(mean, std^2), -1, 1), summed over the last axis: (..., M) -> (...).
 
     A censored Gaussian: the normal density inside (-1, 1), the probability of the whole tail at -1

@@ -59,6 +59,7 @@ class DataSpec:
             known: (held-out part, anchors, K) -> numbers by name, or None for that K.
         behaviour: makes the policy that the data come from, to act anew where what is hidden changes
             what happens or what it sees; None where it can't be had.
+        view: for a set that shows other data differently: their name, and what it does to each part.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
     """
@@ -76,6 +77,7 @@ class DataSpec:
     yardstick: Callable[[Trajectories, Anchors, int], dict[str, float] | None] | None = None
     behaviour: Callable[[], Behaviour] | None = None
     hidden_physics: Callable[[int, float], VectorEnv] | None = None
+    view: tuple[str, Callable[[Trajectories], Trajectories]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +188,10 @@ def load(name: str, cache: Path) -> DataSet:
     is damaged (naming it and the remedy) or when the cache can't be written.
     """
     found = spec(name)
+    if found.view is not None:
+        source, show = found.view
+        base = load(source, cache)
+        return DataSet(found, show(base.train), show(base.held_out), base.anchors)
     if not found.cached:
         train, held_out = found.generate()
         return DataSet(found, train.validate(), held_out.validate(), found.anchors())
@@ -232,6 +238,7 @@ def _twin(base: DataSpec, name: str, observable: list[int]) -> DataSpec:
     return replace(
         base,
         name=name,
+        view=(base.name, lambda part: part.observe(observable, name)),
         recipe={**base.recipe, "observable": observable},
         generate=generate,
         make_env=make_env,

@@ -22,17 +22,20 @@ def collect(
     steps: int,
     *,
     privileged: bool = True,
-    batch: int = BATCH,
+    batch: int | None = None,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Trajectories:
     """Whole episodes, at least one, of at most `steps` timesteps in all unless the first is longer.
 
     Everything random is a function of (name, part, batch). privileged: the behaviour sees what the
     environment hides (`full_observation`), else what it shows. The logged observation is what is
-    shown. progress: told how many timesteps there are after each batch.
+    shown. batch: episodes at once; None for as many as may be needed, at most BATCH.
+    progress: told how many timesteps there are after each batch.
     """
     rng = stream("data", 0, f"{name}/{part}")
     parts: list[Trajectories] = []
+    if batch is None:
+        batch = min(BATCH, -(-steps // make_env(1).horizon))
     env = make_env(batch)
     total = 0
     while total < steps:

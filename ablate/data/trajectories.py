@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,7 @@ class Trajectories:
         lengths = self.lengths[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.arange(starts[-1]) + np.repeat(self.episode_starts[chosen] - starts[:-1], lengths)
-        taken = {
+        taken: dict[str, Any] = {
             name: array[chosen if name in PER_EPISODE else rows]
             for name, array in self.arrays.items()
             if name != "episode_starts"

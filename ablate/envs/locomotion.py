@@ -7,31 +7,49 @@ reward).
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv
-from ablate.errors import unknown
+from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.errors import UserError, unknown
 
-TASKS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
+ENVIRONMENTS = {
+    "hopper": "Hopper-v4",
+    "halfcheetah": "HalfCheetah-v4",
+    "walker2d": "Walker2d-v4",
+    "ant": "Ant-v4",
+}
 HORIZON = 1000
+_TAG = 0x10C0
 
 
 class Locomotion(SimulatedEnv):
-    """B episodes of one of TASKS, each in its own simulator; terminates when the robot falls."""
+    """B episodes of one of ENVIRONMENTS, each in its own simulator; terminates when the robot falls.
 
-    def __init__(self, num_envs: int, task: str) -> None:
-        if task not in TASKS:
-            raise unknown("Locomotion: task", task, TASKS)
+    mass_spread: s in [0, 1); each episode multiplies all masses and inertias by a hidden factor drawn
+    uniformly from [1 - s, 1 + s].
+    """
+
+    def __init__(self, num_envs: int, task: str, mass_spread: float = 0.0) -> None:
+        if task not in ENVIRONMENTS:
+            raise unknown("Locomotion: task", task, ENVIRONMENTS)
+        if not 0.0 <= mass_spread < 1.0:
+            raise UserError(
+                f"Locomotion: mass_spread is {mass_spread}; allowed: 0 or more, below 1."
+            )
+        self._spread = mass_spread
         with warnings.catch_warnings():
             # gymnasium advises v5; v4 is what the data were made for.
             warnings.simplefilter("ignore")
             # MuJoCo would log what it deprecates in HalfCheetah's model to a file where we stand.
             mujoco.set_mju_user_warning(lambda _: None)
             try:
-                self._envs = [gymnasium.make(TASKS[task]).unwrapped for _ in range(num_envs)]
+                self._envs: list[Any] = [
+                    gymnasium.make(ENVIRONMENTS[task]).unwrapped for _ in range(num_envs)
+                ]
             finally:
                 mujoco.set_mju_user_warning(None)
         observations, actions = self._envs[0].observation_space, self._envs[0].action_space
@@ -39,7 +57,16 @@ class Locomotion(SimulatedEnv):
         assert actions.shape is not None
         super().__init__(num_envs, observations.shape[0], actions.shape[0], HORIZON)
 
+        model = self._envs[0].model
+        self._mass, self._inertia = model.body_mass.copy(), model.body_inertia.copy()
+
     def _start(self, seeds: list[int]) -> np.ndarray:
+        if self._spread:
+            for env, seed in zip(self._envs, seeds, strict=True):
+                factor = 1.0 + self._spread * episode_rng(seed, _TAG).uniform(-1.0, 1.0)
+                env.model.body_mass[:] = factor * self._mass
+                env.model.body_inertia[:] = factor * self._inertia
+                mujoco.mj_setConst(env.model, env.data)
         return np.stack([env.reset(seed=s)[0] for env, s in zip(self._envs, seeds, strict=True)])
 
     def _advance(
@@ -52,3 +79,6 @@ class Locomotion(SimulatedEnv):
             observations[row], reward, terminations[row], *_ = self._envs[row].step(actions[row])
             rewards[row] = float(reward)
         return observations, rewards, terminations, {}
+
+    def simulator_state(self) -> np.ndarray:
+        return np.stack([np.concatenate([e.data.qpos, e.data.qvel]) for e in self._envs])

@@ -9,6 +9,8 @@ ships twenty.
 from __future__ import annotations
 
 import argparse
+import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +21,80 @@ from safetensors.numpy import save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 
-TASKS = {
-    "hopper": "Hopper-v4",
-    "halfcheetah": "HalfCheetah-v4",
-    "walker2d": "Walker2d-v4",
-    "ant": "Ant-v4",
-}
+from ablate.envs.locomotion import ENVIRONMENTS
 
-# Close to Tianshou's benchmark of PPO on MuJoCo (tianshou.org, "MuJoCo benchmark": 3M steps).
 NUM_ENVS = 16
-RECIPE: dict[str, Any] = {
+# Close to Tianshou's benchmark of PPO on MuJoCo (its examples/mujoco; 64-64, return normalisation,
+# learning rate falling to 0); the discount and the initial noise were chosen for each task by eye.
+COMMON: dict[str, Any] = {
     "n_steps": 128,  # 2,048 transitions an update
     "batch_size": 64,
     "n_epochs": 10,
-    "gamma": 0.99,
     "gae_lambda": 0.95,
     "clip_range": 0.2,
     "ent_coef": 0.0,
     "vf_coef": 0.25,
     "max_grad_norm": 0.5,
 }
-LEARNING_RATE = 3e-4  # falls linearly to 0
-SNAPSHOTS = 40  # besides the untrained policy
+LEARNING_RATE = 3e-4
+# steps: where the learning rate, falling linearly, would be 0; stop: where the run ends; snapshots, spacing:
+# the n-th of N snapshots is taken at (n / N) ** spacing of the steps (a task learnt soon needs dense ones).
+RECIPES: dict[str, dict[str, Any]] = {
+    "hopper": {
+        "steps": 3_000_000,
+        "stop": 1_000_000,
+        "seed": 1,
+        "gamma": 0.995,
+        "log_std_init": 0.0,
+        "spacing": 2.0,
+        "snapshots": 160,
+    },
+    "halfcheetah": {
+        "steps": 3_000_000,
+        "stop": 1_500_000,
+        "seed": 1,
+        "gamma": 0.98,
+        "log_std_init": -1.0,
+        "spacing": 1.0,
+        "snapshots": 40,
+    },
+    "walker2d": {
+        "steps": 4_000_000,
+        "stop": 4_000_000,
+        "seed": 0,
+        "gamma": 0.99,
+        "log_std_init": 0.0,
+        "spacing": 1.0,
+        "snapshots": 40,
+    },
+    "ant": {
+        "steps": 3_000_000,
+        "stop": 1_500_000,
+        "seed": 0,
+        "gamma": 0.99,
+        "log_std_init": 0.0,
+        "spacing": 1.0,
+        "snapshots": 40,
+    },
+}
 
 
 class Snapshots(BaseCallback):
-    """Writes the actor, with the observations' normalisation folded in, at equal intervals of steps."""
+    """Writes the actor, and what training needs to go on, at equal intervals of steps."""
 
-    def __init__(self, folder: Path, normaliser: VecNormalize, total: int) -> None:
+    def __init__(self, task: str, folder: Path, normaliser: VecNormalize) -> None:
         super().__init__()
         self.folder, self.normaliser = folder, normaliser
-        self.marks = np.linspace(0, total, SNAPSHOTS + 1).astype(int)
+        self.recipe = recipe(task)
+        self.stop = RECIPES[task]["stop"]
+        settings = RECIPES[task]
+        along = np.linspace(0, 1, settings["snapshots"] + 1) ** settings["spacing"]
+        self.marks = (along * settings["steps"]).astype(int)
 
     def _on_step(self) -> bool:
-        return True
+        return bool(self.num_timesteps < self.stop)
 
     def _on_rollout_start(self) -> None:
         self._write()
@@ -64,24 +104,40 @@ class Snapshots(BaseCallback):
 
     def _write(self) -> None:
         index = int(np.searchsorted(self.marks, self.num_timesteps, side="right")) - 1
-        path = self.folder / f"{index:02d}.safetensors"
+        path = self.folder / f"{index:03d}.safetensors"
         if path.exists():
             return
-        actor = folded_actor(self.model, self.normaliser)
-        save_file(actor, path, metadata={"step": str(self.num_timesteps)})
+        about = {"step": str(self.num_timesteps), "recipe": json.dumps(self.recipe)}
+        state = self.model.policy.state_dict()
+        save_file(actor_weights(state, self.normaliser), path, metadata=about)
         self.model.save(self.folder / "model.zip")
         self.normaliser.save(str(self.folder / "normaliser.pkl"))
 
 
-def folded_actor(model: PPO, normaliser: VecNormalize) -> dict[str, np.ndarray]:
-    """The actor as weights of tanh layers that take the raw observation, and the log std (M,)."""
-    state = {name: value.numpy().copy() for name, value in model.policy.state_dict().items()}
-    scale = np.sqrt(normaliser.obs_rms.var + normaliser.epsilon)
-    first = state["mlp_extractor.policy_net.0.weight"]
+def recipe(task: str) -> dict[str, Any]:
+    """Everything that the run depends on, as JSON."""
     return {
-        "mean": normaliser.obs_rms.mean.astype(np.float32),
-        "scale": scale.astype(np.float32),
-        "w0": first,
+        "environment": ENVIRONMENTS[task],
+        "algorithm": "PPO",
+        "envs": NUM_ENVS,
+        "hidden": [64, 64],
+        "learning_rate": LEARNING_RATE,
+        **COMMON,
+        **RECIPES[task],
+        "stable-baselines3": version("stable-baselines3"),
+        "gymnasium": version("gymnasium"),
+        "mujoco": version("mujoco"),
+    }
+
+
+def actor_weights(state: dict[str, Any], normaliser: VecNormalize) -> dict[str, np.ndarray]:
+    """The actor's arrays under the names of `ablate.data.ladders.Ladder`, without the snapshots' axis."""
+    moments: Any = normaliser.obs_rms
+    state = {name: value.numpy().copy() for name, value in state.items()}
+    return {
+        "mean": moments.mean.astype(np.float32),
+        "scale": np.sqrt(moments.var + normaliser.epsilon).astype(np.float32),
+        "w0": state["mlp_extractor.policy_net.0.weight"],
         "b0": state["mlp_extractor.policy_net.0.bias"],
         "w1": state["mlp_extractor.policy_net.2.weight"],
         "b1": state["mlp_extractor.policy_net.2.bias"],
@@ -91,39 +147,38 @@ def folded_actor(model: PPO, normaliser: VecNormalize) -> dict[str, np.ndarray]:
     }
 
 
-def make_envs(task: str, seed: int) -> VecEnv:
-    return make_vec_env(lambda: gymnasium.make(TASKS[task]), n_envs=NUM_ENVS, seed=seed)
-
-
-def train(task: str, total: int, seed: int, folder: Path) -> None:
-    """Trains `task` for `total` steps from where `folder` left off."""
+def train(task: str, folder: Path) -> None:
+    """Trains `task` to the end of its recipe, from where `folder` left off."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    envs = make_envs(task, seed)
+    settings = RECIPES[task]
+    envs = make_vec_env(
+        lambda: gymnasium.make(ENVIRONMENTS[task]), n_envs=NUM_ENVS, seed=settings["seed"]
+    )
     if (folder / "normaliser.pkl").exists():
         normaliser = VecNormalize.load(str(folder / "normaliser.pkl"), envs)
         model = PPO.load(folder / "model.zip", env=normaliser, device="cpu")
     else:
-        normaliser = VecNormalize(envs, gamma=RECIPE["gamma"])
+        normaliser = VecNormalize(envs, gamma=settings["gamma"])
         model = PPO(
             "MlpPolicy",
             normaliser,
             learning_rate=lambda remaining: LEARNING_RATE * remaining,
-            seed=seed,
+            gamma=settings["gamma"],
+            seed=settings["seed"],
+            policy_kwargs={"log_std_init": settings["log_std_init"]},
             device="cpu",
-            **RECIPE,
+            verbose=1,
+            **COMMON,
         )
-    callback = Snapshots(folder, normaliser, total)
-    left = total - model.num_timesteps
-    model.verbose = 1
+    left = settings["steps"] - model.num_timesteps
+    callback = Snapshots(task, folder, normaliser)
     model.learn(left, callback=callback, reset_num_timesteps=False, log_interval=25)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--steps", type=int, default=4_000_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("task", choices=sorted(RECIPES))
+    parser.add_argument("--folder", type=Path, required=True, help="Where snapshots go.")
     given = parser.parse_args()
-    train(given.task, given.steps, given.seed, given.folder)
+    train(given.task, given.folder)
