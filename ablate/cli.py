@@ -6,13 +6,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ablate.errors import UserError
@@ -25,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(
-    help="Look at data sets.",
+    help="Data sets: look at them, fetch, collect, convert and check them.",
     epilog="Example: python -m ablate data list",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -322,6 +324,139 @@ def data_show(name: str, plugin: Plugin = None, results: Results = RESULTS) -> i
         table.add_row(key, value)
     console.print(table)
     return 0
+
+
+@data_app.command("fetch", epilog="Example: python -m ablate data fetch d4rl/hopper-medium-v2")
+@command
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(help="d4rl/ID or minari/ID; several at once.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where files lie [$D4RL_DATASET_DIR, $MINARI_DATASETS_PATH]."),
+    ] = None,
+) -> int:
+    """Download data sets, going on where an earlier attempt stopped; size and checksum are checked."""
+    from ablate.data.fetch import fetch
+
+    for name in names:
+        with transfer(name) as progress:
+            path = fetch(name, folder, progress)
+        print(f"{name}: {path}")
+    return 0
+
+
+@data_app.command(
+    "collect",
+    epilog="Example: python -m ablate data collect --policy sb3:ppo.zip --env Hopper-v4 --steps 100000 --out my.hdf5",
+)
+@command
+def data_collect(
+    name: Annotated[str, typer.Argument(help="A data set to generate into the cache.")] = "",
+    policy: Annotated[str, typer.Option(help="A policy of yours: sb3:FILE.zip.")] = "",
+    env: Annotated[str, typer.Option(help="The gymnasium environment it acts in.")] = "",
+    steps: Annotated[int, typer.Option(help="Transitions; whole episodes are kept.")] = 100_000,
+    out: Annotated[Path | None, typer.Option(help="Where the data go.")] = None,
+    format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
+    normaliser: Annotated[
+        Path | None, typer.Option(help="VecNormalize file of the policy's training.")
+    ] = None,
+    deterministic: Annotated[bool, typer.Option(help="Act by the policy's mode.")] = False,
+    seed: Annotated[int, typer.Option(help="Of episodes and noise.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Generate a data set of the catalogue, or collect one with a stable-baselines3 policy of yours."""
+    from ablate.data import commands
+    from ablate.data.catalogue import load
+    from ablate.launch.run import cache_folder
+
+    _plugins(plugin)
+    if bool(name) == bool(policy):
+        raise UserError("data collect: give either the name of a data set or --policy.")
+    if name:
+        data = load(name, cache_folder(results))
+        print(f"{name}: {data.train.num_episodes} episodes, {len(data.train.rewards)} timesteps.")
+        return 0
+    if not env or out is None:
+        raise UserError("data collect: --policy needs --env and --out.")
+    with transfer("collecting", unit="steps") as progress:
+        made = commands.collect_with(
+            policy,
+            env,
+            steps,
+            out,
+            format=format,
+            normaliser=normaliser,
+            deterministic=deterministic,
+            seed=seed,
+            overwrite=overwrite,
+            progress=lambda done: progress(done, steps),
+        )
+    print(f"{out}: {made.num_episodes} episodes, {len(made.rewards)} timesteps.")
+    print(f"In a study file: file/{out}")
+    return 0
+
+
+@data_app.command(
+    "convert",
+    epilog="Example: python -m ablate data convert mujoco/hopper/medium-v0 hopper-medium-v0 --format minari",
+)
+@command
+def data_convert(
+    source: Annotated[str, typer.Argument(help="A data set of the catalogue, a file or a folder.")],
+    target: Annotated[Path, typer.Argument(help="The file, or for Minari the folder, to write.")],
+    format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Write any data set as D4RL-style HDF5, as a Minari folder, or as a Decision Transformer pickle."""
+    from ablate.data.commands import convert
+    from ablate.launch.run import cache_folder
+
+    _plugins(plugin)
+    for remark in convert(source, target, format, cache_folder(results), overwrite):
+        print(f"note: {remark}")
+    print(f"{target}: written.")
+    return 0
+
+
+@data_app.command("check", epilog="Example: python -m ablate data check my.hdf5")
+@command
+def data_check(
+    paths: Annotated[list[Path], typer.Argument(help="Files or Minari folders.")],
+) -> int:
+    """What is in a file, and whether it can be used; exit code 1 when one can't."""
+    from ablate.data.formats.files import check
+
+    bad = 0
+    for path in paths:
+        lines = check(path)
+        print("\n  ".join(lines))
+        bad += lines[-1].startswith("problem")
+    return 1 if bad else 0
+
+
+@contextmanager
+def transfer(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar for something counted; plain lines, a tenth at a time, when the output is no terminal."""
+    if not console.is_terminal:
+        shown = -1
+
+        def line(done: int, total: int | None) -> None:
+            nonlocal shown
+            tenth = 10 * done // total if total else done // 100_000_000
+            if tenth > shown:
+                shown = tenth
+                print(f"{what}: {done} of {total or '?'} {unit}", flush=True)
+
+        yield line
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 # The error of a wrong command line, of whichever click typer brings along.

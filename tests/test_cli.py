@@ -133,7 +133,7 @@ def test_a_data_file_that_is_cut_off(done: Tiny, monkeypatch: pytest.MonkeyPatch
 def test_d4rl_data_that_is_not_there(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tiny.folder))
     tiny.file.write_text(TEXT.replace("tmaze/passive-3", "d4rl/hopper-medium-v2"))
-    assert "hopper_medium-v2.hdf5: there is no such file; download" in tiny.run().line
+    assert "hopper_medium-v2.hdf5: there is no such file; fetch it with" in tiny.run().line
 
 
 @pytest.mark.parametrize(

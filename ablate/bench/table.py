@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from ablate.bench.data import data_rows
 from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
 from ablate.errors import unknown
 
@@ -20,6 +21,10 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         "Five seeds as one stack against one after another: CPU seconds an update and seed"
         " (ratio above 1: the stack is faster)",
         lambda: cohort_throughput(("attention", "lstm", "gru", "mlp", "conv", "bag")),
+    ),
+    "data": (
+        "Data: CPU seconds on one thread, beside the goal and beside another way (ratio above 1: ours is faster)",
+        data_rows,
     ),
 }
 

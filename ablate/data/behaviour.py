@@ -59,3 +59,51 @@ class Behaviour(ABC):
     @abstractmethod
     def act(self, observation: np.ndarray) -> Acted:
         """The actions at observations (B, N); called once a timestep, rows of finished episodes included."""
+
+
+class UniformBehaviour(Behaviour):
+    """Actions (B, M) drawn uniformly from [-1, 1]."""
+
+    def __init__(self, action_dim: int) -> None:
+        self._dim = action_dim
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def act(self, observation: np.ndarray) -> Acted:
+        rows = len(observation)
+        actions = self._rng.uniform(-1.0, 1.0, size=(rows, self._dim)).astype(np.float32)
+        return Acted(
+            actions=actions,
+            ids=np.zeros(rows, dtype=np.int64),
+            logp=np.full(rows, -self._dim * np.log(2.0)),
+        )
+
+
+def one_hot(choices: np.ndarray, count: int) -> np.ndarray:
+    """Choices (B,) of `count` ones as actions (B, count) float32: +1 for the chosen, -1 else."""
+    return np.where(np.arange(count) == choices[:, None], 1.0, -1.0).astype(np.float32)
+
+
+def decided(choices: np.ndarray, count: int) -> Acted:
+    """What a deterministic policy, number 0, did: choices (B,) of `count` ones."""
+    actions = one_hot(choices, count)
+    return Acted(actions, np.zeros(len(actions), dtype=np.int64), np.zeros(len(actions)), actions)
+
+
+class UniformChoice(Behaviour):
+    """One of `count` choices, all equally likely, at every timestep: all noise, without a mean."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def act(self, observation: np.ndarray) -> Acted:
+        size = len(observation)
+        return Acted(
+            actions=one_hot(self._rng.integers(self.count, size=size), self.count),
+            ids=np.zeros(size, dtype=np.int64),
+            logp=np.full(size, -np.log(self.count)),
+        )

@@ -1,8 +1,7 @@
 """D4RL's waypoint controller for point mazes, for many walkers at once.
 
 After d4rl/pointmaze/waypoint_controller.py: greedy path over cells to the target's cell (value
-iteration
-in a deterministic grid, that is: shortest paths); the waypoints are the cells' centres, each but
+iteration in a deterministic grid, that is: shortest paths); the waypoints are the cells' centres, each but
 the last moved by -U(0, 0.2)^2; a PD controller steers at the current one and takes the next when it
 is nearer than 0.1. The last waypoint is the goal itself (Minari), not its cell's centre (D4RL), so
 that the goal that is shown explains where the ball goes.
@@ -10,9 +9,15 @@ that the goal that is shown explains where the ball goes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
 from ablate.envs.pointmaze import free_cells
+
+# First observations (B, N) -> goals (B, 2) and policy ids (B,) int64.
+Aim = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 P_GAIN, D_GAIN = 10.0, -1.0
 REACHED = (
@@ -86,3 +91,45 @@ class Waypoints:
         near = np.linalg.norm(point - position, axis=1) < REACHED
         self._index = np.minimum(self._index + near, self._count - 1)
         return action
+
+
+class Walker(Behaviour):
+    """Walks to a goal with the waypoint controller, one goal an episode, and stays there.
+
+    It acts on observations [x, y, vx, vy, ...]; what follows is for `aim` only, which by default
+    reads the goal from the fifth and sixth coordinate. Its memory is the waypoints.
+
+    Attributes:
+        goal: (B, 2), where the episodes head.
+    """
+
+    def __init__(self, maze: str, noise: float, aim: Aim | None = None) -> None:
+        """noise: standard deviation of the Gaussian noise on the actions, 0 for none."""
+        self._maze, self._noise = maze, noise
+        self._aim = aim or shown_goal
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._controller = Waypoints(self._maze, len(observation))
+        first = observation.astype(np.float64)
+        self.goal, self._ids = self._aim(first, rng)
+        for walker, (row, goal) in enumerate(zip(first, self.goal, strict=True)):
+            self._controller.set_goal(walker, row[:2], goal, rng)
+
+    def act(self, observation: np.ndarray) -> Acted:
+        state = observation.astype(np.float64)
+        mean = self._controller.act(state[:, :2], state[:, 2:4]).astype(np.float32)
+        action = explore(mean, self._noise, self._rng)
+        return Acted(action, self._ids, noisy_logp(action, mean, self._noise), mean)
+
+
+def shown_goal(observation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The goal that observations [x, y, vx, vy, goal_x, goal_y] show; there is one policy."""
+    return observation[:, 4:6], np.zeros(len(observation), dtype=np.int64)
+
+
+def noisy_logp(action: np.ndarray, mean: np.ndarray, noise: float) -> np.ndarray:
+    """`censored_logp`; 0 without noise, where the only possible action has probability 1."""
+    if noise == 0.0:
+        return np.zeros(action.shape[:-1])
+    return censored_logp(action, mean, noise)

@@ -1,1 +1,1 @@
-"""Vectorised environments: linear-quadratic control, T-Maze, point mazes, locomotion."""
+"""Vectorised environments: one file each, all behind the interface of `ablate.envs.base`."""

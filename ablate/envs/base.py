@@ -83,20 +83,8 @@ class SimulatedEnv(VectorEnv):
         return self._last.copy()
 
     def step(self, actions: np.ndarray) -> Step:
-        if self._time is None:
-            raise UserError(f"{type(self).__name__}.step: call reset(seeds) first.")
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs, self.action_dim):
-            raise UserError(
-                f"{type(self).__name__}.step: actions have shape {actions.shape};"
-                f" {(self.num_envs, self.action_dim)} is needed."
-            )
-        if not np.isfinite(actions).all():
-            row = int(np.argwhere(~np.isfinite(actions))[0, 0])
-            raise UserError(
-                f"{type(self).__name__}.step: the action of row {row} is not finite at step"
-                f" {self._time}."
-            )
+        actions = checked_actions(self, actions, self._time)
+        assert self._time is not None
         alive = ~(self._terminated | self._truncated)
         if alive.any():
             clipped = np.clip(actions.astype(np.float64), -1.0, 1.0)
@@ -138,8 +126,31 @@ class SimulatedEnv(VectorEnv):
         """
 
 
-class MaskedEnv(VectorEnv):
-    """Shows only the coordinates `observable` of another environment's observation."""
+class Wrapper(VectorEnv):
+    """Another environment, passed through; a subclass changes what is seen or done."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self.num_envs = env.num_envs
+        self.observation_dim = env.observation_dim
+        self.action_dim = env.action_dim
+        self.horizon = env.horizon
+
+    def reset(self, seeds: Sequence[int]) -> Floats:
+        return self.env.reset(seeds)
+
+    def step(self, actions: np.ndarray) -> Step:
+        return self.env.step(actions)
+
+    def full_observation(self) -> Floats:
+        return self.env.full_observation()
+
+    def simulator_state(self) -> NDArray[np.float64] | None:
+        return self.env.simulator_state()
+
+
+class MaskedEnv(Wrapper):
+    """Shows only the coordinates `observable` of the observation, in the given order."""
 
     def __init__(self, env: VectorEnv, observable: Sequence[int]) -> None:
         kept = [int(i) for i in observable]
@@ -148,12 +159,9 @@ class MaskedEnv(VectorEnv):
                 f"MaskedEnv: coordinates {kept} are wanted of an observation with"
                 f" {env.observation_dim}; allowed: 0 to {env.observation_dim - 1}, at least one."
             )
-        self.env = env
+        super().__init__(env)
         self.observable = kept
-        self.num_envs = env.num_envs
         self.observation_dim = len(kept)
-        self.action_dim = env.action_dim
-        self.horizon = env.horizon
 
     def reset(self, seeds: Sequence[int]) -> Floats:
         return self.env.reset(seeds)[:, self.observable]
@@ -162,11 +170,24 @@ class MaskedEnv(VectorEnv):
         observations, *rest = self.env.step(actions)
         return observations[:, self.observable], *rest  # type: ignore[return-value]
 
-    def full_observation(self) -> Floats:
-        return self.env.full_observation()
 
-    def simulator_state(self) -> NDArray[np.float64] | None:
-        return self.env.simulator_state()
+def checked_actions(env: VectorEnv, actions: np.ndarray, time: int | None) -> np.ndarray:
+    """The actions (B, M) given to `env` at step `time` (None before the first reset), as an array.
+
+    Raises UserError when it wasn't reset, for another shape, and for a value that isn't finite.
+    """
+    where = f"{type(env).__name__}.step"
+    if time is None:
+        raise UserError(f"{where}: call reset(seeds) first.")
+    actions = np.asarray(actions)
+    if actions.shape != (env.num_envs, env.action_dim):
+        raise UserError(
+            f"{where}: actions have shape {actions.shape}; {(env.num_envs, env.action_dim)} is needed."
+        )
+    if not np.isfinite(actions).all():
+        row = int(np.argwhere(~np.isfinite(actions))[0, 0])
+        raise UserError(f"{where}: the action of row {row} is not finite at step {time}.")
+    return actions
 
 
 def episode_rng(seed: int, tag: int) -> np.random.Generator:

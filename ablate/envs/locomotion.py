@@ -7,13 +7,14 @@ reward).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, Step, Wrapper, episode_rng
 from ablate.errors import UserError, unknown
 
 ENVIRONMENTS = {
@@ -82,3 +83,31 @@ class Locomotion(SimulatedEnv):
 
     def simulator_state(self) -> np.ndarray:
         return np.stack([np.concatenate([e.data.qpos, e.data.qvel]) for e in self._envs])
+
+
+class D4RLAnt(Wrapper):
+    """Ant as D4RL's files show it: 111 numbers, of which the last 84 are 0.
+
+    They are the contact forces of gym's Ant-v2, which MuJoCo 2 no longer computed by itself, so that
+    neither the observations nor the rewards of the files have any (Farama-Foundation/D4RL#143,
+    openai/gym#1711). Ant-v4 leaves them away: its observation is the first 27.
+    """
+
+    FORCES = 84
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__(Locomotion(num_envs, "ant"))
+        self.observation_dim += self.FORCES
+
+    def reset(self, seeds: Sequence[int]) -> Floats:
+        return self._widen(self.env.reset(seeds))
+
+    def step(self, actions: np.ndarray) -> Step:
+        observations, *rest = self.env.step(actions)
+        return self._widen(observations), *rest  # type: ignore[return-value]
+
+    def full_observation(self) -> Floats:
+        return self._widen(self.env.full_observation())
+
+    def _widen(self, observations: Floats) -> Floats:
+        return np.pad(observations, ((0, 0), (0, self.FORCES)))

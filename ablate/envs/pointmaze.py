@@ -12,11 +12,17 @@ The task is D4RL's, with these choices:
 - Start and goal are the centres of two different free cells, each +- U(0.1), the start's velocity
   is N(0, 0.1^2): D4RL's reset with gymnasium-robotics' rule that the goal isn't where the ball is.
 - Reward 1 at each step that ends within 0.5 of the goal (D4RL; gymnasium-robotics has 0.45), else
-  0. Never terminates; truncated at D4RL's v0 limits (umaze 150 steps). `success` is "ever reached".
+  0. Never terminates; truncated at D4RL's v0 limits, but in umaze after 200 steps (150).
+  `success` is "ever reached".
+
+A hidden physical parameter, where it is asked for: the strength of the motors, drawn for each episode
+from 1 +- U(spread) and shown nowhere. But for the walls and the slight damping, it is the inverse of
+the ball's mass.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import xml.etree.ElementTree as ET
@@ -46,18 +52,56 @@ VELOCITY_NOISE = 0.1
 MAX_VELOCITY = 5.0
 POSITIONS = [0, 1]
 _TAG = 0x90
+_STRENGTH_TAG = 0x91
 
 
-class PointMaze(SimulatedEnv):
-    """B episodes in one of MAZES."""
+class BallEnv(SimulatedEnv):
+    """What the environments with a ball share: its state, its physics and its motors' strength.
 
-    def __init__(self, num_envs: int, maze: str = "umaze") -> None:
+    Attributes:
+        strength: (B,) of this batch of episodes, 1 where the physics isn't hidden.
+    """
+
+    def __init__(
+        self, num_envs: int, maze: str, observation_dim: int, horizon: int, spread: float
+    ) -> None:
+        super().__init__(num_envs, observation_dim, action_dim=2, horizon=horizon)
+        if not 0.0 <= spread < 1.0:
+            raise UserError(
+                f"{type(self).__name__}: the spread of the motors' strength is {spread}; at least 0"
+                " and less than 1 is needed."
+            )
+        self.cells = free_cells(maze)
+        self.spread = spread
+        self.strength = np.ones(num_envs)
+        self._ball = Ball(maze)
+
+    def simulator_state(self) -> np.ndarray:
+        return np.concatenate([self._position, self._velocity], axis=1)
+
+    def _place(self, seeds: list[int], position: np.ndarray, velocity: np.ndarray) -> None:
+        """Put the balls at (B, 2) with velocities (B, 2), and draw their motors' strength."""
+        self._position, self._velocity = position, velocity
+        if self.spread:
+            draws = [episode_rng(seed, _STRENGTH_TAG).uniform(-1.0, 1.0) for seed in seeds]
+            self.strength = 1.0 + self.spread * np.array(draws)
+
+    def _move(self, actions: np.ndarray) -> None:
+        """Advance the balls by one step of actions (B, 2) in [-1, 1]."""
+        strength = self.strength if self.spread else None
+        self._position, self._velocity = self._ball.step(
+            self._position, self._velocity, actions, strength
+        )
+
+
+class PointMaze(BallEnv):
+    """B episodes in one of MAZES. spread: of the hidden strength of the motors, in [0, 1)."""
+
+    def __init__(self, num_envs: int, maze: str = "umaze", spread: float = 0.0) -> None:
         if maze not in MAZES:
             raise unknown("PointMaze: maze", maze, MAZES)
-        super().__init__(num_envs, observation_dim=6, action_dim=2, horizon=HORIZONS[maze])
+        super().__init__(num_envs, maze, observation_dim=6, horizon=HORIZONS[maze], spread=spread)
         self.maze = maze
-        self.cells = free_cells(maze)
-        self._ball = Ball(maze)
 
     def _start(self, seeds: list[int]) -> np.ndarray:
         position, velocity, goal = [], [], []
@@ -69,7 +113,7 @@ class PointMaze(SimulatedEnv):
             )
             goal.append(self.cells[end] + rng.uniform(-POSITION_NOISE, POSITION_NOISE, size=2))
             velocity.append(VELOCITY_NOISE * rng.standard_normal(2))
-        self._position, self._velocity = np.array(position), np.array(velocity)
+        self._place(seeds, np.array(position), np.array(velocity))
         self._goal = np.array(goal)
         self._success = np.zeros(self.num_envs, dtype=bool)
         return self._observe()
@@ -77,7 +121,7 @@ class PointMaze(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        self._position, self._velocity = self._ball.step(self._position, self._velocity, actions)
+        self._move(actions)
         reached = np.linalg.norm(self._position - self._goal, axis=1) <= GOAL_RADIUS
         self._success |= reached
         done = np.zeros(self.num_envs, dtype=bool)
@@ -88,28 +132,49 @@ class PointMaze(SimulatedEnv):
 
 
 class Ball:
-    """The physics of the ball in a maze: (B, 2) positions, velocities and actions at once."""
+    """The physics of the ball in a maze: (B, 2) positions, velocities and actions at once.
+
+    maze: a name of MAZES, or a map's own text.
+    """
 
     def __init__(self, maze: str) -> None:
         self._model = _model(maze)
+        # Here a motor's force is its gear times whatever it is told; `step` keeps actions in bounds.
+        self._unlimited = copy.copy(self._model)
+        self._unlimited.actuator_ctrllimited[:] = 0
         self._data = mujoco.MjData(self._model)
         self._rollout = mujoco.rollout.Rollout(nthread=0)  # in the calling thread
 
     def step(
-        self, position: np.ndarray, velocity: np.ndarray, actions: np.ndarray
+        self,
+        position: np.ndarray,
+        velocity: np.ndarray,
+        actions: np.ndarray,
+        strength: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One step of 0.01 seconds; returns positions and velocities (B, 2) float64."""
+        """One step of 0.01 seconds; returns positions and velocities (B, 2) float64.
+
+        strength: (B,) factors of the motors' force.
+        """
         velocity = np.clip(velocity, -MAX_VELOCITY, MAX_VELOCITY)
         time = np.zeros((len(position), 1))
         state = np.concatenate([time, position, velocity], axis=1)  # (B, 5)
         control = np.ascontiguousarray(np.clip(actions, -1.0, 1.0)[:, None])  # (B, 1, 2)
-        after, _ = self._rollout.rollout(self._model, self._data, state, control)
+        model = self._model
+        if strength is not None:
+            model, control = self._unlimited, control * strength[:, None, None]
+        after, _ = self._rollout.rollout(model, self._data, state, control)
         return after[:, 0, 1:3].copy(), after[:, 0, 3:5].copy()
+
+
+def map_rows(maze: str) -> list[str]:
+    """The rows of a maze's map, # for a wall and O for a free cell: of a name of MAZES, or of a text."""
+    return MAZES.get(maze, maze).split()
 
 
 def free_cells(maze: str) -> np.ndarray:
     """Centres (x, y) of a maze's free cells, (C, 2) float64, row by row."""
-    rows = MAZES[maze].split()
+    rows = map_rows(maze)
     return np.array(
         [
             [j + 0.5 - len(rows[0]) / 2, len(rows) / 2 - i - 0.5]
@@ -136,7 +201,7 @@ def _model(maze: str) -> mujoco.MjModel:
     tree = ET.parse(folder / "envs" / "assets" / "point" / "point.xml")
     world = tree.find(".//worldbody")
     assert world is not None
-    rows = MAZES[maze].split()
+    rows = map_rows(maze)
     for i, row in enumerate(rows):
         for j, kind in enumerate(row):
             if kind == "#":

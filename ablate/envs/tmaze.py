@@ -1,12 +1,23 @@
-"""The passive T-Maze of Ni et al. (2023), "When do Transformers shine in RL?", for any length L.
+"""The T-Mazes of Ni et al. (2023), "When do Transformers shine in RL?", for any corridor length L.
 
-    oracle cell -> corridor of L moves -> junction with an arm up (+1) and an arm down (-1)
+                                            arm up (+1)
+    oracle -- start -- corridor of L moves -- junction
+                                            arm down (-1)
 
-The oracle cell, where the episode starts, shows the goal on the first visit only; the right choice
-at the junction needs it L steps later. Moves into walls stay. Observations: [0, goal] at the first
-step, [0, 0] in the corridor, [1, 0] at the junction, [1, y] in the arm y. The horizon is L + 1.
-Reward: -1/L at each step t < L+1 after which x < t; at the last step 1 if the agent stands in the
-goal's arm. Best return 1, best without memory 0.5 (chance at the junction), worst -1.
+The goal is one of the arms, and the oracle cell tells which on the first visit, only. Passive: the
+episode starts on the oracle cell. Active: it starts one cell to the right of it, so that the agent
+must go and ask, at the cost of the credit for it coming L steps later. Moves into walls stay.
+Observations: [0, goal] at the oracle's first visit, [0, 0] in the corridor, [1, 0] at the junction,
+[1, y] in the arm y.
+
+With o the distance from oracle to start (0 passive, 1 active), the horizon is L + 1 + 2 o (as in
+the authors' code), which leaves no step to spare for who visits the oracle. x counts cells from the
+oracle. Reward: -1/L at each step t before the last after which x < t - o; at the last step 1 if the
+agent stands in the goal's arm.
+
+Best return 1. Best without memory 0.5 (chance at the junction), even for who knows the time: with
+no step to spare, the time of arrival can't carry what the oracle said. Worst -1 (passive) and
+-(1 + 1/L) (active).
 """
 
 from __future__ import annotations
@@ -21,39 +32,69 @@ RIGHT, UP, LEFT, DOWN = range(4)
 _TAG = 0x7A
 
 
-class PassiveTMaze(SimulatedEnv):
-    """B episodes. An action is (B, 4), one number a move; the largest is executed."""
+class TMaze(SimulatedEnv):
+    """B episodes. An action is (B, 4), one number a move; the largest is executed.
 
-    def __init__(self, num_envs: int, length: int) -> None:
+    length: moves L from the start to the junction. oracle_distance: moves o from the start to the
+    oracle cell.
+    """
+
+    def __init__(self, num_envs: int, length: int, oracle_distance: int) -> None:
         if length < 1:
-            raise UserError(f"PassiveTMaze: the corridor length is {length}; at least 1 is needed.")
-        super().__init__(num_envs, observation_dim=2, action_dim=4, horizon=length + 1)
+            raise UserError(
+                f"{type(self).__name__}: the corridor length is {length}; at least 1 is needed."
+            )
+        super().__init__(
+            num_envs, observation_dim=2, action_dim=4, horizon=length + 1 + 2 * oracle_distance
+        )
         self.length = length
+        self.oracle_distance = oracle_distance
 
     def _start(self, seeds: list[int]) -> np.ndarray:
         self._goal = goals(seeds)  # (B,) in {-1, +1}
-        self._x = np.zeros(self.num_envs, dtype=np.int64)
+        self._x = np.full(self.num_envs, self.oracle_distance)
         self._y = np.zeros(self.num_envs, dtype=np.int64)
-        return np.stack([np.zeros(self.num_envs), self._goal], axis=1)
+        self._told = np.zeros(self.num_envs, dtype=bool)  # the oracle speaks once
+        return self._observe()
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
         assert self._time is not None
-        time = self._time + 1
+        time, junction = self._time + 1, self.oracle_distance + self.length
         move = MOVES[actions.argmax(axis=1)]  # (B, 2)
         x, y = self._x + move[:, 0], self._y + move[:, 1]
-        corridor = (y == 0) & (x >= 0) & (x <= self.length)
-        arm = (np.abs(y) == 1) & (x == self.length)
+        corridor = (y == 0) & (x >= 0) & (x <= junction)
+        arm = (np.abs(y) == 1) & (x == junction)
         free = corridor | arm
         self._x, self._y = np.where(free, x, self._x), np.where(free, y, self._y)
         done = np.full(self.num_envs, time >= self.horizon)
         success = done & (self._y == self._goal)
-        late = np.where(self._x < time, -1.0 / self.length, 0.0)
+        late = np.where(self._x < time - self.oracle_distance, -1.0 / self.length, 0.0)
         rewards = np.where(done, success.astype(np.float64), late)
-        at_junction = self._x == self.length
-        observations = np.stack([at_junction, np.where(at_junction, self._y, 0)], axis=1)
-        return observations.astype(np.float64), rewards, done, {"success": success}
+        return self._observe(), rewards, done, {"success": success}
+
+    def _observe(self) -> np.ndarray:
+        """Observations (B, 2); notes who has been told."""
+        at_junction = self._x == self.oracle_distance + self.length
+        told_now = (self._x == 0) & ~self._told
+        self._told |= told_now
+        second = np.where(at_junction, self._y, np.where(told_now, self._goal, 0))
+        return np.stack([at_junction, second], axis=1).astype(np.float64)
+
+
+class PassiveTMaze(TMaze):
+    """The episode starts on the oracle cell: memory alone."""
+
+    def __init__(self, num_envs: int, length: int) -> None:
+        super().__init__(num_envs, length, oracle_distance=0)
+
+
+class ActiveTMaze(TMaze):
+    """The episode starts one cell to the right of the oracle: memory, and credit for asking."""
+
+    def __init__(self, num_envs: int, length: int) -> None:
+        super().__init__(num_envs, length, oracle_distance=1)
 
 
 def goals(seeds: list[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from ablate.report.tables import Table
 
 SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
-_GENERATED = ("lq-mix", "tmaze", "pointmaze")  # families that this project generates
+_NOT_OURS = ("d4rl", "minari", "file")  # families that this project doesn't generate
 _APPENDED = ("learning_curves", "receptive_fields")  # figures
 _WIDE = ("replication", "context_effect", "scores")  # tables set small
 
@@ -79,7 +79,7 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         }
         for table in tables
     }
-    own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] in _GENERATED]
+    own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] not in _NOT_OURS]
     pairs = ("factors", "settings")
     escaped = {
         name: [(text.latex(a), text.latex(b)) for a, b in getattr(story, name)] for name in pairs

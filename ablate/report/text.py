@@ -42,6 +42,18 @@ _DATA = {  # families and members of ours; others keep their names, without punc
     "pointmaze": "PointMaze",
     "umaze": "U",
     "d4rl": "",
+    "mujoco": "",
+    "hopper": "Hopper",
+    "halfcheetah": "HalfCheetah",
+    "walker2d": "Walker2d",
+    "ant": "Ant",
+    "key-to-door": "Key-to-Door",
+    "popgym": "POPGym",
+    "fourrooms": "Four Rooms",
+    "stitch": "Stitch",
+    "forkcommit": "Fork-Commit",
+    "chain": "Chain",
+    "grid": "Grid",
 }
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -187,7 +199,8 @@ def data(name: str) -> str:
     family, _, member = whole.partition("/")
     first = _DATA.get(family, family)
     rest = re.sub(r"-v\d+$", "", member)
-    said = _DATA.get(rest, re.sub(r"^passive-(\d+)$", r"\1 steps", rest))
+    parts = (_DATA.get(part, part) for part in rest.split("/"))
+    said = re.sub(r"^passive-(\d+)$", r"\1 steps", " ".join(parts))
     joint = ", " if family in ("lq-mix", "tmaze") else " "
     shown = joint.join(part for part in (first, said) if part)
     return f"{shown}, {_DATA.get(twin, twin)}" if twin else shown

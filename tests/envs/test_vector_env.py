@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from ablate.envs.base import MaskedEnv, VectorEnv
+from ablate.envs.forkcommit import ForkCommit
+from ablate.envs.fourrooms import FourRooms
 from ablate.envs.locomotion import Locomotion
 from ablate.envs.lq import LinearQuadratic
 from ablate.envs.pointmaze import PointMaze
+from ablate.envs.stitch import Stitch
 from ablate.envs.tmaze import PassiveTMaze
 from ablate.errors import UserError
 
@@ -16,6 +19,9 @@ MAKERS = {
     "pointmaze": PointMaze,
     "hopper": lambda n: Locomotion(n, "hopper"),
     "masked": lambda n: MaskedEnv(LinearQuadratic(n), [0, 1]),
+    "fourrooms": FourRooms,
+    "stitch": lambda n: Stitch(n, 1, "AB"),
+    "forkcommit": lambda n: ForkCommit(n, 6),
 }
 
 
@@ -61,7 +67,9 @@ def test_types_and_shapes(kind):
     assert all(value.shape == (3,) for value in info.values())
 
 
-@pytest.mark.parametrize("kind", ["lq", "tmaze", "pointmaze", "masked"])
+@pytest.mark.parametrize(
+    "kind", ["lq", "tmaze", "pointmaze", "masked", "fourrooms", "stitch", "forkcommit"]
+)
 def test_done_episodes_are_frozen(kind):
     env = MAKERS[kind](2)
     env.reset([0, 1])

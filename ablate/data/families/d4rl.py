@@ -1,79 +1,172 @@
-"""D4RL's locomotion files, where the user has them: `d4rl/hopper-medium-v2` and its relatives.
+"""D4RL's files, where the user has them: `d4rl/ID` for each of its 155 ids, e.g. `d4rl/hopper-medium-v2`.
 
-Looked for as D4RL does: $D4RL_DATASET_DIR (default ~/.d4rl/datasets) / hopper_medium-v2.hdf5.
+A file is looked for where the d4rl package does, under the package's name for it: $D4RL_DATASET_DIR
+(default ~/.d4rl/datasets) / hopper_medium-v2.hdf5. `ablate.data.fetch` brings it there.
+
+Known habits of the files, and what is done about them (issues are of Farama-Foundation/D4RL):
+
+- gym-mujoco. An unfinished piece at the end is left out. At step 1,000 there is a timeout and no
+  terminal even where the robot also fell. HalfCheetah never terminates (#22). Version 0 has no
+  timeouts: episodes without a terminal are cut after 1,000 steps. Replay files are float64, read as
+  float32; not all of their timeouts are marked (#162), which is left as it is. Ant's 84 contact forces
+  are 0 throughout (#143), in the file and in the environment here. Versions 0 and 1 have mistakes of
+  their own (hopper-medium-expert-v0 is expert and replay, #19; version 1 swaps hopper's medium and
+  expert, #86): use version 2.
+- maze2d. One continuous recording; a "timeout" says that a navigation goal was reached (#85), and ends
+  an episode here. Rewards were computed afterwards from the observation of the same row, one step
+  before the environment's (#194). They are taken as they are in the file, as everybody's results are;
+  `d4rl/maze2d-umaze-v1/aligned` moves them to where the environment gives them.
+- antmaze. Every row near the goal is terminal and rewarded, although the recording goes on for a few
+  (umaze-diverse: only one, #199), and version 0's timeouts don't fall on the ends of trajectories
+  (#77). Here an episode ends at the first such row, as it does in the environment, so that its return
+  is 0 or 1; the rows behind it are left out. Trajectories end at timeouts (version 2) and wherever the
+  ant is suddenly elsewhere.
+- adroit. The human demonstrations of version 0 flag a time limit at step 200 of demonstrations that
+  go on; these timeouts end nothing (door-human-v0: 25 demonstrations, where the package's
+  `sequence_dataset` gives 50 pieces; see `ablate.data.d4rl_views`).
+- kitchen. Rewards count the subtasks that are done at that step; no environment to evaluate in here.
+
+Evaluation: gymnasium's version 4 of the locomotion tasks (version 5 changed them), and
+`ablate.envs.maze2d`, `antmaze` and `adroit`. minigrid, flow, carla, bullet and kitchen can be read, not
+evaluated.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from ablate.data.catalogue import Anchors, DataSpec, Family
-from ablate.data.formats.hdf5 import read_hdf5
-from ablate.data.trajectories import Trajectories
-from ablate.envs.locomotion import Locomotion
-from ablate.errors import UserError, unknown
-from ablate.registry import register
-from ablate.streams import stream
+import numpy as np
 
-# Returns that map to 0 and 100: d4rl/infos.py, REF_MIN_SCORE and REF_MAX_SCORE; one pair for v0,
-# v1, v2.
-REFERENCE = {
-    "halfcheetah": (-280.178953, 12135.0),
-    "hopper": (-20.272305, 3234.3),
-    "walker2d": (1.629008, 4592.3),
+from ablate.data import d4rl_index
+from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.d4rl_index import Entry
+from ablate.data.formats.hdf5 import Timeouts, inspect_hdf5
+from ablate.data.split import HELD_OUT, hold_out
+from ablate.data.trajectories import PER_EPISODE, Trajectories
+from ablate.envs.adroit import Adroit
+from ablate.envs.antmaze import AntMaze
+from ablate.envs.base import VectorEnv
+from ablate.envs.locomotion import D4RLAnt, Locomotion
+from ablate.envs.maze2d import Maze2D
+from ablate.errors import UserError
+from ablate.registry import register
+
+ALIGNED = "/aligned"
+FARTHEST = 2.0  # that an ant goes in a step of 0.1 s; a cell of its maze is 4 wide
+UNAVAILABLE = {
+    "kitchen": "gymnasium-robotics' FrankaKitchen shows other observations than D4RL's kitchen and"
+    " doesn't start under MuJoCo 4",
+    "minigrid": "D4RL's four rooms are an environment of its own package only",
+    "flow": "it needs the traffic simulators Flow and SUMO",
+    "carla": "it needs the driving simulator CARLA",
+    "bullet": "it needs PyBullet and D4RL's own environments",
 }
-KINDS = ("random", "medium", "medium-replay", "medium-expert", "expert")
-HELD_OUT = 0.1  # of the episodes
 
 
 @register("data", "d4rl")
 class D4RL(Family):
-    """Locomotion files (v2), a tenth of the episodes held out; evaluated in gymnasium's v4."""
+    """Each of D4RL's files, a tenth of the episodes held out."""
 
     def resolve(self, member: str, name: str) -> DataSpec:
-        if f"d4rl/{member}" not in self.names():
-            raise unknown("data", name, self.names())
-        task, _, rest = member.partition("-")
-        kind = rest.removesuffix("-v2")
-        low, high = REFERENCE[task]
+        aligned = member.endswith(ALIGNED) and member.startswith("maze2d-")
+        entry = d4rl_index.entry(member.removesuffix(ALIGNED) if aligned else member)
 
         def generate() -> tuple[Trajectories, Trajectories]:
-            return _split(read_hdf5(_path(task, kind), f"d4rl/{member}"))
+            return hold_out(read(entry, d4rl_index.folder(), aligned)[0])
 
-        def make_env(num_envs: int) -> Locomotion:
-            return Locomotion(num_envs, task)
-
+        recipe = {"reader": 1, "file": entry.name, "held_out": HELD_OUT, "seed": 0}
         return DataSpec(
             name=f"d4rl/{member}",
             family="d4rl",
-            recipe={"reader": 1, "file": member, "held_out": HELD_OUT, "seed": 0},
+            recipe={**recipe, "rewards": "aligned"} if aligned else recipe,
             generate=generate,
-            make_env=make_env,
-            anchors=lambda: Anchors(low, high, "D4RL's reference scores (d4rl/infos.py)"),
+            make_env=environment(entry),
+            anchors=lambda: Anchors(entry.low, entry.high, _source(entry)),
             cached=False,
         )
 
     def names(self) -> list[str]:
-        return [f"d4rl/{task}-{kind}-v2" for task in REFERENCE for kind in KINDS]
+        return [f"d4rl/{name}" for name in d4rl_index.entries()]
 
 
-def _path(task: str, kind: str) -> Path:
-    folder = Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
-    path = folder / f"{task}_{kind.replace('-', '_')}-v2.hdf5"
+def read(entry: Entry, folder: Path, aligned: bool = False) -> tuple[Trajectories, list[str]]:
+    """The episodes of a file in `folder`, and what was done about its habits, a sentence each.
+
+    aligned: move maze2d's rewards to where its environment gives them. Raises UserError when there
+    is no such file, and as `read_hdf5` does.
+    """
+    name = f"d4rl/{entry.name}{ALIGNED if aligned else ''}"
+    path = folder / entry.file
     if not path.is_file():
         raise UserError(
-            f"{path}: there is no such file; download D4RL's {path.name} into this folder, or set"
-            " D4RL_DATASET_DIR to the folder that holds it."
+            f"{path}: there is no such file; fetch it with `python -m ablate data fetch"
+            f" d4rl/{entry.name}`, or set D4RL_DATASET_DIR to the folder that holds it."
         )
-    return path
+    limits: Timeouts = "ends" if entry.suite == "antmaze" else "auto"
+    found = inspect_hdf5(path, name, timeouts=limits, horizon=entry.horizon)
+    every, notes = found.trajectories, list(found.notes)
+    if entry.suite == "antmaze":
+        every = until_goal(every, trust_timeouts=not entry.name.endswith("-v0"))
+        notes.append("each trajectory ends at its first step within 0.5 of the goal")
+    elif entry.suite == "maze2d":
+        if aligned:
+            # One continuous recording: the next row's reward is that of this row's outcome. What
+            # follows the last row isn't known.
+            every = replace(every, rewards=np.append(every.rewards[1:], every.rewards[-1:]))
+            notes.append("rewards were moved by one step, to where the environment gives them")
+        else:
+            notes.append(
+                "rewards are of the observation of the same row, one step before the environment's"
+            )
+    return every, notes
 
 
-def _split(every: Trajectories) -> tuple[Trajectories, Trajectories]:
-    """Training and held-out episodes, drawn by a stream of their own."""
-    count = every.num_episodes
-    if count < 2:
-        raise UserError(f"{every.name}: {count} episode; at least 2 are needed to hold one out.")
-    order = stream("data", 0, f"{every.name}/split").permutation(count)
-    held = max(1, round(HELD_OUT * count))
-    return every.select(sorted(order[held:].tolist())), every.select(sorted(order[:held].tolist()))
+def until_goal(every: Trajectories, trust_timeouts: bool) -> Trajectories:
+    """antmaze's trajectories, each up to the first row that reaches the goal.
+
+    every: rows in the order of the recording, x and y first in the observation. A trajectory ends
+    where the next row is more than FARTHEST away, and (trust_timeouts) at truncations.
+    """
+    place = every.observations[:, :2].astype(np.float64)
+    ends = np.append(np.linalg.norm(np.diff(place, axis=0), axis=1) > FARTHEST, True)  # (T,)
+    if trust_timeouts:
+        ends |= every.truncations
+    trajectory = np.cumsum(ends) - ends  # (T,) which one a row belongs to
+    reached: np.ndarray = np.cumsum(every.terminations) - every.terminations  # (T,) before a row
+    first = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1])  # row of each trajectory
+    kept: np.ndarray = reached == reached[first][trajectory]  # the goal not yet
+    arrays = {key: array[kept] for key, array in every.arrays.items() if key not in PER_EPISODE}
+    last = ends[kept] | arrays["terminations"]
+    arrays["truncations"] = last & ~arrays["terminations"]
+    starts = np.concatenate([[0], np.flatnonzero(last) + 1])
+    return Trajectories(name=every.name, **arrays, episode_starts=starts).validate()
+
+
+def environment(entry: Entry) -> Callable[[int], VectorEnv]:
+    """Makes the environment of a number of episodes; calling it raises UserError where there is none."""
+
+    def make(num_envs: int) -> VectorEnv:
+        task, horizon = entry.task, entry.horizon
+        if entry.suite == "gym-mujoco":
+            return D4RLAnt(num_envs) if task == "ant" else Locomotion(num_envs, task)
+        if entry.suite == "maze2d":
+            maze = task.removesuffix("-dense")
+            return Maze2D(num_envs, maze, horizon, dense=maze != task)
+        if entry.suite == "antmaze":
+            return AntMaze(num_envs, task, horizon)
+        if entry.suite == "adroit":
+            return Adroit(num_envs, task, horizon)
+        raise UserError(
+            f"d4rl/{entry.name}: there is no environment to evaluate in:"
+            f" {UNAVAILABLE[entry.suite]}. Its data can be read."
+        )
+
+    return make
+
+
+def _source(entry: Entry) -> str:
+    if entry.scores_from == "infos":
+        return "D4RL's reference scores (d4rl/infos.py)"
+    return "scores with which the d4rl package registers the environment (not in d4rl/infos.py)"

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.data import ladders
-from ablate.data.behaviour import Behaviour
+from ablate.data import d4rl_index, ladders
+from ablate.data.behaviour import Behaviour, UniformBehaviour
 from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.collect import collect, concatenate
-from ablate.data.ladders import LadderBehaviour, UniformBehaviour
+from ablate.data.ladders import LadderBehaviour
 from ablate.data.trajectories import Trajectories
 from ablate.envs.locomotion import ENVIRONMENTS, Locomotion
 from ablate.errors import unknown
@@ -45,13 +45,6 @@ KINDS = (
 )
 SIZES = {"": 1_000_000, "-100k": 100_000, "-10k": 10_000}
 HELD_OUT = 0.1  # of the training transitions, on top of them
-# d4rl/infos.py, the same for all of a task's data sets.
-REFERENCE = {
-    "halfcheetah": (-280.178953, 12135.0),
-    "hopper": (-20.272305, 3234.3),
-    "walker2d": (1.629008, 4592.3),
-    "ant": (-325.6, 3879.7),
-}
 # Positions in the observation (qpos without the root's x, and y for the ant); the rest are velocities.
 POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8, "ant": 13}
 
@@ -81,7 +74,7 @@ class Ladders(Family):
         def hidden_physics(num_envs: int, spread: float) -> Locomotion:
             return Locomotion(num_envs, task, spread)
 
-        low, high = REFERENCE[task]
+        reference = d4rl_index.entry(f"{task}-medium-v2")  # the same for all of a task's sets
         return DataSpec(
             name=base,
             family="mujoco",
@@ -99,7 +92,9 @@ class Ladders(Family):
             },
             generate=generate,
             make_env=make_env,
-            anchors=lambda: Anchors(low, high, "D4RL's reference scores of this task"),
+            anchors=lambda: Anchors(
+                reference.low, reference.high, "D4RL's reference scores of this task"
+            ),
             best_policy=mix.best,
             num_policies=mix.count,
             behaviour=mix.behaviour,

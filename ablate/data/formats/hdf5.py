@@ -1,27 +1,33 @@
 """D4RL's HDF5 layout: flat arrays `observations`, `actions`, `rewards`, `terminals`, `timeouts`.
 
-Our own files carry more, where D4RL keeps such things: `infos/qpos`-like extras under `infos/`, the
-episode offsets as `infos/episode_starts`, and the content hash and the anchors as attributes.
+What D4RL's files hold beyond these is taken where Trajectories has a place for it: the last
+`next_observations` of each episode as `final_observations`, `infos/qpos` and `infos/qvel` side by side
+as `simulator_state`, `infos/action_log_probs` as `behaviour_logp`, `infos/goal` as `goal`.
+
+Our own files carry the optional arrays under `infos/`, and as attributes what isn't a row a timestep
+(the episodes' offsets, what is seen last): D4RL's loaders expect T rows of every array. The content
+hash is an attribute too and is checked when the file is read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
+from ablate.data.formats.base import Contents, printable, valid, whole
+from ablate.data.formats.hdf5_source import Source, opened, shown
 from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError
 
-_D4RL = {"terminations": "terminals", "truncations": "timeouts"}
 HASH = "content_hash"
+_OURS = {"terminations": "terminals", "truncations": "timeouts"}
+_PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
+
+Timeouts = Literal["auto", "ends", "ignore"]
 
 
 def write_hdf5(
@@ -29,49 +35,74 @@ def write_hdf5(
 ) -> None:
     """Write trajectories so that D4RL's own loaders can read them, with the extra fields we know.
 
-    The file appears whole or not at all. Raises UserError when it can't be written (disk full, no
-    permission).
+    `attributes` are numbers and texts. The file appears whole or not at all. Raises UserError when
+    it can't be written (disk full, no permission).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            for name, array in trajectories.arrays.items():
-                extra = name in OPTIONAL or name == "episode_starts"
-                key = f"infos/{name}" if extra else _D4RL.get(name, name)
+    # Version 1.8 of the format allows attributes of any size.
+    with whole(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        for name, array in trajectories.arrays.items():
+            if name in PER_EPISODE:
+                file.attrs[name] = array
+            else:
+                key = f"infos/{name}" if name in OPTIONAL else _OURS.get(name, name)
                 file.create_dataset(key, data=array)
-            file.attrs["name"] = trajectories.name
-            file.attrs[HASH] = trajectories.content_hash
-            for key, value in (attributes or {}).items():
-                file.attrs[key] = value
-        os.replace(temporary, path)
-    except OSError as error:
-        full = error.errno == errno.ENOSPC or "No space left" in str(error)
-        reason = "no space left on device" if full else _one_line(error)
-        raise UserError(f"{path}: can't be written ({reason}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        about = {**(attributes or {}), "name": trajectories.name, HASH: trajectories.content_hash}
+        for key, value in about.items():
+            # Texts of fixed length lie in place; those of free length lie in a heap of their own.
+            file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
 
 
-def read_hdf5(path: Path, name: str | None = None) -> Trajectories:
+def read_hdf5(
+    path: Path,
+    name: str | None = None,
+    *,
+    timeouts: Timeouts = "auto",
+    horizon: int | None = None,
+) -> Trajectories:
     """Trajectories of a D4RL file, or of one of ours.
 
-    Episodes are taken from `infos/episode_starts` where present (our files), else they end at
-    `terminals` or `timeouts`. Two habits of D4RL's files are dealt with:
+    In our files the episodes are as they were written and the options don't matter. In D4RL's an
+    episode ends at each terminal and at each timeout; what is behind the last end is left out, as
+    D4RL's `sequence_dataset` does, since its returns-to-go aren't known. At step 1,000 of a
+    locomotion task D4RL writes a timeout and no terminal even where the robot also fell.
 
-    - An unfinished piece at the end is left out, as D4RL's `sequence_dataset` does: its
-      returns-to-go aren't known.
-    - Adroit's human demonstrations (v0) flag a time limit at step 200 of each demonstration, which
-      goes on until its terminal. Where every episode that `terminals` marks has exactly one timeout
-      inside, across which the observation moves less than across any terminal, timeouts end no
-      episode, and they are dropped.
+    Args:
+        name: of the trajectories; by default the file's.
+        timeouts: "ends": every timeout ends an episode. "ignore": none does. "auto": as "ends",
+            except where they evidently don't: Adroit's human demonstrations (v0) flag a time limit
+            at step 200 of each demonstration, which goes on until its terminal. Where every episode
+            that `terminals` marks has exactly one timeout inside, across which the observation moves
+            less than across any terminal, timeouts are dropped.
+        horizon: steps after which an episode is cut where the file has no `timeouts` (version 0);
+            None for no such limit.
 
-    Raises UserError, one line, when the file is missing, isn't HDF5, is truncated, lacks an array
-    or breaks a rule of Trajectories.validate.
+    Raises UserError, one line, when the file is missing, isn't HDF5, is damaged, holds less than it
+    declares, lacks an array, leads out of itself, isn't what our writer wrote or breaks a rule of
+    Trajectories.validate.
     """
-    label = name or path.name
-    return _read(path, label)[0].validate()
+    return inspect_hdf5(path, name, timeouts=timeouts, horizon=horizon).trajectories
+
+
+def inspect_hdf5(
+    path: Path,
+    name: str | None = None,
+    *,
+    timeouts: Timeouts = "auto",
+    horizon: int | None = None,
+) -> Contents:
+    """As read_hdf5, with the file's attributes and the habits that were dealt with."""
+    with opened(path) as source:
+        about = source.attributes()
+        arrays = _arrays(source)
+    notes: list[str] = []
+    label = name or _name(about, path)
+    if HASH in about:
+        found = valid(path, _ours(path, label, arrays, about))
+        _check_hash(path, found, about)
+    else:
+        found = _d4rl(path, label, arrays, notes, timeouts, horizon)
+        found = valid(path, found)
+    return Contents(found, {k: v for k, v in _plain(about).items() if k != HASH}, notes)
 
 
 def read_own(path: Path) -> tuple[Trajectories, dict[str, Any]]:
@@ -79,93 +110,181 @@ def read_own(path: Path) -> tuple[Trajectories, dict[str, Any]]:
 
     Raises UserError as read_hdf5 does, and when the content isn't what was written.
     """
-    trajectories, attributes = _read(path, None)
-    if attributes.get(HASH) != trajectories.content_hash:
-        raise UserError(
-            f"{path}: its content has changed since it was written (hash"
-            f" {trajectories.content_hash}, expected {attributes.get(HASH)})."
-        )
-    return trajectories, attributes
+    with opened(path) as source:
+        about = source.attributes()
+        arrays = _arrays(source)
+    found = _ours(path, _name(about, path), arrays, about)
+    _check_hash(path, found, about)
+    return found, _plain(about)
 
 
-def _read(path: Path, label: str | None) -> tuple[Trajectories, dict[str, Any]]:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file.")
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-            wanted = ["observations", "actions", "rewards", "terminals", "timeouts"]
-            wanted += [f"infos/{extra}" for extra in ("episode_starts", *OPTIONAL)]
-            found = {
-                key: file[key][()] for key in wanted if isinstance(file.get(key), h5py.Dataset)
-            }
-            keys = ", ".join(sorted(file))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(
-            f"{path}: can't be read as HDF5, it is damaged or incomplete ({_one_line(error)})."
-        ) from error
-    for key in ("observations", "actions", "rewards", "terminals"):
+def _arrays(source: Source) -> dict[str, np.ndarray]:
+    """Every array of the file that we know what to do with, a row a timestep each."""
+    path = source.path
+    required = ["observations", "actions", "rewards", "terminals"]
+    extras = ["qpos", "qvel", "action_log_probs", *_PER_STEP]
+    found = {}
+    for key in [*required, "timeouts", "next_observations", *(f"infos/{key}" for key in extras)]:
+        array = source.read(key)
+        if array is not None:
+            found[key] = array
+    for key in required:
         if key not in found:
-            raise UserError(f"{path}: the array '{key}' is missing; found: {keys}.")
-    rows = {
-        np.shape(found[key])[:1] for key in found if key.removeprefix("infos/") not in PER_EPISODE
-    }
-    if len(rows) != 1 or () in rows:
-        shapes = ", ".join(f"{key} {np.shape(found[key])}" for key in found)
+            raise UserError(
+                f"{path}: the array '{key}' is missing; found: {shown(source.keys()) or 'nothing'}."
+            )
+    if len({array.shape[:1] for array in found.values()}) != 1 or not found["rewards"].ndim:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in found.items())
         raise UserError(f"{path}: the arrays differ in length: {shapes}.")
-    try:
-        return _assemble(path, label or str(attributes.get("name", path.name)), found), attributes
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: an array isn't of numbers ({_one_line(error)}).") from error
+    return found
 
 
-def _assemble(path: Path, name: str, found: dict[str, np.ndarray]) -> Trajectories:
-    terminals = found["terminals"].astype(bool).reshape(-1)
-    timeouts = found.get("timeouts", np.zeros_like(terminals)).astype(bool).reshape(-1)
-    steps = len(terminals)
-    if "infos/episode_starts" in found:
-        starts = found["infos/episode_starts"].astype(np.int64)
-    else:
-        starts, timeouts = _split(path, found["observations"], terminals, timeouts)
-        steps = int(starts[-1])
-
-    def take(key: str, dtype: type) -> np.ndarray:
-        rows = len(starts) - 1 if key.removeprefix("infos/") in PER_EPISODE else steps
-        return np.ascontiguousarray(found[key][:rows], dtype=dtype)
-
-    extras = {
-        extra: take(f"infos/{extra}", dtype)
-        for extra, (dtype, _) in OPTIONAL.items()
-        if f"infos/{extra}" in found
-    }
+def _ours(
+    path: Path, name: str, arrays: dict[str, np.ndarray], about: dict[str, Any]
+) -> Trajectories:
+    terminations = _flags(path, "terminals", arrays)
+    truncations = _flags(path, "timeouts", arrays)
+    starts = about.get("episode_starts")
+    if starts is None:
+        starts = np.concatenate([[0], np.flatnonzero(terminations | truncations) + 1])
+    extras = {key: arrays[f"infos/{key}"] for key in _PER_STEP if f"infos/{key}" in arrays}
+    last = about.get("final_observations")
+    if last is not None:
+        extras["final_observations"] = np.asarray(last)
     return Trajectories(
         name=name,
-        observations=take("observations", np.float32),
-        actions=take("actions", np.float32),
-        rewards=take("rewards", np.float32).reshape(-1),
-        terminations=terminals[:steps],
-        truncations=(timeouts & ~terminals)[:steps],
-        episode_starts=starts,
-        **extras,
+        observations=_cast(path, "observations", arrays["observations"], np.float32),
+        actions=_cast(path, "actions", arrays["actions"], np.float32),
+        rewards=_cast(path, "rewards", arrays["rewards"], np.float32),
+        terminations=terminations,
+        truncations=truncations,
+        episode_starts=_cast(path, "episode_starts", np.asarray(starts), np.int64),
+        **{key: _cast(path, key, array, OPTIONAL[key][0]) for key, array in extras.items()},
     )
 
 
-def _split(
-    path: Path, observations: np.ndarray, terminals: np.ndarray, timeouts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Episode offsets (E + 1,) and the timeouts (T,) that do end an episode."""
-    if not (terminals | timeouts).any():
+def _d4rl(
+    path: Path,
+    name: str,
+    arrays: dict[str, np.ndarray],
+    notes: list[str],
+    timeouts: Timeouts,
+    horizon: int | None,
+) -> Trajectories:
+    terminations = _flags(path, "terminals", arrays)
+    truncations = _flags(path, "timeouts", arrays)
+    if timeouts == "ignore":
+        truncations = np.zeros_like(truncations)
+    elif timeouts == "auto" and _demonstrations(arrays["observations"], terminations, truncations):
+        notes.append(
+            f"{truncations.sum()} timeouts inside demonstrations that go on until their terminal"
+            " were dropped"
+        )
+        truncations = np.zeros_like(truncations)
+    if "timeouts" not in arrays:
+        if horizon is not None:
+            truncations = _cuts(terminations, horizon)
+            notes.append(f"no timeouts (version 0): episodes were cut after {horizon} steps")
+        else:
+            notes.append("no timeouts (version 0): episodes end at terminals only")
+    truncations &= ~terminations
+    ends = np.flatnonzero(terminations | truncations)
+    if not len(ends):
         raise UserError(f"{path}: neither 'terminals' nor 'timeouts' marks the end of an episode.")
-    ends, limits = np.flatnonzero(terminals), np.flatnonzero(timeouts & ~terminals)
-    if len(ends) >= 2 and np.array_equal(np.searchsorted(ends, limits), np.arange(len(ends))):
-        # Exactly one timeout inside each episode; does the recording go on behind it?
-        jump = np.linalg.norm(np.diff(observations, axis=0), axis=1)  # (T - 1,)
-        if jump[limits].max() < jump[ends[:-1]].min():
-            timeouts = np.zeros_like(timeouts)
-    last = np.flatnonzero(terminals | timeouts)
-    return np.concatenate([[0], last + 1]), timeouts
+    steps = int(ends[-1]) + 1
+    if steps < len(terminations):
+        notes.append(f"an unfinished episode of {len(terminations) - steps} steps was left out")
+    if arrays["observations"].dtype == np.float64:
+        notes.append("float64 numbers were rounded to float32")
+    extras: dict[str, np.ndarray] = {}
+    if "next_observations" in arrays:
+        extras["final_observations"] = arrays["next_observations"][ends]
+    for key in _PER_STEP:
+        if f"infos/{key}" in arrays:
+            extras[key] = arrays[f"infos/{key}"][:steps]
+    if "infos/qpos" in arrays and "infos/qvel" in arrays and "simulator_state" not in extras:
+        both = [arrays[key][:steps].reshape(steps, -1) for key in ("infos/qpos", "infos/qvel")]
+        extras["simulator_state"] = np.concatenate(both, axis=1)
+    if "infos/action_log_probs" in arrays and "behaviour_logp" not in extras:
+        extras["behaviour_logp"] = _column(path, "infos/action_log_probs", arrays)[:steps]
+    return Trajectories(
+        name=name,
+        observations=_cast(path, "observations", arrays["observations"][:steps], np.float32),
+        actions=_cast(path, "actions", arrays["actions"][:steps], np.float32),
+        rewards=_cast(path, "rewards", _column(path, "rewards", arrays)[:steps], np.float32),
+        terminations=terminations[:steps],
+        truncations=truncations[:steps],
+        episode_starts=np.concatenate([[0], ends + 1]),
+        **{key: _cast(path, key, array, OPTIONAL[key][0]) for key, array in extras.items()},
+    )
 
 
-def _one_line(error: BaseException) -> str:
-    text = str(error).splitlines()
-    return text[0] if text else type(error).__name__
+def _demonstrations(
+    observations: np.ndarray, terminations: np.ndarray, truncations: np.ndarray
+) -> bool:
+    """Whether timeouts lie inside demonstrations that go on behind them, one in each."""
+    ends, limits = np.flatnonzero(terminations), np.flatnonzero(truncations & ~terminations)
+    inside = len(ends) >= 2 and np.array_equal(np.searchsorted(ends, limits), np.arange(len(ends)))
+    if not inside:
+        return False
+    rows = observations.reshape(len(observations), -1).astype(np.float64)
+    jump = np.linalg.norm(np.diff(rows, axis=0), axis=1)  # (T - 1,)
+    return bool(jump[limits].max() < jump[ends[:-1]].min())
+
+
+def _cuts(terminations: np.ndarray, horizon: int) -> np.ndarray:
+    """(T,) bool, true `horizon` steps after each start where no terminal came before."""
+    ends = np.flatnonzero(terminations)
+    starts = np.concatenate([[0], ends + 1])  # of the pieces between terminals
+    piece = np.searchsorted(ends, np.arange(len(terminations)))
+    return (np.arange(len(terminations)) - starts[piece]) % horizon == horizon - 1
+
+
+def _flags(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """(T,) bool; a column of zeros and ones of any type. All false when the file has none."""
+    if key not in arrays:
+        return np.zeros(len(arrays["rewards"]), dtype=bool)
+    column = np.ascontiguousarray(_column(path, key, arrays))
+    if column.dtype == np.bool_:
+        return column
+    strange = np.flatnonzero((column != 0) & (column != 1))
+    if len(strange):
+        row = int(strange[0])
+        raise UserError(f"{path}: {key} row {row} is {column[row]}; only 0 and 1 are allowed.")
+    return column.astype(bool)
+
+
+def _column(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """(T,) of an array that may have been written as (T, 1)."""
+    array = arrays[key]
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise UserError(f"{path}: '{key}' has shape {array.shape}; one number a row is needed.")
+    return array
+
+
+def _cast(path: Path, key: str, array: np.ndarray, dtype: type) -> np.ndarray:
+    """Contiguous, of the type that Trajectories holds; validate() finds what doesn't fit into it."""
+    if dtype is np.int64 and array.dtype.kind not in "iub":
+        raise UserError(f"{path}: '{key}' has type {array.dtype}; whole numbers are needed.")
+    with np.errstate(over="ignore"):  # becomes infinite, which validate() refuses
+        return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _check_hash(path: Path, found: Trajectories, about: dict[str, Any]) -> None:
+    if about.get(HASH) != found.content_hash:
+        raise UserError(
+            f"{path}: its content has changed since it was written (hash {found.content_hash},"
+            f" expected {printable(str(about.get(HASH)))})."
+        )
+
+
+def _name(about: dict[str, Any], path: Path) -> str:
+    name = about.get("name")
+    return printable(name) if isinstance(name, str) and name else path.name
+
+
+def _plain(about: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that aren't arrays of ours."""
+    return {key: value for key, value in about.items() if key not in PER_EPISODE}

@@ -153,22 +153,3 @@ class LadderBehaviour(Behaviour):
             logp=censored_logp(actions, mean, std),
             mean=np.clip(mean, -1.0, 1.0).astype(np.float32),
         )
-
-
-class UniformBehaviour(Behaviour):
-    """Actions (B, M) drawn uniformly from [-1, 1]."""
-
-    def __init__(self, action_dim: int) -> None:
-        self._dim = action_dim
-
-    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def act(self, observation: np.ndarray) -> Acted:
-        rows = len(observation)
-        actions = self._rng.uniform(-1.0, 1.0, size=(rows, self._dim)).astype(np.float32)
-        return Acted(
-            actions=actions,
-            ids=np.zeros(rows, dtype=np.int64),
-            logp=np.full(rows, -self._dim * np.log(2.0)),
-        )

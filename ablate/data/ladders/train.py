@@ -53,7 +53,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "halfcheetah": {
         "steps": 3_000_000,
-        "stop": 1_500_000,
+        "stop": 3_000_000,
         "seed": 1,
         "gamma": 0.98,
         "log_std_init": -1.0,
