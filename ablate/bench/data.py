@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ablate.envs.gymnasium_env import quiet_mujoco
 from ablate.envs.locomotion import ENVIRONMENTS
 
 MILLION = 1_000_000
-COLLECTED = 20_000  # transitions of the measurement
+COLLECTED = 100_000  # transitions of the measurement
 BATCH, CONTEXT = 64, 20
 
 
@@ -128,11 +129,12 @@ def windows() -> Row:
     features = 16
     table = torch.randn(MILLION, features, generator=generator)
     timestep = torch.arange(MILLION) % 500
-    visible = torch.ones(CONTEXT + 1, CONTEXT, features)
+    shown = torch.arange(CONTEXT) < torch.arange(CONTEXT + 1)[:, None]  # (K + 1, K)
+    visible = shown[..., None].expand(-1, -1, features).float()
     targets = torch.randint(MILLION, (BATCH,), generator=generator)
     arrays, steps, ends = table.numpy(), timestep.numpy(), targets.tolist()
 
-    def loop() -> None:
+    def loop() -> tuple[torch.Tensor, torch.Tensor]:
         batch, lengths = [], []
         for end in ends:
             length = min(int(steps[end]) + 1, CONTEXT)
@@ -140,8 +142,7 @@ def windows() -> Row:
             padding = np.zeros((CONTEXT - length, features), dtype=np.float32)
             batch.append(np.concatenate([window, padding])[None])
             lengths.append(length)
-        torch.from_numpy(np.concatenate(batch))
-        torch.tensor(lengths)
+        return torch.from_numpy(np.concatenate(batch)), torch.tensor(lengths)
 
     found = alternate(
         {"ours": lambda: gather_windows(table, timestep, visible, targets), "loop": loop},
@@ -160,7 +161,8 @@ def windows() -> Row:
 def _plain_loop(task: str, snapshot: int) -> None:
     """What a script would do: one environment, one action at a time."""
     ladder, rng = ladders.load(task), np.random.default_rng(0)
-    with quiet_mujoco():
+    with quiet_mujoco(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of newer versions
         env = gymnasium.make(ENVIRONMENTS[task], disable_env_checker=True)
         observation, _ = env.reset(seed=0)
         log = []

@@ -10,14 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablate import registry
-from ablate.data import catalogue
-from ablate.data.catalogue import Anchors, DataSpec, Family
-from ablate.data.families.minari import made, stored
+from ablate.data.catalogue import DataSpec, Family
+from ablate.data.families.minari import stored
 from ablate.data.formats import files
-from ablate.data.formats.minari import Environment, environment, read_metadata
-from ablate.envs.base import VectorEnv
-from ablate.errors import UserError
+from ablate.data.formats.base import Contents
+from ablate.data.formats.minari import read_metadata
 from ablate.registry import register
 
 
@@ -27,49 +24,16 @@ class File(Family):
 
     def resolve(self, member: str, name: str) -> DataSpec:
         path = Path(member).expanduser()
-        files.detect(path)
+        format = files.detect(path)
 
-        def build(about: dict[str, Any], num_envs: int) -> VectorEnv:
-            base = _ours(about)
-            return (
-                made(_environment(path, about), num_envs)
-                if base is None
-                else base.make_env(num_envs)
-            )
+        def read(label: str) -> Contents:
+            return files.inspect(path, label)
 
-        def known(about: dict[str, Any]) -> Anchors | None:
-            base = _ours(about)
-            return None if base is None else base.anchors()
+        def metadata() -> dict[str, Any]:
+            return read_metadata(path) if format == "minari" else {}
 
-        return stored(
-            name,
-            {"file": member},
-            lambda label: files.inspect(path, label),
-            build,
-            label=f"file/{path.name}",  # the same episodes are held out wherever the file lies
-            known=known,
-        )
+        # The same episodes are held out wherever the file lies.
+        return stored(name, {"file": member}, path, read, metadata, label=f"file/{path.name}")
 
     def names(self) -> list[str]:
         return []
-
-
-def _ours(about: dict[str, Any]) -> DataSpec | None:
-    """The data set of ours that a file names as its environment; None where it names none."""
-    name = str(about.get("environment", ""))
-    family = name.partition("/")[0]
-    if family == "file" or family not in registry.names("data"):
-        return None
-    return catalogue.spec(name)
-
-
-def _environment(path: Path, about: dict[str, Any]) -> Environment:
-    if files.detect(path) == "minari":
-        return environment(path, read_metadata(path))
-    name = about.get("environment")
-    if not isinstance(name, str) or not name:
-        raise UserError(
-            f"{path}: it names no environment, so that nothing can be evaluated; write it again with"
-            " an environment: a gymnasium id, or the name of a data set."
-        )
-    return environment(path, {"env_spec": {"id": name}})

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ablate import registry
+from ablate.data import catalogue
 from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.formats.base import Contents
 from ablate.data.formats.minari import (
@@ -42,10 +45,13 @@ class Minari(Family):
                 " with `python -m ablate data fetch`, or set MINARI_DATASETS_PATH."
             )
 
-        def build(about: dict[str, Any], num_envs: int) -> VectorEnv:
-            return made(environment(folder, read_metadata(folder)), num_envs)
+        def read(label: str) -> Contents:
+            return inspect_minari(folder, label)
 
-        return stored(name, {"file": member}, lambda label: inspect_minari(folder, label), build)
+        def metadata() -> dict[str, Any]:
+            return read_metadata(folder)
+
+        return stored(name, {"file": member}, folder, read, metadata)
 
     def names(self) -> list[str]:
         return [f"minari/{found}" for found in local_sets(datasets_root())]
@@ -54,20 +60,23 @@ class Minari(Family):
 def stored(
     name: str,
     recipe: dict[str, Any],
+    path: Path,
     inspect: Callable[[str], Contents],
-    build: Callable[[dict[str, Any], int], VectorEnv],
+    metadata: Callable[[], dict[str, Any]],
     label: str | None = None,
-    known: Callable[[dict[str, Any]], Anchors | None] = lambda about: None,
 ) -> DataSpec:
     """The specification of a set that lies in a file of the user's.
+
+    Its environment is one of our data sets', where the file names one (its anchors are then used
+    too), else gymnasium's.
 
     Args:
         name: the data set's full name.
         recipe: what names the file.
+        path: where it lies, for messages.
         inspect: reads it, given the name that its trajectories are to have.
-        build: the environment of a number of episodes, given what the file says of itself.
+        metadata: Minari's, empty for other formats.
         label: what the draw of the held-out episodes goes by, instead of `name`.
-        known: anchors that don't come from the file's numbers, or None.
     """
     facts: list[_Facts] = []
 
@@ -89,7 +98,11 @@ def stored(
         return replace(train, name=name), replace(held_out, name=name)
 
     def make_env(num_envs: int) -> VectorEnv:
-        env = build(fact().about, num_envs)
+        base = _ours(fact().about)
+        if base is None:
+            env = _made(_environment(path, fact().about, metadata()), num_envs)
+        else:
+            env = base.make_env(num_envs)
         dims = (env.observation_dim, env.action_dim)
         if dims != fact().dims:
             raise UserError(
@@ -98,13 +111,17 @@ def stored(
             )
         return env
 
+    def anchors() -> Anchors:
+        base = _ours(fact().about)
+        return _anchors(name, fact()) if base is None else base.anchors()
+
     return DataSpec(
         name=name,
         family=name.partition("/")[0],
         recipe={"reader": 1, **recipe, "held_out": HELD_OUT, "seed": 0},
         generate=generate,
         make_env=make_env,
-        anchors=lambda: known(fact().about) or _anchors(name, fact()),
+        anchors=anchors,
         cached=False,
     )
 
@@ -118,8 +135,29 @@ class _Facts:
     returns: tuple[float, float]
 
 
-def made(found: Environment, num_envs: int) -> VectorEnv:
-    """The environment behind the vectorised interface; raises UserError when it can't be made."""
+def _ours(about: dict[str, Any]) -> DataSpec | None:
+    """The data set of ours that a file names as its environment; None where it names none."""
+    name = str(about.get("environment", ""))
+    family = name.partition("/")[0]
+    if family in ("file", "minari") or family not in registry.names("data"):
+        return None
+    return catalogue.spec(name)
+
+
+def _environment(path: Path, about: dict[str, Any], metadata: dict[str, Any]) -> Environment:
+    """gymnasium's, as Minari specifies it, else by the name in the file's attributes."""
+    if metadata.get("eval_env_spec") or metadata.get("env_spec"):
+        return environment(path, metadata)
+    name = about.get("environment")
+    if not isinstance(name, str) or not name:
+        raise UserError(
+            f"{path}: it names no environment, so that nothing can be evaluated; write it again with"
+            " an environment: a gymnasium id, or the name of a data set."
+        )
+    return environment(path, {"env_spec": {"id": name}})
+
+
+def _made(found: Environment, num_envs: int) -> VectorEnv:
     from ablate.envs.gymnasium_env import Gymnasium  # needs the simulators; only for evaluation
 
     return Gymnasium(num_envs, found.id, horizon=found.horizon, **found.kwargs)

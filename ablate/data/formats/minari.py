@@ -141,10 +141,7 @@ def environment(where: object, metadata: Mapping[str, Any]) -> Environment:
             f"{where}: 'env_spec' can't be understood ({type(error).__name__})."
         ) from error
     if not isinstance(found, str) or not ENVIRONMENT_ID.fullmatch(found):
-        raise UserError(
-            f"{where}: the environment {printable(repr(found), 60)} is not allowed; allowed: an id in"
-            " gymnasium's registry."
-        )
+        raise _no_id(where, found)
     # The adapter flattens observations and rescales actions itself.
     strange = [each for each in wrappers if each not in ("FlattenObservation", "RescaleAction")]
     if strange or not isinstance(kwargs, dict):
@@ -430,6 +427,8 @@ def _make(why: str, env_id: str) -> gymnasium.Env[Any, Any]:
     """An environment out of gymnasium's registry, or gymnasium-robotics'."""
     from ablate.envs.gymnasium_env import quiet_mujoco  # imports the simulator
 
+    if not ENVIRONMENT_ID.fullmatch(env_id):
+        raise _no_id(why, env_id)
     try:
         with warnings.catch_warnings(), quiet_mujoco():
             warnings.simplefilter("ignore")  # of newer versions of the same task
@@ -441,6 +440,13 @@ def _make(why: str, env_id: str) -> gymnasium.Env[Any, Any]:
             f"{why}, and the environment '{printable(env_id, 60)}' can't be made here"
             f" ({one_line(error)})."
         ) from error
+
+
+def _no_id(where: object, found: object) -> UserError:
+    return UserError(
+        f"{where}: the environment {printable(repr(found), 60)} is not allowed; allowed: an id in"
+        " gymnasium's registry."
+    )
 
 
 def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dict[str, str]:
