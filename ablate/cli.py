@@ -303,26 +303,42 @@ def bench(
 def data_list(plugin: Plugin = None) -> int:
     """All data sets that can be named in a study file."""
     from ablate.data.catalogue import known_names
+    from ablate.data.hidden import GRAMMAR
 
     _plugins(plugin)
     for name in known_names():
         print(name)
+    print(
+        f"Any of them can hide a part of the state, as NAME@TWIN: {GRAMMAR}.\n"
+        "Your own files: file/PATH. D4RL's and Minari's: see `data fetch`.",
+        file=sys.stderr,
+    )
     return 0
 
 
 @data_app.command("show", epilog="Example: python -m ablate data show lq-mix/episode")
 @command
-def data_show(name: str, plugin: Plugin = None, results: Results = RESULTS) -> int:
-    """A data set's card: where it comes from, its size, its returns and its anchors."""
+def data_show(
+    name: str,
+    dose: Annotated[
+        bool, typer.Option(help="Measure what the past tells about the next state and action.")
+    ] = True,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """A data set's card: where it comes from, its returns, its policies, and how much memory can tell."""
+    from ablate.data.card import card
     from ablate.data.catalogue import load
     from ablate.launch.run import cache_folder
 
     _plugins(plugin)
-    found = load(name, cache_folder(results))
-    table = Table(title=name, show_header=False, title_justify="left")
-    for key, value in found.card().items():
-        table.add_row(key, value)
-    console.print(table)
+    for section in card(load(name, cache_folder(results)), dose):
+        table = Table(title=section.title, title_justify="left", show_header=any(section.columns))
+        for column in section.columns:
+            table.add_column(column)
+        for row in section.rows:
+            table.add_row(*row)
+        console.print(table)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Finding, generating and caching data sets by name: `family/member`, or `family/member@twin`.
 
 A family is one registered class; what it generates is determined by its recipe, and the recipe's
-fingerprint is where the result is cached. A twin shows some coordinates of the same trajectories
-only.
+fingerprint is where the result is cached. A twin is the same data with a part of the state hidden
+(see `ablate.data.hidden`).
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ablate import registry
 from ablate.data.behaviour import Behaviour
 from ablate.data.formats.hdf5 import read_own, write_hdf5
+from ablate.data.hidden import Hiding, check, parse, resolve
 from ablate.data.trajectories import Trajectories
-from ablate.envs.base import MaskedEnv, VectorEnv
+from ablate.envs.base import VectorEnv
 from ablate.errors import UserError, unknown
 
-FORMAT = 1  # of the cached files
+FORMAT = 2  # of the cached files
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,9 @@ class DataSpec:
             known: (held-out part, anchors, K) -> numbers by name, or None for that K.
         behaviour: makes the policy that the data come from, to act anew where what is hidden changes
             what happens or what it sees; None where it can't be had.
-        view: for a set that shows other data differently: their name, and what it does to each part.
+        hiding: for a twin, what it hides of the data set named before the `@`.
+        exact: the table of exact values where the data's law is small enough, rows of numbers and
+            texts by column; None elsewhere.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
     """
@@ -77,7 +78,8 @@ class DataSpec:
     yardstick: Callable[[Trajectories, Anchors, int], dict[str, float] | None] | None = None
     behaviour: Callable[[], Behaviour] | None = None
     hidden_physics: Callable[[int, float], VectorEnv] | None = None
-    view: tuple[str, Callable[[Trajectories], Trajectories]] | None = None
+    hiding: Hiding | None = None
+    exact: Callable[[], list[dict[str, str | float]]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,28 +106,6 @@ class DataSet:
             return None
         return self.spec.yardstick(self.held_out, self.anchors, context)
 
-    def card(self) -> dict[str, str]:
-        """What a person wants to know of the data set, as text by name."""
-        returns, train = self.train.returns, self.train
-        recipe = ", ".join(f"{key} {value}" for key, value in self.spec.recipe.items())
-        quantiles = np.percentile(returns, [0, 10, 50, 90, 100])
-        return {
-            "made by": recipe,
-            "training": f"{train.num_episodes} episodes, {len(train.rewards)} timesteps",
-            "held out": f"{self.held_out.num_episodes} episodes",
-            "observation": f"{train.observations.shape[1]} numbers",
-            "action": f"{train.actions.shape[1]} numbers in [-1, 1]",
-            "episode length": f"{train.lengths.min()} to {train.lengths.max()} timesteps",
-            "returns": "min {:.3g}, p10 {:.3g}, median {:.3g}, p90 {:.3g}, max {:.3g}".format(
-                *quantiles
-            ),
-            "score 0": f"return {self.anchors.low:.4g}",
-            "score 100": f"return {self.anchors.high:.4g}",
-            "anchors": self.anchors.source,
-            "policies": str(self.spec.num_policies or "not recorded"),
-            "content": self.content_hash,
-        }
-
 
 class Family(ABC):
     """A registered kind of data: resolves the part of a name after the first slash."""
@@ -141,26 +121,23 @@ class Family(ABC):
     def names(self) -> list[str]:
         """Well-known members, with the family's name and without twins."""
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        """Twin name -> the coordinates of the observation that it shows."""
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        """Groups of coordinates of the observation that a twin can hide, e.g. velocity and position."""
         return {}
 
 
 def known_names() -> list[str]:
-    """All well-known data sets, twins included, sorted."""
-    found = []
-    for family in registry.names("data"):
-        part: Family = registry.get("data", family)()
-        for name in part.names():
-            found.append(name)
-            found += [f"{name}@{twin}" for twin in part.twins(name.partition("/")[2])]
-    return sorted(found)
+    """All well-known data sets, without twins, sorted."""
+    return sorted(
+        name for family in registry.names("data") for name in registry.get("data", family)().names()
+    )
 
 
 def spec(name: str) -> DataSpec:
     """The specification of a data set, without generating or reading anything.
 
-    Raises UserError for an unknown family, member or twin, with the nearest known name.
+    What a twin adds noise to or fills in needs the data: its environment and generator come with
+    `load`. Raises UserError for an unknown family, member or twin, with the nearest known name.
     """
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
@@ -170,10 +147,24 @@ def spec(name: str) -> DataSpec:
     found = part.resolve(member, name)
     if not at:
         return found
-    twins = part.twins(member)
-    if twin not in twins:
-        raise unknown("data", name, [base, *(f"{base}@{each}" for each in twins)])
-    return _twin(found, name, twins[twin])
+    width = found.make_env(1).observation_dim
+    hiding = parse(twin, name, width, part.coordinates(member))
+    check(hiding, found, name)
+    return replace(
+        found,
+        name=name,
+        recipe={**found.recipe, **hiding.recipe},
+        generate=_unresolved,
+        make_env=_unresolved,
+        observable=hiding.observable,
+        hiding=hiding,
+        yardstick=None,  # exact laws need the whole state
+        exact=None,
+    )
+
+
+def _unresolved(*_: Any) -> Any:
+    raise AssertionError("the environment and the generator of a twin come with `load`")
 
 
 def fingerprint(name: str) -> str:
@@ -188,10 +179,11 @@ def load(name: str, cache: Path) -> DataSet:
     is damaged (naming it and the remedy) or when the cache can't be written.
     """
     found = spec(name)
-    if found.view is not None:
-        source, show = found.view
-        base = load(source, cache)
-        return DataSet(found, show(base.train), show(base.held_out), base.anchors)
+    if found.hiding is not None:
+        base = load(name.partition("@")[0], cache)
+        resolved = resolve(found.hiding, found, base)
+        cached = found.hiding.anew  # a view is made faster than it is read
+        found = replace(resolved, anchors=lambda: base.anchors, cached=cached)
     if not found.cached:
         train, held_out = found.generate()
         return DataSet(found, train.validate(), held_out.validate(), found.anchors())
@@ -225,23 +217,3 @@ def load(name: str, cache: Path) -> DataSet:
 def _fingerprint(found: DataSpec) -> str:
     text = json.dumps({"format": FORMAT, "name": found.name, **found.recipe}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _twin(base: DataSpec, name: str, observable: list[int]) -> DataSpec:
-    def generate() -> tuple[Trajectories, Trajectories]:
-        train, held_out = base.generate()
-        return train.observe(observable, name), held_out.observe(observable, name)
-
-    def make_env(num_envs: int) -> VectorEnv:
-        return MaskedEnv(base.make_env(num_envs), observable)
-
-    return replace(
-        base,
-        name=name,
-        view=(base.name, lambda part: part.observe(observable, name)),
-        recipe={**base.recipe, "observable": observable},
-        generate=generate,
-        make_env=make_env,
-        observable=observable,
-        yardstick=None,  # exact laws need the whole state
-    )

@@ -24,7 +24,17 @@ ENVIRONMENTS = {
     "ant": "Ant-v4",
 }
 HORIZON = 1000
+# The first coordinates of the observation are positions (qpos without the root's x, and y for the ant),
+# the rest velocities.
+POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8, "ant": 13}
+WIDTHS = {"hopper": 11, "halfcheetah": 17, "walker2d": 17, "ant": 27}
 _TAG = 0x10C0
+
+
+def coordinates(task: str) -> dict[str, list[int]]:
+    """The coordinates of a task's observation that are positions, and those that are velocities."""
+    first = POSITIONS[task]
+    return {"position": list(range(first)), "velocity": list(range(first, WIDTHS[task]))}
 
 
 class Locomotion(SimulatedEnv):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.errors import UserError
 
 DT = 0.1
 # Springs that push outwards (0.1), a coupling (0.1) and friction (0.5): left alone, the slowest mode grows
@@ -32,21 +33,32 @@ PROCESS_NOISE = 0.05
 HORIZON = 100
 # Forces are stored as u / ACTION_SCALE in [-1, 1]; fewer than 0.1 % of logged actions are clipped.
 ACTION_SCALE = 5.0
-POSITIONS = [0, 1]
-_TAG = 0x1C
+POSITIONS, VELOCITIES = [0, 1], [2, 3]  # coordinates of the observation
+_TAG, _FRICTION = 0x1C, 0x1D
 
 
 class LinearQuadratic(SimulatedEnv):
-    """B episodes of the linear system; the observation is the state (p1, p2, v1, v2)."""
+    """B episodes of the linear system; the observation is the state (p1, p2, v1, v2).
 
-    def __init__(self, num_envs: int) -> None:
+    friction_spread: s in [0, 1); each episode multiplies FRICTION by a hidden factor drawn uniformly
+    from [1 - s, 1 + s].
+    """
+
+    def __init__(self, num_envs: int, friction_spread: float = 0.0) -> None:
+        if not 0.0 <= friction_spread < 1.0:
+            raise UserError(
+                f"LinearQuadratic: friction_spread is {friction_spread}; allowed: 0 or more, below 1."
+            )
         super().__init__(num_envs, observation_dim=4, action_dim=2, horizon=HORIZON)
+        self._spread = friction_spread
 
     def _start(self, seeds: list[int]) -> np.ndarray:
         # Every episode's noise is drawn at once, from its own seed, so that stepping is vectorised.
         draws = np.stack([episode_rng(s, _TAG).standard_normal((HORIZON + 1, 4)) for s in seeds])
         self._state = draws[:, 0]  # (B, 4)
         self._noise = PROCESS_NOISE * draws[:, 1:]  # (B, T, 4)
+        drawn = np.array([episode_rng(s, _FRICTION).uniform(-1.0, 1.0) for s in seeds])
+        self._brake = DT * FRICTION * self._spread * drawn[:, None]  # (B, 1), beyond A's own
         return self._state
 
     def _advance(
@@ -56,11 +68,14 @@ class LinearQuadratic(SimulatedEnv):
         force = ACTION_SCALE * actions  # (B, 2)
         rewards = reward(self._state, force)
         # einsum, unlike a BLAS product, gives a row the same bits in a batch of any size.
+        velocity = self._state[:, VELOCITIES]
         self._state = (
             np.einsum("ij,bj->bi", A, self._state)
             + np.einsum("ij,bj->bi", B, force)
             + self._noise[:, self._time]
         )
+        if self._spread:
+            self._state[:, VELOCITIES] -= self._brake * velocity
         return self._state, rewards, np.zeros(len(force), dtype=bool), {}
 
 

@@ -50,7 +50,7 @@ GOAL_RADIUS = 0.5
 POSITION_NOISE = 0.1
 VELOCITY_NOISE = 0.1
 MAX_VELOCITY = 5.0
-POSITIONS = [0, 1]
+POSITIONS, VELOCITIES = [0, 1], [2, 3]  # coordinates of the observation
 _TAG = 0x90
 _STRENGTH_TAG = 0x91
 

@@ -45,6 +45,7 @@ from ablate.data.d4rl_index import Entry
 from ablate.data.formats.hdf5 import Timeouts, inspect_hdf5
 from ablate.data.split import HELD_OUT, hold_out
 from ablate.data.trajectories import PER_EPISODE, Trajectories
+from ablate.envs import locomotion
 from ablate.envs.adroit import Adroit
 from ablate.envs.antmaze import AntMaze
 from ablate.envs.base import VectorEnv
@@ -89,6 +90,12 @@ class D4RL(Family):
 
     def names(self) -> list[str]:
         return [f"d4rl/{name}" for name in d4rl_index.entries()]
+
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        entry = d4rl_index.entry(member.removesuffix(ALIGNED))
+        if entry.suite == "maze2d":
+            return {"position": [0, 1], "velocity": [2, 3]}
+        return locomotion.coordinates(entry.task) if entry.suite == "gym-mujoco" else {}
 
 
 def read(entry: Entry, folder: Path, aligned: bool = False) -> tuple[Trajectories, list[str]]:

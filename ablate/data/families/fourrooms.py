@@ -41,6 +41,7 @@ from ablate.envs.fourrooms import (
     FourRooms,
     Pair,
 )
+from ablate.envs.pointmaze import POSITIONS, VELOCITIES
 from ablate.errors import unknown
 from ablate.registry import register
 
@@ -56,7 +57,6 @@ PAIRS = {
 STEPS = {"train": 150_000, "held_out": 30_000}
 ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
-GOAL_COORDINATES = [0, 1, 4, 5]  # everything but the velocity
 
 
 @register("data", "fourrooms")
@@ -104,8 +104,8 @@ class FourRoomSets(Family):
     def names(self) -> list[str]:
         return [f"fourrooms/{kind}-v0" for kind in PAIRS]
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        return {"mask-velocity": GOAL_COORDINATES}
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return {"position": POSITIONS, "velocity": VELOCITIES}
 
 
 def demonstrate(name: str, part: str, pairs: tuple[Pair, ...]) -> Trajectories:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.data.behaviour import censored_logp, explore
+from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
 from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.exact import (
     EXPLORATION,
@@ -20,7 +20,7 @@ from ablate.data.exact import (
     posterior_returns,
 )
 from ablate.data.trajectories import Trajectories, action_variance
-from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, LinearQuadratic
+from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, VELOCITIES, LinearQuadratic
 from ablate.errors import unknown
 from ablate.registry import register
 from ablate.streams import stream
@@ -56,13 +56,15 @@ class LinearMixtures(Family):
             best_policy=0,
             num_policies=1 if member == "single" else 2,
             yardstick=lambda part, anchors, context: yardstick(member, part, anchors, context),
+            behaviour=lambda: Controllers(member),
+            hidden_physics=LinearQuadratic,
         )
 
     def names(self) -> list[str]:
         return [f"lq-mix/{member}" for member in MEMBERS]
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        return {"mask-velocity": POSITIONS}
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return {"position": POSITIONS, "velocity": VELOCITIES}
 
 
 def anchors() -> Anchors:
@@ -90,6 +92,27 @@ def yardstick(
         "action_error_early": error.early / variance,
         "score": float(anchors.score(returns).mean()),
     }
+
+
+class Controllers(Behaviour):
+    """The two controllers with exploration noise, taking turns by episode, by step or not at all."""
+
+    def __init__(self, mixing: str) -> None:
+        self._mixing = mixing
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._ids = rng.integers(2, size=len(observation))
+
+    def act(self, observation: np.ndarray) -> Acted:
+        rows, std = np.arange(len(observation)), EXPLORATION / ACTION_SCALE
+        if self._mixing == "step":
+            self._ids = self._rng.integers(2, size=len(observation))
+        elif self._mixing == "single":
+            self._ids = np.zeros(len(observation), dtype=np.int64)
+        mean = controller_actions(observation)[rows, self._ids].astype(np.float32)  # (B, 2)
+        actions = explore(mean, std, self._rng)
+        return Acted(actions, self._ids.copy(), censored_logp(actions, mean, std), mean)
 
 
 def simulate(name: str, mixing: str, episodes: int, part: str) -> Trajectories:

@@ -30,7 +30,7 @@ from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.collect import collect, concatenate
 from ablate.data.ladders import LadderBehaviour
 from ablate.data.trajectories import Trajectories
-from ablate.envs.locomotion import ENVIRONMENTS, Locomotion
+from ablate.envs.locomotion import ENVIRONMENTS, Locomotion, coordinates
 from ablate.errors import unknown
 from ablate.registry import register
 
@@ -45,8 +45,6 @@ KINDS = (
 )
 SIZES = {"": 1_000_000, "-100k": 100_000, "-10k": 10_000}
 HELD_OUT = 0.1  # of the training transitions, on top of them
-# Positions in the observation (qpos without the root's x, and y for the ant); the rest are velocities.
-POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8, "ant": 13}
 
 
 @register("data", "mujoco")
@@ -104,8 +102,8 @@ class Ladders(Family):
     def names(self) -> list[str]:
         return [f"mujoco/{task}/{kind}-v0" for task in ladders.tasks() for kind in KINDS]
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        return {"mask-velocity": list(range(POSITIONS[member.partition("/")[0]]))}
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return coordinates(member.partition("/")[0])
 
 
 @dataclass(frozen=True)

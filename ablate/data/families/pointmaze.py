@@ -38,6 +38,8 @@ from ablate.envs.pointmaze import (
     HORIZONS,
     MAZES,
     POSITION_NOISE,
+    POSITIONS,
+    VELOCITIES,
     Ball,
     PointMaze,
     free_cells,
@@ -55,7 +57,6 @@ STEPS_SIZED = 4000
 SMALLEST, LARGEST = 10_000, 10_000_000
 HELD_OUT = 0.1  # of the size
 ANCHOR_EPISODES = 400
-GOAL_COORDINATES = [0, 1, 4, 5]  # everything but the velocity
 _MEMBER = re.compile(
     r"(?P<maze>[a-z]+)(-(?P<noise>noiseless|noise0\.[0-9]{0,5}[1-9]))?(-(?P<size>[1-9][0-9]{0,8}[kM]))?-v1"
 )
@@ -109,8 +110,8 @@ class PointMazes(Family):
         options = ("", "-1M", "-noiseless", "-noiseless-1M")
         return [f"pointmaze/{maze}{option}-v1" for maze in MAZES for option in options]
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        return {"mask-velocity": GOAL_COORDINATES}
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return {"position": POSITIONS, "velocity": VELOCITIES}
 
 
 def _noise(text: str | None, name: str) -> float:

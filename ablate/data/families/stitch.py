@@ -34,7 +34,7 @@ from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Aim, Walker
-from ablate.envs.pointmaze import POSITIONS
+from ablate.envs.pointmaze import POSITIONS, VELOCITIES
 from ablate.envs.stitch import MAX_SHARED, Stitch, goals_of, stitch_map
 from ablate.errors import UserError, unknown
 from ablate.registry import register
@@ -97,8 +97,8 @@ class StitchSets(Family):
     def names(self) -> list[str]:
         return [f"stitch/{kind}-{shared}-v0" for shared in (1, 2, 4) for kind in KINDS]
 
-    def twins(self, member: str) -> dict[str, list[int]]:
-        return {"mask-velocity": POSITIONS}
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return {"position": POSITIONS, "velocity": VELOCITIES}
 
 
 def demonstrate(name: str, kind: str, shared: int, part: str) -> Trajectories:

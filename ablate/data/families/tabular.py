@@ -261,6 +261,7 @@ def _spec(member: Member) -> DataSpec:
         observable=member.observable,
         yardstick=lambda part, at, context: yardstick(member.law, part, at, context),
         behaviour=lambda: Mixed(member),
+        exact=lambda: exact_table(member.name),
     )
 
 

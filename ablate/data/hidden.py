@@ -1,0 +1,288 @@
+"""Hiding part of the state, by degrees: what the text after the `@` of a data set's name says.
+
+`NAME@mask-velocity+noise-0.1` hides velocities and adds noise. The parts, in the order in which they
+act on what is shown:
+
+    mask-GROUP, mask-GROUP-F   a group of coordinates that the family names (velocity, position), or the
+                               fraction F of it
+    mask-F                     the fraction F of all coordinates in groups (of all, where there are none)
+    noise-S                    Gaussian noise of S standard deviations of each coordinate in the training data
+    drop-P                     with probability P what was shown last is shown again; the first always is
+    delay-D                    an action takes effect D steps after it is chosen; before the first, zeros do
+    physics-S                  a physical parameter, drawn for each episode with relative spread S
+
+What is masked at one fraction is masked at every higher one, what is dropped at one probability is dropped
+at every higher one, and noise only changes its scale.
+
+The behaviour is privileged: it saw everything. Masks, noise and drops are then views of the same
+trajectories. With `:masked` at the end the behaviour itself sees only what is shown, hidden coordinates
+replaced by their mean in the training data. That, delays and physics change what happens: such sets are
+collected anew, as many transitions as the original has. Scores keep the original's anchors, so that what
+hiding costs can be read off them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ablate.data.behaviour import Acted, Behaviour
+from ablate.data.collect import collect
+from ablate.data.trajectories import Trajectories
+from ablate.envs.base import MaskedEnv, VectorEnv
+from ablate.envs.hidden import DelayedEnv, DroppedEnv, NoisyEnv
+from ablate.errors import UserError
+from ablate.streams import stream
+
+if TYPE_CHECKING:
+    from ablate.data.catalogue import DataSet, DataSpec
+
+GRAMMAR = (
+    "mask-GROUP, mask-GROUP-0.5, mask-0.5, noise-0.1, drop-0.2, delay-2, physics-0.3, joined by +,"
+    " with :masked at the end for a behaviour that sees only what is shown"
+)
+MASKED = ":masked"
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that hides: a kind, its strength, and for a mask the coordinates that it hides."""
+
+    kind: str
+    strength: float
+    hides: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """A parsed text.
+
+    Attributes:
+        text: as it stands behind the `@`. width: N, numbers in the whole observation.
+        parts: in order. masked: whether the behaviour sees only what is shown.
+    """
+
+    text: str
+    width: int
+    parts: tuple[Part, ...]
+    masked: bool
+
+    @property
+    def anew(self) -> bool:
+        """Whether the data must be collected anew."""
+        return self.masked or any(part.kind in ("delay", "physics") for part in self.parts)
+
+    @property
+    def observable(self) -> list[int]:
+        """Coordinates that are shown, in order."""
+        hidden = {i for part in self.parts for i in part.hides}
+        return [i for i in range(self.width) if i not in hidden]
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """What it adds to the recipe of the data that it changes."""
+        if not self.anew and all(part.kind == "mask" for part in self.parts):
+            return {"observable": self.observable}
+        return {"hidden": self.text, "hidden_version": 1, "observable": self.observable}
+
+    def wrap(self, env: VectorEnv, std: np.ndarray) -> VectorEnv:
+        """The environment with the same things hidden; std (N,) of the training observations."""
+        shown = list(range(self.width))
+        for part in self.parts:
+            if part.kind == "mask":
+                kept = [i for i in shown if i not in part.hides]
+                env = MaskedEnv(env, [shown.index(i) for i in kept])
+                shown = kept
+            elif part.kind == "noise":
+                env = NoisyEnv(env, part.strength * std[shown])
+            elif part.kind == "drop":
+                env = DroppedEnv(env, part.strength)
+            elif part.kind == "delay":
+                env = DelayedEnv(env, int(part.strength))
+        return env
+
+    def view(self, base: Trajectories, part_name: str, name: str, std: np.ndarray) -> Trajectories:
+        """The same trajectories as they are shown; what is random is a function of (base's name, part)."""
+        made, shown = replace(base, name=name), list(range(self.width))
+        for part in self.parts:
+            key = f"{base.name}/{part_name}/{part.kind}"
+            if part.kind == "mask":
+                kept = [i for i in shown if i not in part.hides]
+                made = made.observe([shown.index(i) for i in kept], name)
+                shown = kept
+            elif part.kind == "noise":
+                made = add_noise(made, part.strength * std, shown, self.width, key)
+            elif part.kind == "drop":
+                made = drop(made, part.strength, key)
+        return made
+
+
+def add_noise(
+    base: Trajectories, std: np.ndarray, shown: list[int], width: int, key: str
+) -> Trajectories:
+    """Independent noise on every observation; drawn for all `width` coordinates, whatever is shown."""
+    rng = stream("data", 0, key)
+
+    def noisy(array: np.ndarray) -> np.ndarray:
+        drawn = rng.standard_normal((len(array), width), dtype=np.float32)[:, shown]
+        return (array + std[shown].astype(np.float32) * drawn).astype(np.float32)
+
+    last = base.final_observations
+    observations = noisy(base.observations)
+    return replace(
+        base, observations=observations, final_observations=None if last is None else noisy(last)
+    )
+
+
+def drop(base: Trajectories, probability: float, key: str) -> Trajectories:
+    """With `probability`, a row shows what the row before it showed; an episode's first is always shown."""
+    rng = stream("data", 0, key)
+    rows = np.arange(len(base.rewards))
+    kept = rng.random(len(rows)) >= probability
+    kept[base.episode_starts[:-1]] = True
+    source = np.maximum.accumulate(np.where(kept, rows, 0))
+    last = base.final_observations
+    if last is not None:
+        lost = rng.random(len(last)) < probability
+        before = base.observations[source[base.episode_starts[1:] - 1]]
+        last = np.where(lost[:, None], before, last)
+    return replace(base, observations=base.observations[source], final_observations=last)
+
+
+class Filled(Behaviour):
+    """Another behaviour that sees only the coordinates `shown`, and the mean (N,) in place of the rest."""
+
+    def __init__(self, behaviour: Behaviour, shown: list[int], mean: np.ndarray) -> None:
+        self._behaviour, self._shown = behaviour, shown
+        self._mean = mean.astype(np.float32)
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._behaviour.start(self._fill(observation), rng)
+
+    def act(self, observation: np.ndarray) -> Acted:
+        return self._behaviour.act(self._fill(observation))
+
+    def _fill(self, observation: np.ndarray) -> np.ndarray:
+        whole = np.repeat(self._mean[None], len(observation), axis=0)  # (B, N)
+        whole[:, self._shown] = observation
+        return whole
+
+
+def parse(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Hiding:
+    """What `text` hides of observations with `width` numbers; `name` is the full name, for messages.
+
+    Raises UserError with what is allowed.
+    """
+    masked = text.endswith(MASKED)
+    parts = tuple(_part(one, name, width, groups) for one in text.removesuffix(MASKED).split("+"))
+    found = Hiding(text, width, parts, masked)
+    if not found.observable:
+        raise UserError(f"data: '{name}' hides every coordinate; at least one must be shown.")
+    return found
+
+
+def _part(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Part:
+    kind, _, rest = text.partition("-")
+    named = ", ".join(f"mask-{group}" for group in groups) or "none with names"
+    near = difflib.get_close_matches(text, [f"mask-{group}" for group in groups], n=1)
+    hint = f" Did you mean '{name.partition('@')[0]}@{near[0]}'?" if near else ""
+    problem = f"data: '{name}': '{text}' hides nothing known; allowed: {GRAMMAR}. Groups here: {named}.{hint}"
+    if kind == "mask":
+        group, _, number = (
+            rest.rpartition("-") if rest.rpartition("-")[0] in groups else (rest, "", "")
+        )
+        if group in groups:
+            fraction = _number(number, problem) if number else 1.0
+            coordinates = groups[group]
+        else:
+            fraction = _number(rest, problem)
+            coordinates = sorted({i for each in groups.values() for i in each}) or list(
+                range(width)
+            )
+        if not 0 < fraction <= 1:
+            raise UserError(f"data: '{name}': a fraction is {fraction:g}; above 0, at most 1.")
+        order = nested_order(coordinates, width)
+        return Part("mask", fraction, tuple(sorted(order[: math.ceil(fraction * len(order))])))
+    if kind not in ("noise", "drop", "delay", "physics"):
+        raise UserError(problem)
+    strength = _number(rest, problem)
+    limits: dict[str, tuple[Callable[[float], bool], str]] = {
+        "noise": (lambda s: s > 0, "above 0"),
+        "drop": (lambda s: 0 < s < 1, "above 0, below 1"),
+        "delay": (lambda s: s >= 1 and s == int(s), "a whole number of steps, 1 or more"),
+        "physics": (lambda s: 0 < s < 1, "above 0, below 1"),
+    }
+    allowed, said = limits[kind]
+    if not allowed(strength):
+        raise UserError(f"data: '{name}': {kind} is {rest}; allowed: {said}.")
+    return Part(kind, strength)
+
+
+def nested_order(coordinates: list[int], width: int) -> list[int]:
+    """The fixed, random order in which coordinates of an observation of `width` numbers are hidden."""
+    order = stream("data", 0, f"mask-order/{width}").permutation(width).tolist()
+    return [i for i in order if i in set(coordinates)]
+
+
+def _number(text: str, problem: str) -> float:
+    # One way to write a number, as the name is the identity of the data.
+    if not _NUMBER.fullmatch(text) or f"{float(text):g}" != text:
+        raise UserError(problem)
+    return float(text)
+
+
+def check(hiding: Hiding, base: DataSpec, name: str) -> None:
+    """Raise UserError for what the data's family can't give."""
+    physics = any(part.kind == "physics" for part in hiding.parts)
+    if physics and base.hidden_physics is None:
+        raise UserError(f"data: '{name}': {base.name} has no physical parameter to hide.")
+    if hiding.anew and base.behaviour is None:
+        raise UserError(
+            f"data: '{name}': must be collected anew, and {base.name} has no behaviour policy to do so;"
+            " masks, noise and drops of what a privileged behaviour did are allowed."
+        )
+    if hiding.masked and base.observable is not None:
+        raise UserError(
+            f"data: '{name}': {base.name} itself shows a part only; {MASKED} is allowed where all is shown."
+        )
+
+
+def resolve(hiding: Hiding, found: DataSpec, base: DataSet) -> DataSpec:
+    """`found` with an environment, and where needed a generator, that hide as `hiding` says."""
+    spec, name = base.spec, found.name
+    std = base.train.observations.std(axis=0, dtype=np.float64)
+    mean = base.train.observations.mean(axis=0, dtype=np.float64)
+    spreads = [part.strength for part in hiding.parts if part.kind == "physics"]
+
+    def make_env(num_envs: int) -> VectorEnv:
+        if spreads:
+            assert spec.hidden_physics is not None
+            return hiding.wrap(spec.hidden_physics(num_envs, spreads[-1]), std)
+        return hiding.wrap(spec.make_env(num_envs), std)
+
+    def generate() -> tuple[Trajectories, Trajectories]:
+        if not hiding.anew:
+            return (
+                hiding.view(base.train, "train", name, std),
+                hiding.view(base.held_out, "held_out", name, std),
+            )
+        assert spec.behaviour is not None
+        made = []
+        for part, original in (("train", base.train), ("held_out", base.held_out)):
+            behaviour = spec.behaviour()
+            if hiding.masked:
+                behaviour = Filled(behaviour, hiding.observable, mean)
+            steps = len(original.rewards)
+            made.append(
+                collect(name, part, make_env, behaviour, steps, privileged=not hiding.masked)
+            )
+        return made[0], made[1]
+
+    return replace(found, make_env=make_env, generate=generate)
