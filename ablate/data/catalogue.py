@@ -16,10 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ablate import registry
 from ablate.data.behaviour import Behaviour
+from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
-from ablate.data.hidden import Hiding, check, parse, resolve
+from ablate.data.hidden import MASKED, Filled, Hiding, parse
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
 from ablate.errors import UserError, unknown
@@ -149,7 +152,7 @@ def spec(name: str) -> DataSpec:
         return found
     width = found.make_env(1).observation_dim
     hiding = parse(twin, name, width, part.coordinates(member))
-    check(hiding, found, name)
+    _check_twin(hiding, found, name)
     return replace(
         found,
         name=name,
@@ -181,7 +184,7 @@ def load(name: str, cache: Path) -> DataSet:
     found = spec(name)
     if found.hiding is not None:
         base = load(name.partition("@")[0], cache)
-        resolved = resolve(found.hiding, found, base)
+        resolved = _resolve(found.hiding, found, base)
         cached = found.hiding.anew  # a view is made faster than it is read
         found = replace(resolved, anchors=lambda: base.anchors, cached=cached)
     if not found.cached:
@@ -217,3 +220,53 @@ def load(name: str, cache: Path) -> DataSet:
 def _fingerprint(found: DataSpec) -> str:
     text = json.dumps({"format": FORMAT, "name": found.name, **found.recipe}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_twin(hiding: Hiding, base: DataSpec, name: str) -> None:
+    """Raise UserError for what the data's family can't give."""
+    physics = any(part.kind == "physics" for part in hiding.parts)
+    if physics and base.hidden_physics is None:
+        raise UserError(f"data: '{name}': {base.name} has no physical parameter to hide.")
+    if hiding.anew and base.behaviour is None:
+        raise UserError(
+            f"data: '{name}': must be collected anew, and {base.name} has no behaviour policy to do so;"
+            " masks, noise and drops of what a privileged behaviour did are allowed."
+        )
+    if hiding.masked and base.observable is not None:
+        raise UserError(
+            f"data: '{name}': {base.name} itself shows a part only; {MASKED} is allowed where all is shown."
+        )
+
+
+def _resolve(hiding: Hiding, found: DataSpec, base: DataSet) -> DataSpec:
+    """`found` with an environment, and where needed a generator, that hide as `hiding` says."""
+    spec, name = base.spec, found.name
+    std = base.train.observations.std(axis=0, dtype=np.float64)
+    mean = base.train.observations.mean(axis=0, dtype=np.float64)
+    spreads = [part.strength for part in hiding.parts if part.kind == "physics"]
+
+    def make_env(num_envs: int) -> VectorEnv:
+        if spreads:
+            assert spec.hidden_physics is not None
+            return hiding.wrap(spec.hidden_physics(num_envs, spreads[-1]), std)
+        return hiding.wrap(spec.make_env(num_envs), std)
+
+    def generate() -> tuple[Trajectories, Trajectories]:
+        if not hiding.anew:
+            return (
+                hiding.view(base.train, "train", name, std),
+                hiding.view(base.held_out, "held_out", name, std),
+            )
+        assert spec.behaviour is not None
+        made = []
+        for part, original in (("train", base.train), ("held_out", base.held_out)):
+            behaviour = spec.behaviour()
+            if hiding.masked:
+                behaviour = Filled(behaviour, hiding.observable, mean)
+            steps = len(original.rewards)
+            made.append(
+                collect(name, part, make_env, behaviour, steps, privileged=not hiding.masked)
+            )
+        return made[0], made[1]
+
+    return replace(found, make_env=make_env, generate=generate)

@@ -9,14 +9,16 @@ Where both gains are 0 the data are Markov in what is shown. "The past" is the l
 one by one, means over 9 to 16, 17 to 32, ... timesteps back, and the episode's first observation.
 
 The regressor is a ridge regression followed by a small neural network on its residuals; everything
-is cross-fitted with folds of whole episodes. A regressor that isn't perfect leaves a part of what
-the present tells in its residuals, and with history, from which the present can be guessed, a second
-one would find it there: linear regression alone would credit history with 0.07 in R2 where a Hopper's
-dynamics are Markov. The gain is therefore taken only along what can't be had from the present: the history
-regressor's correction minus its own regression on the present, as in the projected covariance
-measure (Lundborg, Kim, Shah, Samworth 2024, "The projected covariance measure for assumption-lean
-variable significance testing"), scaled by a factor that other folds estimate. What is printed is what
-this regressor finds: a lower bound of what there is.
+is cross-fitted with folds of whole episodes. An imperfect regressor leaves a part of what the present
+tells in its residuals, and history, from which the present can be guessed, would be credited with it:
+by linear regression alone with 0.07 in R2 of a Hopper's dynamics, which are all but Markov. The gain is
+therefore taken only along what can't be had from the present: the prediction with history minus that
+prediction's own regression on the present, as in the projected covariance measure (Lundborg, Kim,
+Shah, Samworth 2024, "The projected covariance measure for assumption-lean variable significance
+testing"), scaled by a factor that other folds estimate.
+
+What is printed is what this regressor finds; a better one may find more. A small rest of the error
+above remains: HalfCheetah, which is Markov, reads 0.0002 in R2 and 0.03 nats.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ FOLDS = 3
 # A coordinate is taken as known no better than to this part of its standard deviation: log-likelihoods
 # of what is deterministic would be without bound.
 RESOLUTION = 0.05
+TINY = 1e-6  # what varies less is constant
 OUTLIER = 10.0  # standardised inputs are cut off here
 # The network: found on Hopper, HalfCheetah and Ant as what explains most in about two seconds.
 WIDTH, DEPTH, EPOCHS, BATCH, LEARNING_RATE, DECAY = 128, 3, 30, 256, 6e-3, 1e-2
@@ -92,7 +95,7 @@ def measure(
     timed: bool = True,
     targets: int = TARGETS,
 ) -> Reading:
-    """How much history adds to one of QUESTIONS; the same numbers every time.
+    """How much history adds to one of QUESTIONS; the same numbers every time (on one machine).
 
     timed: the timestep is given with and without history. If not, a part of what history tells can be the
     time. Actions that are one choice of several (one coordinate 1, the others -1) are predicted as
@@ -109,7 +112,6 @@ def measure(
             f"the dose meter: the history is {history} timesteps; at least 1 is needed."
         )
     rows = _targets(trajectories, question, targets)
-    present, past, target, discrete = _table(trajectories, rows, question, history, timed)
     episode = np.searchsorted(trajectories.episode_starts, rows, side="right") - 1
     names, episode = np.unique(episode, return_inverse=True)
     if len(names) < 2 * FOLDS:
@@ -117,11 +119,13 @@ def measure(
             f"{trajectories.name}: {len(names)} episodes have something to predict; the dose meter"
             f" needs at least {2 * FOLDS}."
         )
+    present, past, target, discrete = _table(trajectories, rows, question, history, timed)
     fold = stream("dose", 0, f"{question}/folds").permutation(len(names))[episode] % FOLDS
-    spread = target.std(axis=0)
-    if not (spread > 0).any():
+    mean, spread = target.mean(axis=0), target.std(axis=0)
+    varied = spread > TINY
+    if not varied.any():
         raise UserError(f"{trajectories.name}: what the dose meter predicts never varies.")
-    scaled = (target - target.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+    scaled = (target - mean)[:, varied] / spread[varied]
     with _one_thread():
         without = _predict(present, scaled, fold, episode, question)
         correction = _correction(present, past, scaled, scaled - without, fold, episode, question)
@@ -132,8 +136,8 @@ def measure(
         known = target.argmax(axis=1)
         odds = []
         for each in (without, with_past):
-            chance = np.tile(target.mean(axis=0), (len(rows), 1))
-            chance[:, spread > 0] += each * spread[spread > 0]
+            chance = np.tile(mean, (len(rows), 1))
+            chance[:, varied] += each * spread[varied]
             odds.append(_choice(chance, known, fold))
     else:
         odds = [_gaussian(scaled - each, fold) for each in (without, with_past)]
@@ -189,11 +193,13 @@ def _table(
     for near, far in _blocks(history):
         block = np.zeros((len(rows), observations.shape[1] + actions.shape[1]))
         for lag in range(near, far + 1):
-            there = time >= lag  # zeros stand for what was before the episode
+            there = time >= lag
             at = rows[there] - lag
             block[there] += np.concatenate([observations[at], actions[at]], axis=1)
-        within = np.clip(time - near + 1, 1, far - near + 1)
-        past.append(block / within[:, None])
+        block /= np.clip(time - near + 1, 1, far - near + 1)[:, None]
+        # Before the episode was what it began with, and nothing was done.
+        block[time < near, : observations.shape[1]] = observations[first[time < near]]
+        past.append(block)
     return _standardise(np.hstack(present)), _standardise(np.hstack(past)), target, discrete
 
 
@@ -220,7 +226,7 @@ def _standardise(inputs: np.ndarray) -> Array:
     """Zero mean, unit variance, cut off at OUTLIER; columns that are constant are left out."""
     inputs = inputs.astype(np.float64)
     centred, spread = inputs - inputs.mean(axis=0), inputs.std(axis=0)
-    varied = spread > 1e-6 * (1 + np.abs(inputs).max(axis=0, initial=0.0))
+    varied = spread > TINY
     return np.clip(centred[:, varied] / spread[varied], -OUTLIER, OUTLIER)
 
 
@@ -341,7 +347,7 @@ def _network(
     widths = [x.shape[1], *[WIDTH] * DEPTH, y.shape[1]]
     layers: list[torch.Tensor] = []
     for fan_in, fan_out in itertools.pairwise(widths):
-        gain = (1.0 / fan_in) ** 0.5 if len(layers) < 2 * DEPTH else 0.0  # it starts at zero
+        gain = max(fan_in, 1) ** -0.5 if len(layers) < 2 * DEPTH else 0.0  # it starts at zero
         layers += [gain * torch.randn(fan_out, fan_in, generator=init), torch.zeros(fan_out)]
 
     def forward(rows: torch.Tensor, layers: list[torch.Tensor]) -> torch.Tensor:

@@ -28,20 +28,15 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour
-from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import MaskedEnv, VectorEnv
 from ablate.envs.hidden import DelayedEnv, DroppedEnv, NoisyEnv
 from ablate.errors import UserError
 from ablate.streams import stream
-
-if TYPE_CHECKING:
-    from ablate.data.catalogue import DataSet, DataSpec
 
 GRAMMAR = (
     "mask-GROUP, mask-GROUP-0.5, mask-0.5, noise-0.1, drop-0.2, delay-2, physics-0.3, joined by +,"
@@ -236,53 +231,3 @@ def _number(text: str, problem: str) -> float:
     if not _NUMBER.fullmatch(text) or f"{float(text):g}" != text:
         raise UserError(problem)
     return float(text)
-
-
-def check(hiding: Hiding, base: DataSpec, name: str) -> None:
-    """Raise UserError for what the data's family can't give."""
-    physics = any(part.kind == "physics" for part in hiding.parts)
-    if physics and base.hidden_physics is None:
-        raise UserError(f"data: '{name}': {base.name} has no physical parameter to hide.")
-    if hiding.anew and base.behaviour is None:
-        raise UserError(
-            f"data: '{name}': must be collected anew, and {base.name} has no behaviour policy to do so;"
-            " masks, noise and drops of what a privileged behaviour did are allowed."
-        )
-    if hiding.masked and base.observable is not None:
-        raise UserError(
-            f"data: '{name}': {base.name} itself shows a part only; {MASKED} is allowed where all is shown."
-        )
-
-
-def resolve(hiding: Hiding, found: DataSpec, base: DataSet) -> DataSpec:
-    """`found` with an environment, and where needed a generator, that hide as `hiding` says."""
-    spec, name = base.spec, found.name
-    std = base.train.observations.std(axis=0, dtype=np.float64)
-    mean = base.train.observations.mean(axis=0, dtype=np.float64)
-    spreads = [part.strength for part in hiding.parts if part.kind == "physics"]
-
-    def make_env(num_envs: int) -> VectorEnv:
-        if spreads:
-            assert spec.hidden_physics is not None
-            return hiding.wrap(spec.hidden_physics(num_envs, spreads[-1]), std)
-        return hiding.wrap(spec.make_env(num_envs), std)
-
-    def generate() -> tuple[Trajectories, Trajectories]:
-        if not hiding.anew:
-            return (
-                hiding.view(base.train, "train", name, std),
-                hiding.view(base.held_out, "held_out", name, std),
-            )
-        assert spec.behaviour is not None
-        made = []
-        for part, original in (("train", base.train), ("held_out", base.held_out)):
-            behaviour = spec.behaviour()
-            if hiding.masked:
-                behaviour = Filled(behaviour, hiding.observable, mean)
-            steps = len(original.rewards)
-            made.append(
-                collect(name, part, make_env, behaviour, steps, privileged=not hiding.masked)
-            )
-        return made[0], made[1]
-
-    return replace(found, make_env=make_env, generate=generate)

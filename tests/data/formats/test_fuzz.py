@@ -22,7 +22,7 @@ from format_samples import d4rl_file, dt_pickle, full, minari_04
 from ablate.data.formats.files import read, write
 from ablate.errors import UserError
 
-FAST, SLOW = 120, 4000  # copies of each kind of file
+FAST, SLOW = 120, 2000  # copies of each kind of file
 LIMIT = 10.0  # seconds a case; about 0.005 on an idle core
 EXTREMES = [0, 1, -1, -2, 96, 800, 2**31 - 1, 2**32 - 1, 2**40, 2**62, 2**63 - 1]
 SIGNATURES = [b"GCOL", b"OHDR", b"TREE", b"SNOD", b"HEAP", b"FRHP", b"BTHD", b"FHDB", b"\x89HDF"]
