@@ -188,7 +188,8 @@ def _table(
         if discrete:
             target = (target > 0).astype(np.float64)
     if timed:
-        present.append(time[:, None].astype(np.float32))
+        # The logarithm tells early steps apart, which often differ most.
+        present.append(np.stack([time, np.log1p(time)], axis=1).astype(np.float32))
     past = [observations[first]]
     for near, far in _blocks(history):
         block = np.zeros((len(rows), observations.shape[1] + actions.shape[1]))

@@ -48,9 +48,12 @@ class VectorEnv(ABC):
         truncations (B,) bool and `info`, a dict of (B,) arrays (e.g. `success`, so far).
         """
 
-    @abstractmethod
     def full_observation(self) -> Floats:
-        """What would be seen now if nothing were hidden, (B, N_full); rows as `step` returns them."""
+        """What would be seen now if nothing were hidden, (B, N_full); rows as `step` returns them.
+
+        Raises UserError where an environment doesn't say; only privileged behaviour asks.
+        """
+        raise UserError(f"{type(self).__name__}: what it hides isn't known.")
 
     def simulator_state(self) -> NDArray[np.float64] | None:
         """(B, S), enough to put the simulator back here (MuJoCo: qpos, then qvel); None if unknown."""
