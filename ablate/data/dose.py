@@ -128,7 +128,16 @@ def measure(
     scaled = (target - mean)[:, varied] / spread[varied]
     with _one_thread():
         without = _predict(present, scaled, fold, episode, question)
-        correction = _correction(present, past, scaled, scaled - without, fold, episode, question)
+        correction = _correction(
+            present,
+            past,
+            scaled,
+            scaled - without,
+            fold,
+            episode,
+            trajectories.timestep[rows] > 0,
+            question,
+        )
     with_past = without + correction
     scatter = np.square(scaled)
     squares = np.square(scaled - without), np.square(scaled - with_past)
@@ -197,10 +206,8 @@ def _table(
             there = time >= lag
             at = rows[there] - lag
             block[there] += np.concatenate([observations[at], actions[at]], axis=1)
-        block /= np.clip(time - near + 1, 1, far - near + 1)[:, None]
-        # Before the episode was what it began with, and nothing was done.
-        block[time < near, : observations.shape[1]] = observations[first[time < near]]
-        past.append(block)
+        # Before the episode there are zeros.
+        past.append(block / np.clip(time - near + 1, 1, far - near + 1)[:, None])
     return _standardise(np.hstack(present)), _standardise(np.hstack(past)), target, discrete
 
 
@@ -264,19 +271,20 @@ def _correction(
     residual: Array,
     fold: np.ndarray,
     episode: np.ndarray,
+    begun: np.ndarray,
     name: str,
 ) -> Array:
     """What history adds to the prediction, (R, D), as far as it can't be had from the present.
 
-    residual: what the present leaves of the target, (R, D).
+    residual: what the present leaves of the target, (R, D). begun: rows (R,) that have a past.
     """
     both = np.hstack([present, past])
-    direction = np.empty_like(target)
+    direction = np.zeros_like(target)
     for k in range(FOLDS):
-        train = fold != k
+        train, test = begun & (fold != k), begun & (fold == k)
         found = _fit(both[train], target[train], episode[train], f"{name}/past/{k}")
         shadow = _fit(present[train], found(both[train]), episode[train], f"{name}/shadow/{k}")
-        direction[~train] = found(both[~train]) - shadow(present[~train])
+        direction[test] = found(both[test]) - shadow(present[test])
     added = np.empty_like(residual)
     for k in range(FOLDS):
         train = fold != k

@@ -63,7 +63,7 @@ def inspect_pickle(path: Path, name: str | None = None) -> Contents:
             f"{path}: can't be read as a pickle, it is damaged or incomplete ({one_line(error)})."
         ) from error
     about = _trailer(path, behind)
-    found, notes = _assemble(path, name or str(about.get("name", path.name)), episodes, size)
+    found, notes = _assemble(path, name or about["name"], episodes, size)
     expected = about.pop("content_hash", None)
     if expected not in (None, found.content_hash):
         raise UserError(
@@ -358,15 +358,18 @@ class _Machine:
 
 
 def _trailer(path: Path, behind: bytes) -> dict[str, Any]:
-    """What our writer put behind the pickle: `about` and the content hash."""
-    if not behind.startswith(TRAILER):
-        return {}
+    """What our writer put behind the pickle, `about` and the content hash; others put nothing there."""
+    if not behind:
+        return {"name": path.name}
     try:
+        if not behind.startswith(TRAILER):
+            raise ValueError("not ours")
         found = json.loads(behind.removeprefix(TRAILER))
         plain = {key: each for key, each in found.items() if isinstance(each, str | int | float)}
-    except (ValueError, AttributeError, RecursionError) as error:
+        name, digest = str(found["name"]), str(found["content_hash"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: what is behind the pickle is damaged.") from error
-    return {**plain, "name": printable(str(plain.get("name", path.name)))}
+    return {**plain, "name": printable(name), "content_hash": digest}
 
 
 def _assemble(path: Path, name: str, episodes: Any, size: int) -> tuple[Trajectories, list[str]]:

@@ -341,9 +341,14 @@ def test_what_our_files_say_of_themselves_is_plain(tmp_path):
     said = {**json.loads(trailer), "name": "two\nlines", "more": [1], "half": 0.5}
     path.write_bytes(pickled + b"\n#ablate " + json.dumps(said).encode())
     assert inspect_pickle(path).about == {"name": "two?lines", "half": 0.5}
-    for wrong in (b"3", b"{", b"[" * 100_000):
+    unhashed = json.dumps({"name": "sample"}).encode()
+    for wrong in (b"3", b"{", b"[" * 100_000, b'{"content_hash": "a"}', unhashed):
         path.write_bytes(pickled + b"\n#ablate " + wrong)
         refused(path, "what is behind the pickle is damaged")
+    path.write_bytes(pickled + pickled)  # more than one
+    refused(path, "what is behind the pickle is damaged")
+    path.write_bytes(pickled)
+    assert inspect_pickle(path).about == {"name": "own.pkl"}
 
 
 def test_missing_files(tmp_path):
