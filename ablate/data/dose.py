@@ -128,19 +128,12 @@ def measure(
     scaled = (target - mean)[:, varied] / spread[varied]
     with _one_thread():
         without = _predict(present, scaled, fold, episode, question)
-        correction = _correction(
-            present,
-            past,
-            scaled,
-            scaled - without,
-            fold,
-            episode,
-            trajectories.timestep[rows] > 0,
-            question,
-        )
+        left = scaled - without
+        begun = trajectories.timestep[rows] > 0
+        correction = _correction(present, past, scaled, left, fold, episode, begun, question)
     with_past = without + correction
     scatter = np.square(scaled)
-    squares = np.square(scaled - without), np.square(scaled - with_past)
+    squares = np.square(left), np.square(scaled - with_past)
     if discrete:
         known = target.argmax(axis=1)
         odds = []
@@ -282,6 +275,8 @@ def _correction(
     direction = np.zeros_like(target)
     for k in range(FOLDS):
         train, test = begun & (fold != k), begun & (fold == k)
+        if len(np.unique(episode[train])) < 2:  # episodes of one step have no past
+            continue
         found = _fit(both[train], target[train], episode[train], f"{name}/past/{k}")
         shadow = _fit(present[train], found(both[train]), episode[train], f"{name}/shadow/{k}")
         direction[test] = found(both[test]) - shadow(present[test])
