@@ -1,10 +1,10 @@
 """Hiding part of the state, by degrees: what the text after the `@` of a data set's name says.
 
 `NAME@mask-velocity+noise-0.1` hides velocities and adds noise. The parts, in the order in which they
-act on what is shown:
+act and are written (masks by the alphabet):
 
     mask-GROUP, mask-GROUP-F   a group of coordinates that the family names (velocity, position), or the
-                               fraction F of it
+                               fraction F of it, rounded up
     mask-F                     the fraction F of all coordinates in groups (of all, where there are none)
     noise-S                    Gaussian noise of S standard deviations of each coordinate in the training data
     drop-P                     with probability P what was shown last is shown again; the first always is
@@ -24,6 +24,7 @@ hiding costs can be read off them.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -43,6 +44,8 @@ GRAMMAR = (
     " with :masked at the end for a behaviour that sees only what is shown"
 )
 MASKED = ":masked"
+KINDS = ("mask", "noise", "drop", "delay", "physics")  # in the order in which they are written
+LONGEST_DELAY = 1000  # steps
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -176,8 +179,24 @@ def parse(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Hid
     Raises UserError with what is allowed.
     """
     masked = text.endswith(MASKED)
-    parts = tuple(_part(one, name, width, groups) for one in text.removesuffix(MASKED).split("+"))
+    texts = text.removesuffix(MASKED).split("+")
+    parts = tuple(_part(one, name, width, groups) for one in texts)
     found = Hiding(text, width, parts, masked)
+    # One way to write a thing, as the name is the identity of the data.
+    order = sorted(range(len(parts)), key=lambda i: (KINDS.index(parts[i].kind), texts[i]))
+    if order != list(range(len(parts))):
+        better = "+".join(texts[i] for i in order) + MASKED * masked
+        raise UserError(f"data: '{name}': write it as '{name.partition('@')[0]}@{better}'.")
+    for (one, part), (other, after) in itertools.combinations(zip(texts, parts, strict=True), 2):
+        again = (
+            set(part.hides) & set(after.hides) if part.kind == "mask" else part.kind == after.kind
+        )
+        if part.kind == after.kind and again:
+            raise UserError(f"data: '{name}': '{one}' and '{other}' hide the same; one is allowed.")
+    if masked and all(part.kind in ("delay", "physics") for part in parts):
+        raise UserError(
+            f"data: '{name}': all is shown, so that {MASKED} changes nothing; leave it out."
+        )
     if not found.observable:
         raise UserError(f"data: '{name}' hides every coordinate; at least one must be shown.")
     return found
@@ -190,12 +209,13 @@ def _part(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Par
     hint = f" Did you mean '{name.partition('@')[0]}@{near[0]}'?" if near else ""
     problem = f"data: '{name}': '{text}' hides nothing known; allowed: {GRAMMAR}. Groups here: {named}.{hint}"
     if kind == "mask":
-        group, _, number = (
-            rest.rpartition("-") if rest.rpartition("-")[0] in groups else (rest, "", "")
-        )
-        if group in groups:
-            fraction = _number(number, problem) if number else 1.0
-            coordinates = groups[group]
+        group, _, number = rest.rpartition("-")
+        if rest in groups:
+            fraction, coordinates = 1.0, groups[rest]
+        elif group in groups:
+            fraction, coordinates = _number(number, problem), groups[group]
+            if fraction == 1:
+                raise UserError(f"data: '{name}': '{text}' is written 'mask-{group}'.")
         else:
             fraction = _number(rest, problem)
             coordinates = sorted({i for each in groups.values() for i in each}) or list(
@@ -205,13 +225,16 @@ def _part(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Par
             raise UserError(f"data: '{name}': a fraction is {fraction:g}; above 0, at most 1.")
         order = nested_order(coordinates, width)
         return Part("mask", fraction, tuple(sorted(order[: math.ceil(fraction * len(order))])))
-    if kind not in ("noise", "drop", "delay", "physics"):
+    if kind not in KINDS:
         raise UserError(problem)
     strength = _number(rest, problem)
     limits: dict[str, tuple[Callable[[float], bool], str]] = {
         "noise": (lambda s: s > 0, "above 0"),
         "drop": (lambda s: 0 < s < 1, "above 0, below 1"),
-        "delay": (lambda s: s >= 1 and s == int(s), "a whole number of steps, 1 or more"),
+        "delay": (
+            lambda s: 1 <= s <= LONGEST_DELAY and s == int(s),
+            f"a whole number of steps, 1 to {LONGEST_DELAY}",
+        ),
         "physics": (lambda s: 0 < s < 1, "above 0, below 1"),
     }
     allowed, said = limits[kind]

@@ -68,6 +68,7 @@ def test_the_exact_values_stand_on_the_card(tmp_path: Path) -> None:
     assert (optimal["return"], optimal["score"]) == ("6", "100")
 
 
+@pytest.mark.slow
 def test_the_dose_meter_tells_who_acts_only_where_the_past_does(tmp_path: Path) -> None:
     rows = {}
     for mixing in ("episode", "step"):

@@ -30,7 +30,7 @@ def test_a_group_a_fraction_of_it_and_a_fraction_of_all() -> None:
     assert hidden("mask-position-0.5") < {0, 1, 2, 3}
     # Coordinate 7, which is in no group, is never hidden where there are groups.
     assert hidden("mask-1") == set(range(7))
-    assert hidden("mask-velocity+mask-position-0.25") > {4, 5, 6}
+    assert hidden("mask-position-0.25+mask-velocity") > {4, 5, 6}
 
 
 @given(st.integers(1, 40), st.floats(0.01, 1), st.floats(0.01, 1))
@@ -185,6 +185,17 @@ def test_a_masked_behaviour_doesnt_use_what_is_hidden(tmp_path: Path) -> None:
         ("lq-mix/single@noise-0", "above 0"),
         ("lq-mix/single@noise-0.10", "hides nothing known"),
         ("lq-mix/single@noise--1", "hides nothing known"),
+        ("lq-mix/single@mask-velocity-", "hides nothing known"),
+        ("lq-mix/single@mask-velocity-1", "is written 'mask-velocity'"),
+        (
+            "lq-mix/single@noise-0.1+mask-velocity",
+            "write it as 'lq-mix/single@mask-velocity[+]noise",
+        ),
+        ("lq-mix/single@noise-0.1+noise-0.2", "hide the same; one is allowed"),
+        ("lq-mix/single@mask-0.5+mask-velocity", "hide the same; one is allowed"),
+        ("lq-mix/single@physics-0.2+physics-0.5", "hide the same; one is allowed"),
+        ("lq-mix/single@delay-1001", "1 to 1000"),
+        ("lq-mix/single@delay-2:masked", ":masked changes nothing"),
         ("lq-mix/single@mask-position+mask-velocity", "at least one must be shown"),
         ("tmaze/passive-20@physics-0.1", "no physical parameter"),
         ("fourrooms/seen-v0@delay-2", "no behaviour policy"),
