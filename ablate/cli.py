@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperCommand
 
 from ablate.errors import UserError
 
@@ -257,6 +258,98 @@ def status(study: StudyFile, plugin: Plugin = None, results: Results = RESULTS) 
     for one in found:
         if one.status not in ("COMPLETED", "RUNNING"):
             print(f"{one.run_id}  {one.status}  {one.failure}".rstrip())
+    return 0
+
+
+class _WithPresets(TyperCommand):
+    """Lists the presets below the options."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from ablate import presets
+
+        with formatter.section("Presets"):
+            formatter.write_dl([(name, presets.about(name)) for name in presets.names()])
+        super().format_epilog(ctx, formatter)
+
+
+@app.command(
+    cls=_WithPresets,
+    epilog="Example: python -m ablate train --preset dt --data mujoco/hopper/medium-v0 --seed 0",
+)
+@command
+def train(
+    preset: Annotated[
+        str, typer.Option(help="A published method, listed below, or a .yaml file like theirs.")
+    ],
+    data: Annotated[str, typer.Option(help="A data set of `data list`.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
+    set_: Set = None,
+    device: Annotated[str, typer.Option(help="Where it trains and acts: cpu, cuda.")] = "cpu",
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Train one model by a preset, without a study; the same command goes on after an interruption."""
+    from ablate import presets
+    from ablate.launch import single
+    from ablate.launch.run import cache_folder
+
+    _plugins(plugin)
+    config = presets.configuration(preset, data, set_ or [])
+    with transfer(f"{preset} on {data}", unit="per mille") as progress:
+        made = single.train(
+            config,
+            seed,
+            results,
+            cache_folder(results),
+            device=device,
+            report=lambda fraction, text: progress(round(1000 * fraction), 1000),
+        )
+    if made.known:
+        print("It was trained before; nothing was run.")
+    for line in single.lines(made):
+        print(line)
+    print(f"Next: python -m ablate evaluate {made.run}")
+    return 0
+
+
+@app.command(
+    epilog="Example: python -m ablate evaluate results/models/runs/0123456789ab-1 --target 3600"
+)
+@command
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder that `train` named, or a checkpoint.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Of the evaluation, e.g. --set context=5; repeatable."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Film the first episode: FILE.gif or FILE.mp4.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where it acts: cpu, cuda.")] = "cpu",
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Let a trained model act, asked for one return or several: returns, normalised scores, intervals."""
+    from ablate.launch import single
+    from ablate.launch.run import cache_folder
+
+    _plugins(plugin)
+    scores = single.evaluate(
+        run, cache_folder(results), target or [], episodes, set_ or [], device=device, video=video
+    )
+    table = Table()
+    for column in single.COLUMNS:
+        table.add_column(column, justify="right")
+    for score in scores:
+        table.add_row(*score.row())
+    console.print(table)
+    if video is not None:
+        print(f"{video}: written.")
     return 0
 
 

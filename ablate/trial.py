@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ablate import streams
+from ablate import registry, streams
+from ablate.config import complete
 from ablate.data import catalogue
+from ablate.data.best import best
 from ablate.data.catalogue import DataSet
 from ablate.data.normalise import Scales, fit_scales
+from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.evaluate.agent import Agent, stored
+from ablate.evaluate.agent import Agent, at_context, stored
 from ablate.evaluate.heldout import HeldOut, held_out, held_out_metrics
-from ablate.evaluate.rollout import rollout
+from ablate.evaluate.rollout import Rollouts, rollout
+from ablate.evaluate.video import Filmed
 from ablate.learn.checkpoint import save_policy
-from ablate.learn.train import Source, train_cohort, windows_per_update
+from ablate.learn.objective import Source
+from ablate.learn.train import train_cohort, windows_per_update
+from ablate.learn.transitions import transitions
 from ablate.models.layouts import Layout
-from ablate.models.match import Matched, solve_width
-from ablate.models.policy import ModelSpec, Policy, build, flops_per_target
+from ablate.models.match import Matched, parameters_at, solve_width
+from ablate.models.policy import Policy, build, flops_per_target
+from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 
 HELD_OUT_TARGETS = 4096
@@ -49,10 +56,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Cell:
-    """Everything the seeds of a cell share: its data, how they are read, and a model of matched size."""
+    """Everything the seeds of a cell share: its data, how they are read, and a model of matched size.
+
+    trained: the part of the training set that is learned from (see `train.keep`).
+    """
 
     config: Config
     data: DataSet
+    trained: Trajectories
     layout: Layout
     scales: Scales
     matched: Matched
@@ -72,14 +83,30 @@ class Cell:
         """The policies as one stacked program that reads this cell's data."""
         return Agent(Stack(list(policies)), self.layout, self.scales, self.config["context"])
 
+    def actor(self, policies: Sequence[Policy]) -> Agent:
+        """The same as it acts: with the context and the state of the evaluation."""
+        settings = self.config["evaluate"]
+        context = settings["context"] or self.config["context"]
+        stack = Stack([at_context(policy, context) for policy in policies])
+        return Agent(stack, self.layout, self.scales, context, settings["state"])
+
     def source(self, agent: Agent) -> Source:
         """What the trainer reads: the training set as tokens of `agent`."""
-        data = stored(self.data.train, self.layout, self.device)
+
+        def read(trajectories: Trajectories) -> tuple[torch.Tensor, torch.Tensor]:
+            data = stored(trajectories, self.layout, self.device)
+            return agent.tokens(data.fields), data.timestep
+
+        table, timestep = read(self.trained)
+        algorithm = registry.get("algorithm", self.config["algorithm"])
         return Source(
-            table=agent.tokens(data.fields),
-            timestep=data.timestep,
-            actions=torch.from_numpy(self.data.train.actions).to(self.device),
+            table=table,
+            timestep=timestep,
+            actions=torch.from_numpy(self.trained.actions).to(self.device),
             visible=agent.visible,
+            transitions=transitions(self.trained, read, self.device)
+            if algorithm.transitions
+            else None,
         )
 
 
@@ -88,6 +115,7 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell:
 
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
+    config = complete(config)
     data = catalogue.load(config["data"], cache)
     horizon = data.spec.make_env(1).horizon
     layout = Layout(
@@ -96,27 +124,31 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell:
         policies=data.spec.num_policies,
         history=config["history"],
         condition=config["condition"],
+        goal=data.spec.shown_goal if "goal" in config["condition"] else (),
+        timesteps=config["model"]["timesteps"] > 0,
     )
     if config["condition"] == "policy-id" and layout.policies == 0:
         raise UserError(
             f"condition policy-id: {config['data']} does not record which policy acted."
         )
-    model = ModelSpec(
-        mixer=config["mixer"],
-        head=config["head"],
-        context=config["context"],
-        features=layout.features,
-        action_dim=layout.action_dim,
-        width=0,
-        layers=config["model"]["layers"],
-        dropout=config["model"]["dropout"],
-    )
-    matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
+    if "goal" in config["condition"] and not layout.goal:
+        raise UserError(f"condition {config['condition']}: {config['data']} shows no goal's place.")
+    model = ModelSpec.of(config, layout)
+    if model.width:
+        count = parameters_at(model, model.width)
+        matched = Matched(model.width, count, 0.0)
+    else:
+        matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
+    # By the whole training set also where only the best of it is learned from (Chen et al. 2021).
+    scales = fit_scales(data.train, horizon)
+    if config["train"]["return_scale"] is not None:
+        scales = replace(scales, return_to_go=config["train"]["return_scale"])
     return Cell(
         config=config,
         data=data,
+        trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
         layout=layout,
-        scales=fit_scales(data.train, horizon).to(device),
+        scales=scales.to(device),
         matched=matched,
         model=model.at(matched.width),
     )
@@ -215,6 +247,8 @@ def train_group(
         sorted(points),
         on_point,
         resume,
+        cell.config["algorithm"],
+        cell.config["settings"],
     )
     for place, state in enumerate(agent.stack.state_dicts()):
         cohort.policies[group[place]].load_state_dict(state)
@@ -226,21 +260,9 @@ def train_group(
 
 def evaluate(cell: Cell, cohort: Cohort) -> None:
     """Score the last checkpoint of every seed: rollouts in the environment and held-out prediction."""
-    settings = cell.config["evaluate"]
-    agent = cell.agent(cohort.policies)
-    episodes = settings["episodes"]
-    env = cell.data.spec.make_env(len(cohort.seeds) * episodes)
-    rollouts = rollout(
-        agent,
-        env,
-        episodes,
-        study=cohort.study,
-        seeds=cohort.seeds,
-        target=target_return(cell.data, settings["target"]),
-        policy=cell.data.spec.best_policy,
-        sample=settings["actions"] == "sample",
-    )
-    predicted = held_out_metrics(agent, cohort.held)
+    target = target_return(cell.data, cell.config["evaluate"]["target"])
+    rollouts = act(cell, cohort.policies, cohort.study, cohort.seeds, target)
+    predicted = held_out_metrics(cell.agent(cohort.policies), cohort.held)
     scores = cell.data.anchors.score(rollouts.returns)  # (S, E)
     for index, outcome in enumerate(cohort.outcomes):
         outcome.metrics |= {
@@ -252,6 +274,38 @@ def evaluate(cell: Cell, cohort: Cohort) -> None:
             "jerk": float(rollouts.jerk[index]),
         }
         outcome.metrics |= {name: float(value[index]) for name, value in predicted.items()}
+
+
+def act(
+    cell: Cell,
+    policies: Sequence[Policy],
+    study: str,
+    seeds: Sequence[int],
+    target: float,
+    video: Path | None = None,
+) -> Rollouts:
+    """Roll every policy out as `evaluate` says, asked for a return of `target`.
+
+    video: the file for a film of the first episode.
+    """
+    settings = cell.config["evaluate"]
+    env = cell.data.spec.make_env(len(seeds) * settings["episodes"])
+    if video is not None:
+        env = Filmed(env, video)
+    rollouts = rollout(
+        cell.actor(policies),
+        env,
+        settings["episodes"],
+        study=study,
+        seeds=seeds,
+        target=target,
+        policy=cell.data.spec.best_policy,
+        sample=settings["actions"] == "sample",
+        decrement=settings["decrement"],
+    )
+    if isinstance(env, Filmed):
+        env.write()
+    return rollouts
 
 
 def size_metrics(cell: Cell) -> dict[str, float]:
@@ -301,7 +355,17 @@ def measure_ways(
             cpu = cell.device.type == "cpu"
             marks.append(time.process_time() if cpu else time.perf_counter())
 
-        train_cohort(agent.stack, cell.source(agent), train, study, seeds[:size], range(1, 7), mark)
+        train_cohort(
+            agent.stack,
+            cell.source(agent),
+            train,
+            study,
+            seeds[:size],
+            range(1, 7),
+            mark,
+            algorithm=cell.config["algorithm"],
+            settings=cell.config["settings"],
+        )
         # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
         seconds[way] = float(np.diff(marks)[1:].min()) / size
     return seconds

@@ -1,5 +1,5 @@
-"""Comparators: what attention is compared with, through the interface a user's own would use."""
+"""Comparators, mixers and algorithms, through the interface that a user's own would use."""
 
-from baselines import bag, conv, gru, lstm, mlp
+from baselines import bag, conv, convformer, cql, gru, iql, lstm, mlp, ssm, td3_bc
 
-__all__ = ["bag", "conv", "gru", "lstm", "mlp"]
+__all__ = ["bag", "conv", "convformer", "cql", "gru", "iql", "lstm", "mlp", "ssm", "td3_bc"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class Bag(Mixer):
     Any permutation of the past leaves the features as they are. Without a past the mean is zero.
     """
 
-    slides: ClassVar[bool] = True
+    slides = True
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

@@ -19,6 +19,8 @@ class Recurrent(Mixer):
     Subclasses give `network` (the fused `nn.RNNBase`), `parts` (state tensors a layer) and `cell`.
     """
 
+    carries = True
+    extends = True
     network: nn.RNNBase
     parts: int
 
@@ -62,8 +64,9 @@ class Recurrent(Mixer):
             if layer:
                 token = self.drop(token)
             mine = state[layer * self.parts : (layer + 1) * self.parts]
-            projected = F.linear(token, *self._weights("ih", layer))
-            mine = self.cell(projected, F.linear(mine[0], *self._weights("hh", layer)), mine)
+            projected = linear(token, *self._weights("ih", layer), self.stacked)
+            recurrent = linear(mine[0], *self._weights("hh", layer), self.stacked)
+            mine = self.cell(projected, recurrent, mine)
             carried += mine
             token = mine[0]
         return token, tuple(carried)

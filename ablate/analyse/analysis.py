@@ -84,5 +84,8 @@ def analyse(
 
 
 def levels_of(table: pd.DataFrame) -> dict[str, list[Level]]:
-    """The levels that occur in the table, sorted, for every factor and `data`."""
-    return {name: sorted(table[name].unique().tolist()) for name in factor_columns(table)}
+    """The levels that occur in the table, numbers before words, for every factor and `data`."""
+    return {
+        name: sorted(table[name].unique().tolist(), key=lambda x: (isinstance(x, str), x))
+        for name in factor_columns(table)
+    }

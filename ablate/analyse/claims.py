@@ -3,20 +3,23 @@
 Three p values a claim, each a one-sided statement that the rule in `verdict.py` may make:
 
 * `p_for`: the claim is true;
-* `p_against`: its opposite is (superiority: the contrast is below the threshold; equivalence: it
-  lies beyond a margin; a difference cannot be refuted otherwise than by equivalence: 1);
+* `p_against`: its opposite is (superiority: the contrast is below the threshold; trend: the metric
+  falls; equivalence: it lies beyond a margin; a difference cannot be refuted otherwise than by
+  equivalence: 1);
 * `p_equivalent`: the contrast is within the margin of `around` (1 without a margin).
+
+They belong to the estimand that the hypothesis declares; both are always reported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from ablate.analyse import mixed
 from ablate.analyse.intervals import Estimate, equivalence_p, interval, p_value
 from ablate.analyse.resolve import Resolved
 from ablate.analyse.tests import (
+    DRAWS,
     SIGN_FLIP_DATA_SETS,
     Randomisation,
     generator,
@@ -24,19 +27,45 @@ from ablate.analyse.tests import (
     permutation,
     sign_flip,
 )
-from ablate.study.contrast import ACROSS
+from ablate.analyse.trends import Isotonic, isotonic, jonckheere_test
+from ablate.study.contrast import ACROSS, parse
 from ablate.study.hypotheses import Hypothesis
 
 WELCH = "Welch-Satterthwaite t"
 TOST = "TOST by Welch-Satterthwaite t"
+OVER_DATA_SETS = "t over data sets"
+TOST_OVER_DATA_SETS = "TOST by t over data sets"
+BESIDE_DRAWS = 1000  # of a randomisation test that only stands beside the deciding one
+ONE_DATA_SET = (
+    "the estimand is new data sets, and the contrast is there on one only: at least two are needed"
+)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The estimand over new seeds on these data sets: the stratified Welch-Satterthwaite interval.
+
+    p is two-sided, of "0" (of `around` or `threshold`; for an equivalence the TOST), by t.
+    p_randomised: the same by `randomisation`, where that exists. All None with the `reason` why.
+    """
+
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    df: float | None = None
+    p: float | None = None
+    p_randomised: float | None = None
+    randomisation: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Population:
     """The estimand over new data sets: t with n_datasets - 1 degrees of freedom, or why none.
 
-    p is two-sided, of "0" (of `around`, for an equivalence the TOST); p_sign_flip from six data
-    sets on.
+    p is two-sided, of "0" (of `around` or `threshold`; for an equivalence the TOST); p_sign_flip
+    from six data sets on. mixed_*: the same by the mixed model with random slopes (`mixed.py`), or
+    `mixed_reason` why not; slope_sd, seed_sd: its standard deviations over data sets and seeds.
     """
 
     n_datasets: int
@@ -46,14 +75,23 @@ class Population:
     p: float | None = None
     p_sign_flip: float | None = None
     reason: str = ""
+    df: float | None = None
+    mixed_estimate: float | None = None
+    mixed_low: float | None = None
+    mixed_high: float | None = None
+    mixed_p: float | None = None
+    slope_sd: float | None = None
+    seed_sd: float | None = None
+    mixed_reason: str = ""
 
 
 @dataclass(frozen=True)
 class ClaimResult:
     """What the trials say of one claim. Estimates and bounds are in the metric's units.
 
-    p_t: the t counterpart of p_for, also where a randomisation test is the primary one.
-    by_data_set: name -> (estimate, low, high).
+    estimate, low, high, df, degenerate and the p values: of the declared estimand. p_t: the t
+    counterpart of p_for, also where a randomisation test is the primary one. by_data_set: name ->
+    (estimate, low, high), for new seeds. curve: means by level, of a trend.
     """
 
     label: str
@@ -71,6 +109,8 @@ class ClaimResult:
     population: Population
     by_data_set: dict[str, tuple[float, float, float]]
     notes: tuple[str, ...]
+    fixed: Fixed = field(default_factory=Fixed)
+    curve: Isotonic | None = None
 
 
 def assess(
@@ -83,57 +123,63 @@ def assess(
     margin: float | None,
     family_size: int,
 ) -> ClaimResult:
-    """Test one claim. `family_size` is the number of hypotheses that are corrected together."""
-    fixed = resolved.fixed
+    """Test one claim. `family_size` is the number of hypotheses that are corrected together.
+
+    Raises ValueError when the declared estimand has too few data sets or seeds for an estimate;
+    `verdict.judge` doesn't ask then.
+    """
     confidence = 1.0 - alpha
-    low, high = interval(fixed, confidence)
+    of_data_sets = hypothesis.estimand == "population"
+    random = _randomise(hypothesis, label, resolved, BESIDE_DRAWS if of_data_sets else DRAWS)
+    basis: Estimate | None = resolved.fixed if resolved.replicated else None
+    fixed = _fixed(hypothesis, basis, random, confidence, margin)
+    if of_data_sets:
+        basis, _ = over_data_sets(resolved.contrasts)
+    if basis is None:
+        raise ValueError(f"'{hypothesis.id}': {ONE_DATA_SET if of_data_sets else fixed.reason}")
+    low, high = interval(basis, confidence)
     around = hypothesis.around
-    p_equivalent = equivalence_p(fixed, margin, around) if margin is not None else 1.0
+    p_equivalent = equivalence_p(basis, margin, around) if margin is not None else 1.0
     notes = list(resolved.notes)
-    random = _randomise(hypothesis, label, resolved)
     sides = 2 if hypothesis.test == "difference" else 1
-    if random is not None and random.smallest * sides * family_size >= alpha:
+    if of_data_sets:
+        random = None
+    elif random is not None and random.smallest * sides * family_size >= alpha:
         notes.append(
             f"the {random.name} cannot go below p = {random.smallest * sides:.3g}, too coarse for"
             f" {family_size} corrected hypotheses: the t test decides"
         )
         random = None
+    by_t = OVER_DATA_SETS if of_data_sets else WELCH
     if hypothesis.test == "equivalence":
         assert margin is not None  # `verdict.judge` refuses an equivalence without one
-        name, p_for, p_t = TOST, p_equivalent, p_equivalent
+        name = TOST_OVER_DATA_SETS if of_data_sets else TOST
+        p_for = p_t = p_equivalent
         beyond = (
-            p_value(fixed, around + margin, "greater"),
-            p_value(fixed, around - margin, "less"),
+            p_value(basis, around + margin, "greater"),
+            p_value(basis, around - margin, "less"),
         )
         p_against = min(1.0, 2.0 * min(beyond))
     elif hypothesis.test == "difference":
-        p_t = p_value(fixed, around)
-        name, p_for = (random.name, random.two_sided) if random else (WELCH, p_t)
+        p_t = p_value(basis, around)
+        name, p_for = (random.name, random.two_sided) if random else (by_t, p_t)
         p_against = 1.0
     else:
-        p_t = p_value(fixed, hypothesis.threshold, "greater")
-        name, p_for = (random.name, random.greater) if random else (WELCH, p_t)
-        p_against = random.less if random else p_value(fixed, hypothesis.threshold, "less")
-    if fixed.degenerate:
-        notes.append(
-            "no cell varies over seeds: the interval is a point and says nothing of the error"
-        )
-    elif fixed.flat_cells:
-        notes.append(
-            f"{fixed.flat_cells} of {fixed.cells} cells don't vary over seeds and add nothing to"
-            " the interval"
-        )
+        p_t = p_value(basis, hypothesis.threshold, "greater")
+        name, p_for = (random.name, random.greater) if random else (by_t, p_t)
+        p_against = random.less if random else p_value(basis, hypothesis.threshold, "less")
+    notes += _spread_notes(basis, "data sets" if of_data_sets else "seeds")
     by_data_set = {
         data: (e.value, *interval(e, confidence)) for data, e in resolved.by_data_set.items()
     }
     return ClaimResult(
         label=label,
         contrast=contrast,
-        estimate=fixed.value,
+        estimate=basis.value,
         low=low,
         high=high,
-        df=fixed.df,
-        degenerate=fixed.degenerate,
+        df=basis.df,
+        degenerate=basis.degenerate,
         test_name=name,
         p_for=p_for,
         p_against=p_against,
@@ -142,6 +188,8 @@ def assess(
         population=population(hypothesis, resolved, confidence, margin),
         by_data_set=by_data_set,
         notes=tuple(notes),
+        fixed=fixed,
+        curve=_curve(hypothesis, label, contrast, resolved, confidence),
     )
 
 
@@ -152,7 +200,7 @@ def population(
     if resolved.names == (ACROSS,):
         reason = "the contrast compares data sets, so it is about these ones only"
         return Population(n_datasets=0, reason=reason)
-    contrasts = np.array([e.value for e in resolved.by_data_set.values()])
+    contrasts = resolved.contrasts
     estimate, reason = over_data_sets(contrasts)
     if estimate is None:
         return Population(n_datasets=len(contrasts), reason=reason)
@@ -161,33 +209,101 @@ def population(
     if len(contrasts) >= SIGN_FLIP_DATA_SETS and hypothesis.test != "equivalence":
         null = _null(hypothesis)
         flips = sign_flip((contrasts - null) / len(contrasts), generator(hypothesis.id)).two_sided
-    return Population(
+    found = Population(
         n_datasets=len(contrasts),
         estimate=estimate.value,
         low=low,
         high=high,
-        p=_population_p(hypothesis, estimate, margin),
+        p=_two_sided(hypothesis, estimate, margin),
         p_sign_flip=flips,
+        df=estimate.df,
     )
+    model, why = mixed.fit(contrasts, *resolved.replicates)
+    if model is None:
+        return replace(found, mixed_reason=why)
+    low, high = interval(model.estimate, confidence)
+    return replace(
+        found,
+        mixed_estimate=model.estimate.value,
+        mixed_low=low,
+        mixed_high=high,
+        mixed_p=_two_sided(hypothesis, model.estimate, margin),
+        slope_sd=model.slope_sd,
+        seed_sd=model.seed_sd,
+    )
+
+
+def _fixed(
+    hypothesis: Hypothesis,
+    estimate: Estimate | None,
+    random: Randomisation | None,
+    confidence: float,
+    margin: float | None,
+) -> Fixed:
+    if estimate is None:
+        return Fixed(reason="some cell has a single finished seed: at least two are needed")
+    low, high = interval(estimate, confidence)
+    return Fixed(
+        estimate=estimate.value,
+        low=low,
+        high=high,
+        df=estimate.df,
+        p=_two_sided(hypothesis, estimate, margin),
+        p_randomised=random.two_sided if random else None,
+        randomisation=random.name if random else "",
+    )
+
+
+def _spread_notes(basis: Estimate, what: str) -> list[str]:
+    if basis.degenerate and what == "data sets":
+        return [
+            "the contrast is the same on all data sets: the interval is a point and says nothing of"
+            " the error"
+        ]
+    if basis.degenerate:
+        return ["no cell varies over seeds: the interval is a point and says nothing of the error"]
+    if basis.flat_cells:
+        return [
+            f"{basis.flat_cells} of {basis.cells} cells don't vary over seeds and add nothing to"
+            " the interval"
+        ]
+    return []
 
 
 def _null(hypothesis: Hypothesis) -> float:
     return hypothesis.threshold if hypothesis.test == "superiority" else hypothesis.around
 
 
-def _population_p(hypothesis: Hypothesis, estimate: Estimate, margin: float | None) -> float:
+def _two_sided(hypothesis: Hypothesis, estimate: Estimate, margin: float | None) -> float:
     if hypothesis.test == "equivalence" and margin is not None:
         return equivalence_p(estimate, margin, hypothesis.around)
     return p_value(estimate, _null(hypothesis))
 
 
-def _randomise(hypothesis: Hypothesis, label: str, resolved: Resolved) -> Randomisation | None:
+def _randomise(
+    hypothesis: Hypothesis, label: str, resolved: Resolved, draws: int
+) -> Randomisation | None:
     """The randomisation test of "the contrast is 0", or None where the null isn't that."""
-    if hypothesis.test == "equivalence" or _null(hypothesis) != 0.0:
+    if hypothesis.test == "equivalence" or _null(hypothesis) != 0.0 or not resolved.replicated:
         return None
     rng = generator(f"{hypothesis.id}/{label}")
     if resolved.blocks is not None:
-        return permutation(resolved.blocks, rng)
+        test = jonckheere_test if hypothesis.test == "trend" else permutation
+        return test(resolved.blocks, rng, draws)
     if len(resolved.terms) == 0:
         return None
-    return sign_flip(resolved.terms, rng)
+    return sign_flip(resolved.terms, rng, draws)
+
+
+def _curve(
+    hypothesis: Hypothesis, label: str, contrast: str, resolved: Resolved, confidence: float
+) -> Isotonic | None:
+    """The metric by level of the factor whose trend it is, where the contrast is one."""
+    if resolved.blocks is None:
+        return None
+    parsed = parse(contrast)
+    if not parsed.rises:
+        return None
+    levels = next(iter(parsed.ordered.values()))
+    rng = generator(f"isotonic/{hypothesis.id}/{label}")
+    return isotonic(resolved.blocks, levels, rng, confidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ class Resolved:
     weights (C,), cells: C arrays (n_c,), strata (C,): the cells with weight, weights within a
     stratum.
     blocks: for the permutation test, when the contrast is one of a single factor; else None.
+    paired: for each of `names` the contrast of every seed (n,), when all its cells have the same seeds
+        on every data set; else None.
     terms (n,): for the sign-flip test, each seed's share in the estimate; empty without shared
     seeds.
     trials, failed: index labels of the table's rows that were used, and that failed, of the cells
@@ -35,24 +38,64 @@ class Resolved:
     cells: tuple[Floats, ...]
     blocks: tuple[Block, ...] | None
     terms: Floats
+    paired: tuple[Floats, ...] | None
     trials: frozenset[object]
     failed: frozenset[object]
     missing: frozenset[object]
     notes: tuple[str, ...]
 
     @property
+    def replicated(self) -> bool:
+        """Whether every cell has the two seeds that the fixed estimand needs."""
+        return all(
+            len(cell) >= 2 for cell, w in zip(self.cells, self.weights, strict=True) if w != 0.0
+        )
+
+    @property
     def fixed(self) -> Estimate:
-        """The mean over these data sets of the contrast, for new seeds."""
+        """The mean over these data sets of the contrast, for new seeds.
+
+        Raises ValueError unless `replicated`.
+        """
         return combine(self.weights / len(self.names), self.cells)
 
     @property
+    def contrasts(self) -> Floats:
+        """The contrast of cell means on each of `names` (D,)."""
+        means = self.weights * np.array([cell.mean() for cell in self.cells])
+        return np.array([math.fsum(means[self._of(name)]) for name in self.names])
+
+    @property
     def by_data_set(self) -> dict[str, Estimate]:
-        """The contrast on each data set (on the one stratum of a contrast between data sets)."""
+        """The contrast on each data set (on the one stratum of a contrast between data sets).
+
+        Its variance is nan where a cell has a single seed.
+        """
         found = {}
-        for name in self.names:
-            mine = [i for i, stratum in enumerate(self.strata) if stratum == name]
-            found[name] = combine(self.weights[mine], [self.cells[i] for i in mine])
+        for name, value in zip(self.names, self.contrasts.tolist(), strict=True):
+            mine = self._of(name)
+            if all(len(self.cells[i]) >= 2 for i in mine if self.weights[i] != 0.0):
+                found[name] = combine(self.weights[mine], [self.cells[i] for i in mine])
+            else:
+                found[name] = Estimate(value, math.nan, math.nan, len(mine), 0)
         return found
+
+    @property
+    def replicates(self) -> tuple[Floats, list[Floats]]:
+        """What says how much seeds vary, for the mixed model: scales (D,) and independent samples.
+
+        The seeds' contrasts where cells have the same seeds, so that what a seed does to all cells
+        alike cancels; else the cells' runs.
+        """
+        if self.paired is not None:
+            return np.array([1.0 / len(seeds) for seeds in self.paired]), list(self.paired)
+        parts = np.square(self.weights) / np.array([len(cell) for cell in self.cells])
+        scales = np.array([math.fsum(parts[self._of(name)]) for name in self.names])
+        used = [c for c, w in zip(self.cells, self.weights, strict=True) if w != 0.0]
+        return scales, used
+
+    def _of(self, name: str) -> list[int]:
+        return [i for i, stratum in enumerate(self.strata) if stratum == name]
 
 
 @dataclass(frozen=True)
@@ -92,8 +135,9 @@ def shuffled_factor(contrast: Contrast) -> str | None:
 def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untestable:
     """The claim's trials, or why there is nothing to test.
 
-    Cells with fewer than two usable seeds count as missing: they show no spread. What needs them is
-    left out of the average (`Contrast.weights`) and said in `notes`.
+    Cells with fewer than `claim.replicates` usable seeds count as missing: below two they show no
+    spread. What needs them is left out of the average (`Contrast.weights`) and said in `notes`, as
+    are unequal numbers of seeds, which are used as they are.
     """
     factors = factor_columns(table)
     selected = _named(claim, table)
@@ -104,14 +148,15 @@ def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untest
     failures = frozenset(selected.index[failed(selected)])
     gaps = _missing(selected, rows, table, factors)
     groups = {key: np.array(index) for key, index in found.items()}
-    keys = [key for key, index in groups.items() if len(index) >= 2]
+    keys = [key for key, index in groups.items() if len(index) >= claim.replicates]
     thin = len(groups) - len(keys)
     cells = pd.DataFrame(keys, columns=factors)
     weights = claim.contrast.weights(claim.select(cells)) if keys else None
     if weights is None or not weights.strata:
         reason = "no trial is about it"
         if len(selected):
-            reason = "some cell that it needs wasn't run or has fewer than two finished trials"
+            few = "no finished trial" if claim.replicates == 1 else "fewer than two finished trials"
+            reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
     score, seeds = values(rows, metric), rows["seed"].to_numpy()
@@ -122,6 +167,9 @@ def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untest
     notes = [f"left out: {text}" for text in weights.incomplete]
     if thin:
         notes.append(f"{thin} cells with a single finished seed were left out")
+    sizes = [len(a) for a, w in zip(arrays, share, strict=True) if w != 0.0]
+    if min(sizes) < max(sizes):
+        notes.append(f"cells have {min(sizes)} to {max(sizes)} seeds, used as they are")
     lost = sorted(set(map(str, selected["data"].unique())) - set(strata))
     if lost and strata[0] != ACROSS:
         notes.append(f"no complete contrast on {', '.join(lost)}")
@@ -130,8 +178,11 @@ def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untest
         names=tuple(weights.strata),
         weights=share,
         cells=arrays,
-        blocks=_blocks(claim.contrast, used, share / len(weights.strata), arrays),
+        blocks=_blocks(claim.contrast, used, share / len(weights.strata), arrays)
+        if min(map(len, arrays)) >= 2
+        else None,
         terms=_terms(claim.contrast, used, strata, share, arrays, [seeds[m] for m in members]),
+        paired=_paired(tuple(weights.strata), strata, share, arrays, [seeds[m] for m in members]),
         trials=frozenset(rows.index[np.concatenate(members)]),
         failed=failures,
         missing=gaps,
@@ -211,3 +262,21 @@ def _terms(
                 if seed in shared:
                     terms[(str(key[0]), seed)] += weights[i] * value / (len(shared) * number)
     return np.array([terms[key] for key in sorted(terms, key=str)])
+
+
+def _paired(
+    names: tuple[str, ...],
+    strata: tuple[str, ...],
+    weights: Floats,
+    arrays: tuple[Floats, ...],
+    seeds: list[np.ndarray],
+) -> tuple[Floats, ...] | None:
+    """Each stratum's contrast by seed, where all its cells have the same seeds, in one order."""
+    found = []
+    for name in names:
+        mine = [i for i, stratum in enumerate(strata) if stratum == name]
+        first = seeds[mine[0]]
+        if any(not np.array_equal(seeds[i], first) for i in mine[1:]):
+            return None
+        found.append(np.array([weights[i] * arrays[i] for i in mine]).sum(axis=0))
+    return tuple(found)

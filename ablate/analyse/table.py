@@ -11,19 +11,27 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ablate import config
 from ablate.analyse.intervals import Floats
 from ablate.errors import UserError, unknown
+from ablate.study.contrast import level_text
 
-FACTORS = ("data", "mixer", "context", "condition", "history", "head")
+FACTORS = ("data", *config.FACTORS, *config.OPTIONAL)
 BOOKKEEPING = ("trial", "status", "seed", "failure")
 FINISHED = "COMPLETED"
 FAILED = "FAILED"
 
 
 def factor_columns(table: pd.DataFrame) -> list[str]:
-    """The factor columns of `table`: the six named ones, then dotted configuration values."""
+    """The factor columns of `table`: the six named ones, dotted configuration values, and whatever
+    else is categorical (as in a table from elsewhere, whose factors its study names)."""
     named = [name for name in FACTORS if name in table.columns]
-    return named + sorted(name for name in table.columns if "." in name)
+    further = [
+        name
+        for name in table.columns
+        if "." in name or isinstance(table[name].dtype, pd.CategoricalDtype)
+    ]
+    return named + sorted(name for name in further if name not in named)
 
 
 def metric_columns(table: pd.DataFrame) -> list[str]:
@@ -37,7 +45,13 @@ def metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """Refuse a table that cannot be analysed. Raises UserError naming the column or the trial."""
+    """Refuse a table that cannot be analysed. Raises UserError naming the column or the trial.
+
+    Levels and seeds count as equal when they are so by value: `20`, `20.0` and the text "20".
+    """
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise UserError(f"table of trials: the column '{twice[0]}' stands twice; one is allowed")
     for column in ("data", "seed"):
         if column not in table.columns:
             raise UserError(
@@ -47,13 +61,23 @@ def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:
         if metric not in table.columns:
             raise unknown("metric of a hypothesis", metric, metric_columns(table))
         if not pd.api.types.is_numeric_dtype(table[metric]):
-            raise UserError(f"table of trials: column '{metric}' holds text, a metric is a number")
+            wrong = np.flatnonzero(
+                pd.to_numeric(table[metric], errors="coerce").isna() & table[metric].notna()
+            )
+            where = (
+                f", e.g. '{table[metric].iloc[wrong[0]]}' in row {wrong[0] + 1}"
+                if len(wrong)
+                else ""
+            )
+            raise UserError(
+                f"table of trials: column '{metric}' holds text{where}; a metric is a number"
+            )
     keys = [*factor_columns(table), "seed"]
     for column in keys:
         empty = np.flatnonzero(table[column].isna() | (table[column] == ""))
         if len(empty):
             raise UserError(f"table of trials, row {empty[0] + 1}: '{column}' is empty")
-    again = table.duplicated(keys)
+    again = table[keys].apply(_by_value).duplicated()
     if bool(again.any()):
         first = table.loc[again, keys].iloc[0].to_dict()
         what = ", ".join(f"{key}={first[key]}" for key in keys)
@@ -65,6 +89,13 @@ def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:
             raise UserError(
                 f"table of trials, row {row + 1}: '{metric}' is infinite in a finished trial"
             )
+
+
+def _by_value(column: pd.Series) -> pd.Series:
+    """The column's levels as they are compared."""
+    if pd.api.types.is_integer_dtype(column):
+        return column
+    return column.astype(object).map({level: level_text(level) for level in column.unique()})
 
 
 def finished(table: pd.DataFrame) -> np.ndarray:

@@ -86,7 +86,7 @@ def permutation(
     if any(len(arm) < 2 for block in blocks for arm in block.arms):
         raise ValueError("every arm of a permutation test needs at least two replicates")
     sizes = [[len(arm) for arm in block.arms] for block in blocks]
-    total = math.prod(_count(s) for s in sizes)
+    total = math.prod(count_arrangements(s) for s in sizes)
     exact = total <= draws
     # All values over one scale and centred per block: sums of squares then keep their digits.
     scale = max(max(float(np.ptp(np.concatenate(b.arms))) for b in blocks), 1e-300)
@@ -98,7 +98,7 @@ def permutation(
         own = _moments(pooled[None], size, block.weights)
         observed, observed_variance = observed + own[0][0], observed_variance + own[1][0]
         if exact:
-            order = np.array(list(_arrangements(tuple(range(len(pooled))), tuple(size))))
+            order = np.array(list(arrangements(tuple(range(len(pooled))), tuple(size))))
             shuffled = pooled[order]  # (arrangements of this block, n)
             part, spread = _moments(shuffled, size, block.weights)
             numerator = (numerator[:, None] + part).ravel()  # every combination of blocks
@@ -107,9 +107,9 @@ def permutation(
             shuffled = rng.permuted(np.broadcast_to(pooled, (draws, len(pooled))), axis=1)
             part, spread = _moments(shuffled, size, block.weights)
             numerator, variance = numerator + part, variance + spread  # (draws,)
-    value = float(_studentise(np.array([observed]), np.array([observed_variance]))[0])
+    value = float(studentise(np.array([observed]), np.array([observed_variance]))[0])
     name = "stratified permutation of labels"
-    return _tally(name, value, _studentise(numerator, variance), exact, 1.0 / total)
+    return tally(name, value, studentise(numerator, variance), exact, 1 / total)
 
 
 def sign_flip(terms: Floats, rng: np.random.Generator, draws: int = DRAWS) -> Randomisation:
@@ -124,7 +124,7 @@ def sign_flip(terms: Floats, rng: np.random.Generator, draws: int = DRAWS) -> Ra
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(terms))))
     else:
         signs = rng.integers(0, 2, size=(draws, len(terms))) * 2.0 - 1.0  # (draws, n)
-    return _tally("sign flips", float(terms.sum()), signs @ terms, exact, 1.0 / total)
+    return tally("sign flips", float(terms.sum()), signs @ terms, exact, 1 / total)
 
 
 def over_data_sets(contrasts: Floats) -> tuple[Estimate | None, str]:
@@ -152,7 +152,7 @@ def holm(p_values: Sequence[float]) -> Floats:
     return corrected
 
 
-def _count(sizes: Sequence[int]) -> int:
+def count_arrangements(sizes: Sequence[int]) -> int:
     """Number of ways to deal sum(sizes) values to arms of these sizes."""
     left, ways = sum(sizes), 1
     for size in sizes:
@@ -161,7 +161,7 @@ def _count(sizes: Sequence[int]) -> int:
     return ways
 
 
-def _arrangements(items: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def arrangements(items: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """Every way to deal `items` to arms of `sizes`, each as one flat tuple in arm order."""
     if len(sizes) == 1:
         yield items
@@ -169,7 +169,7 @@ def _arrangements(items: tuple[int, ...], sizes: tuple[int, ...]) -> Iterator[tu
     for first in itertools.combinations(items, sizes[0]):
         chosen = set(first)
         rest = tuple(item for item in items if item not in chosen)
-        for tail in _arrangements(rest, sizes[1:]):
+        for tail in arrangements(rest, sizes[1:]):
             yield first + tail
 
 
@@ -188,7 +188,7 @@ def _moments(shuffled: Floats, sizes: Sequence[int], weights: Floats) -> tuple[F
     return value, variance
 
 
-def _studentise(value: Floats, variance: Floats) -> Floats:
+def studentise(value: Floats, variance: Floats) -> Floats:
     """value / sqrt(variance); without variance: 0 for a zero value, else infinite with its sign."""
     tiny = 1e-24  # values are in units of the range: this is rounding
     flat = variance <= tiny
@@ -197,7 +197,7 @@ def _studentise(value: Floats, variance: Floats) -> Floats:
     return np.where(flat & (value != 0.0), np.copysign(np.inf, value), t)
 
 
-def _tally(
+def tally(
     name: str, observed: float, null: NDArray[np.float64], exact: bool, smallest: float
 ) -> Randomisation:
     """p values of `observed` among `null` (R,), ties counted against the finding."""

@@ -1,14 +1,26 @@
 """The written rule that turns a hypothesis and its trials into a verdict.
 
+A hypothesis declares its estimand: *fixed* (these data sets, new seeds; the default) or
+*population* (new data sets, of which these are a sample). The rule uses the procedures of that one;
+the other's estimate, interval and p are reported beside it and decide nothing.
+
+fixed         interval and TOST: stratified Welch-Satterthwaite t, data sets weighing equally. Tests
+              of zero: by randomisation, as below. A cell needs two finished seeds.
+population    everything: t with n_datasets - 1 degrees of freedom on the data sets' contrasts of
+              cell means, from two data sets on; a cell needs one finished seed. Beside it stand its
+              model-based twin (mixed model with random slopes, same degrees of freedom) and, from
+              six data sets on, the exact sign-flip test over data sets. They decide nothing: at
+              six data sets a sign flip's p cannot go below 2/64.
+
 Everything is decided at level alpha on p values corrected by Holm over the hypothesis' declared
 family (its `family`, else primary and secondary hypotheses apart; untested ones don't count).
 Three corrections run side by side, one for each kind of statement: for, against, equivalent.
 
 superiority (contrast > threshold)
-    supported     the corrected p of "for" is below alpha. For threshold 0 that is the
-                  randomisation test (labels shuffled within data set x other factors for a
-                  contrast of one factor, else sign flips of per-seed contrasts), else the
-                  one-sided Welch-Satterthwaite t.
+    supported     the corrected p of "for" is below alpha. For threshold 0 and the fixed estimand
+                  that is the randomisation test (labels shuffled within data set x other factors
+                  for a contrast of one factor, else sign flips of per-seed contrasts), else the
+                  one-sided t.
     equivalent    not so, and TOST puts the contrast within the margin of 0: the predicted
                   difference is too small to matter (this also says "refuted").
     refuted       neither, the interval excludes the threshold from above and the corrected p of
@@ -16,10 +28,15 @@ superiority (contrast > threshold)
 difference (contrast is not `around`)
     supported     the corrected two-sided p is below alpha, tests as above.
     equivalent    not so, and TOST puts the contrast within the margin of `around`.
+trend (the metric rises along the levels of an ordered factor)
+    As superiority above 0 of the rise of the fitted line, whose interval and TOST are those of any
+    contrast. For the fixed estimand the randomisation test is Jonckheere-Terpstra's, labels
+    shuffled within data set x other factors: one-sided upwards for, downwards against.
 equivalence (contrast within the margin of `around`)
     equivalent    the corrected p of TOST is below alpha.
     refuted       the interval lies beyond a margin, and the corrected p of that is below alpha.
-anything else     inconclusive; without two finished seeds in the cells it needs: not tested.
+anything else     inconclusive; without the seeds or data sets that its estimand needs: not tested,
+                  with the reason why it cannot be decided.
 
 A randomisation test with so few arrangements that even its smallest p couldn't pass Holm's first
 step hands over to the t test; that depends on the design only, and is said.
@@ -27,7 +44,9 @@ A hypothesis of several claims (`each`, "each pair of") holds when all do: inter
 the largest p. It is refuted when any claim is, or, where a difference is predicted, when any
 claim's is equivalent to none: p is the smallest one times their number. What is reported as its
 estimate belongs to the claim that decides, the one with the largest p. Intervals are not
-corrected. Failed trials are left out of the means, and counted.
+corrected. Failed trials are left out of the means, and counted. A combination of the other factors
+that lacks a cell is left out of the average, unequal numbers of seeds are used as they are, and both
+are said.
 """
 
 from __future__ import annotations
@@ -37,10 +56,11 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from ablate.analyse.claims import ClaimResult, Population, assess
+from ablate.analyse.claims import ONE_DATA_SET, ClaimResult, Fixed, Population, assess
 from ablate.analyse.resolve import Resolved, Untestable, resolve
 from ablate.analyse.table import factor_columns
 from ablate.analyse.tests import holm
+from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Claim, Hypothesis, claims
@@ -56,10 +76,11 @@ NOT_TESTED = "not tested"
 class Verdict:
     """A hypothesis and what the trials say of it. Estimate and bounds are in the metric's units.
 
-    estimate, low, high, df: the fixed estimand (these data sets, new seeds), of the deciding claim.
-    p, p_holm: of the statement that the hypothesis makes, before and after correction.
-    p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
-    population: the same for new data sets. details: every claim. None where it wasn't tested.
+    estimand: "fixed" or "population", as declared. estimate, low, high, df: its numbers, of the
+    deciding claim. p, p_holm: of the statement that the hypothesis makes, before and after
+    correction. p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
+    fixed, population: the two estimands side by side. curve: the means by level, of a trend.
+    details: every claim. None where it wasn't tested.
     """
 
     hypothesis: str
@@ -95,6 +116,9 @@ class Verdict:
     untested: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sentence: str = ""
+    estimand: str = "fixed"
+    fixed: Fixed = field(default_factory=lambda: Fixed(reason="not tested"))
+    curve: Isotonic | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +202,12 @@ def _prepare(
             if factor not in known:
                 raise unknown(f"hypothesis '{hypothesis.id}': the factor", factor, known)
         found = resolve(claim, table, hypothesis.metric)
+        if (
+            isinstance(found, Resolved)
+            and hypothesis.estimand == "population"
+            and len(found.names) < 2
+        ):
+            found = Untestable(ONE_DATA_SET, found.failed, found.missing)
         if isinstance(found, Untestable):
             untested.append((claim, found))
         else:
@@ -201,6 +231,7 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
         margin=item.margin,
         threshold=h.threshold,
         around=h.around,
+        estimand=h.estimand,
         n_failed=len(frozenset().union(*(found.failed for _, found in item.every))),
         n_missing=len(frozenset().union(*(found.missing for _, found in item.every))),
         untested=tuple(claim.label or claim.contrast.text for claim, _ in item.untested),
@@ -236,6 +267,8 @@ def _draft(blank: Verdict, item: _Tested, *, alpha: float, family_size: int) -> 
         decided_by=decisive.label if len(details) > 1 else "",
         degenerate=decisive.degenerate,
         population=decisive.population,
+        fixed=decisive.fixed,
+        curve=decisive.curve,
         details=details,
         notes=decisive.notes,
     )
@@ -243,7 +276,7 @@ def _draft(blank: Verdict, item: _Tested, *, alpha: float, family_size: int) -> 
 
 def _short_of(hypothesis: Hypothesis, claim: ClaimResult) -> float:
     """How far the estimate is from what the hypothesis wants: breaks ties between equal p."""
-    if hypothesis.test == "superiority":
+    if hypothesis.test in ("superiority", "trend"):
         return hypothesis.threshold - claim.estimate
     distance = abs(claim.estimate - hypothesis.around)
     return distance if hypothesis.test == "equivalence" else -distance
@@ -272,7 +305,7 @@ def _excluded(verdict: Verdict) -> bool:
     ways = _ways_against(verdict, claim)
     if ways[-1] < ways[0]:
         return True  # not by the interval: the predicted difference is equivalent to none
-    if verdict.test == "superiority":
+    if verdict.test in ("superiority", "trend"):
         return claim.high < verdict.threshold
     if verdict.test == "equivalence" and verdict.margin is not None:
         low, high = verdict.around - verdict.margin, verdict.around + verdict.margin

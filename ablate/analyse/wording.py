@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ablate.analyse.claims import TOST, ClaimResult
+from ablate.analyse.claims import TOST, TOST_OVER_DATA_SETS, WELCH, ClaimResult
 from ablate.analyse.verdict import (
     EQUIVALENT,
     INCONCLUSIVE,
@@ -82,7 +82,8 @@ def sentence(verdict: Verdict) -> str:
     head = f"{verdict.verdict.capitalize()} ({verdict.status}): {_says(verdict)}"
     if verdict.verdict == NOT_TESTED:
         return f"{head} {_untested(verdict)}"
-    parts = [head, _meaning(verdict), _numbers(verdict), _population(verdict), _trials(verdict)]
+    sides = _population(verdict) if verdict.estimand == "fixed" else _twins(verdict)
+    parts = [head, _meaning(verdict), _numbers(verdict), _curve(verdict), sides, _trials(verdict)]
     if verdict.untested:
         parts.append(f"Tested in part: nothing was run for {'; '.join(verdict.untested)}.")
     parts += [_as_sentence(note) for note in verdict.notes if not note.startswith("left out: ")]
@@ -118,6 +119,59 @@ def answer(verdicts: Sequence[Verdict]) -> str:
     if any(v.status == "exploratory" for v in primary):
         told.append("What is marked exploratory was written after the runs.")
     return "\n".join(told)
+
+
+def procedure(verdicts: Sequence[Verdict]) -> str:
+    """How these verdicts were reached, a paragraph for a section on methods; empty without any.
+
+    It is the rule at the head of `verdict.py`, with those of its procedures that were used.
+    """
+    tested = [v for v in verdicts if v.details]
+    if not tested:
+        return ""
+    sizes = {v.family: v.family_size for v in tested}
+    families = _listed([f"{name} {size}" for name, size in sizes.items()])
+    told = [
+        f"Every hypothesis is decided at level {percent(_alpha(tested[0]))} after Holm's correction"
+        f" within its declared family (hypotheses tested: {families}), confirmatory and exploratory"
+        " ones apart."
+    ]
+    fixed = [v for v in tested if v.estimand == "fixed"]
+    if fixed:
+        names = {claim.test_name.partition(" (")[0] for v in fixed for claim in v.details}
+        used = [words for name, words in _PROCEDURES.items() if name in names]
+        told.append(
+            "For these data sets and new seeds (fixed estimand) an estimate is the mean over data"
+            " sets of a contrast of cell means, its interval a Welch-Satterthwaite t interval that"
+            f" pools no variances; {'; '.join(used)}."
+        )
+    if len(fixed) < len(tested):
+        told.append(
+            "For new data sets (population estimand) intervals and tests are Student's t on the"
+            " contrasts of the data sets, with one degree of freedom less than there are data sets."
+        )
+    told.append(
+        "A hypothesis is supported when the test of what it states is significant, refuted when"
+        " that of its opposite is and the interval agrees, equivalent when two one-sided tests"
+        " put the contrast within the margin, and inconclusive otherwise. Failed trials are left out"
+        " and counted; unequal numbers of seeds are used as they are."
+    )
+    return " ".join(told)
+
+
+# Test name -> how the paragraph on methods puts it.
+_PROCEDURES = {
+    "stratified permutation of labels": (
+        "a difference within one factor is tested by permuting its labels within data set and other"
+        " factors (studentised)"
+    ),
+    "stratified Jonckheere-Terpstra permutation": (
+        "a trend by Jonckheere-Terpstra's count, permuted in the same blocks (studentised)"
+    ),
+    "sign flips": "an interaction by flipping the signs of the seeds' contrasts",
+    WELCH: "a threshold, and whatever has too few runs to permute, by the t of its interval",
+    TOST: "equivalence by two one-sided such t tests (TOST)",
+}
 
 
 def theme_of(verdict: Verdict) -> str:
@@ -193,6 +247,8 @@ def _alpha(verdict: Verdict) -> float:
 
 
 def _wanted(verdict: Verdict) -> str:
+    if verdict.test == "trend":
+        return "a rise"
     if verdict.test == "superiority":
         return f"above {amount(verdict.threshold, verdict.metric)}"
     if verdict.test == "difference":
@@ -218,9 +274,9 @@ def _numbers(verdict: Verdict) -> str:
     estimate = f"{amount(verdict.estimate, verdict.metric)}{units(verdict.metric)}"
     metric = verdict.metric.replace("_", " ")
     family = f"{verdict.family_size} {_hypotheses(verdict.family_size)} of the family"
-    freedom = "" if verdict.degenerate else f", {number(verdict.df or 0.0)} degrees of freedom"
+    freedom = "" if verdict.degenerate else f", {_freedom(verdict.df or 0.0)} degrees of freedom"
     return (
-        f"{_data_sets(decided)}, for new seeds (fixed estimand), {_minus(decided.contrast)} of"
+        f"{_scope(verdict, decided)}, {_minus(decided.contrast)} of"
         f" {metric}{where} is"
         f" {estimate} ({_bounds(verdict.low, verdict.high, verdict)}{freedom};"
         f" wanted {_wanted(verdict)}; {_test(verdict)}, {probability(verdict.p)},"
@@ -228,10 +284,25 @@ def _numbers(verdict: Verdict) -> str:
     )
 
 
+def _freedom(df: float) -> str:
+    return f"{df:.3g}" if df < 1000.0 else f"{df:.0f}"
+
+
 def _test(verdict: Verdict) -> str:
-    if verdict.test_name == TOST:
+    if verdict.test_name in (TOST, TOST_OVER_DATA_SETS):
         return verdict.test_name
-    return f"{'one' if verdict.test == 'superiority' else 'two'}-sided {verdict.test_name}"
+    sides = "one" if verdict.test in ("superiority", "trend") else "two"
+    return f"{sides}-sided {verdict.test_name}"
+
+
+def _scope(verdict: Verdict, claim: ClaimResult) -> str:
+    """Which data sets, which estimand."""
+    if verdict.estimand == "population":
+        return (
+            f"For new data sets, of which these {verdict.population.n_datasets} are a sample"
+            " (population estimand)"
+        )
+    return f"{_data_sets(claim)}, for new seeds (fixed estimand)"
 
 
 def _data_sets(claim: ClaimResult) -> str:
@@ -245,15 +316,65 @@ def _population(verdict: Verdict) -> str:
     found = verdict.population
     if found.estimate is None or found.low is None or found.high is None or found.p is None:
         return f"For new data sets (population estimand) there is no estimate: {found.reason}."
-    flips = (
-        f"; exact sign flips {probability(found.p_sign_flip)}"
-        if found.p_sign_flip is not None
-        else ""
-    )
     return (
         f"For new data sets (population estimand) it is {amount(found.estimate, verdict.metric)}"
         f" ({_bounds(found.low, found.high, verdict)}; t over {found.n_datasets} data sets,"
-        f" {probability(found.p)}, uncorrected{flips})."
+        f" {_plain_p(verdict, found.p)}{_beside(verdict)})."
+    )
+
+
+def _twins(verdict: Verdict) -> str:
+    """What stands beside a verdict about new data sets: other procedures, the other estimand."""
+    told = _beside(verdict).removeprefix("; ")
+    sides = "" if verdict.test == "equivalence" else "two-sided and "
+    beside = f"Beside it, {sides}uncorrected: {told}." if told else ""
+    found = verdict.fixed
+    if found.estimate is None or found.low is None or found.high is None or found.p is None:
+        return f"{beside} For new seeds (fixed estimand) there is no interval: {found.reason}."
+    return (
+        f"{beside} On these data sets, for new seeds (fixed estimand), it is"
+        f" {amount(found.estimate, verdict.metric)} ({_bounds(found.low, found.high, verdict)};"
+        f" {_plain_p(verdict, found.p)})."
+    ).strip()
+
+
+def _plain_p(verdict: Verdict, p: float) -> str:
+    """A p value that decides nothing."""
+    sides = "" if verdict.test == "equivalence" else "two-sided and "
+    return f"{probability(p)}, {sides}uncorrected"
+
+
+def _beside(verdict: Verdict) -> str:
+    """The population estimand's other procedures, each after a semicolon."""
+    found = verdict.population
+    told = ""
+    if found.mixed_p is not None and found.mixed_estimate is not None:
+        told += (
+            f"; mixed model with random slopes {amount(found.mixed_estimate, verdict.metric)},"
+            f" {probability(found.mixed_p)}"
+        )
+    elif found.mixed_reason:
+        told += f"; no mixed model: {found.mixed_reason}"
+    if found.p_sign_flip is not None:
+        told += f"; exact sign flips {probability(found.p_sign_flip)}"
+    return told
+
+
+def _curve(verdict: Verdict) -> str:
+    """The nearest rising curve of a trend, with its band."""
+    curve = verdict.curve
+    if curve is None:
+        return ""
+    at = [
+        f"{amount(fit, verdict.metric)} at {level}"
+        f" ({amount(low, verdict.metric)} to {amount(high, verdict.metric)})"
+        for level, fit, low, high in zip(
+            curve.levels, curve.fit, curve.low, curve.high, strict=True
+        )
+    ]
+    return (
+        f"The nearest rising curve (isotonic regression, {percent(verdict.confidence)} bootstrap"
+        f" band) is {_listed(at)}."
     )
 
 
@@ -264,7 +385,7 @@ def _trials(verdict: Verdict) -> str:
 
 def _untested(verdict: Verdict) -> str:
     why = verdict.notes[0] if verdict.notes else "no trial is about it"
-    return f"{_as_sentence(why)} {verdict.n_failed} failed; {verdict.n_missing} missing."
+    return f"It cannot be decided, because {why}. {verdict.n_failed} failed; {verdict.n_missing} missing."
 
 
 def _count(verdicts: Sequence[Verdict], primary: bool) -> str:
@@ -327,6 +448,9 @@ def _compared(verdict: Verdict) -> str:
     contrast = parse(verdict.contrast)
     if len(contrast.factors) != 1:
         return ""
+    if contrast.ordered:
+        factor, order = next(iter(contrast.ordered.items()))
+        return f" from {factor} {order[0]} to {order[-1]}"
     sides = (
         [levels[0] for levels, weight in contrast.terms.items() if sign * weight > 0.0]
         for sign in (1.0, -1.0)

@@ -21,7 +21,7 @@ from ablate.data import ladders
 from ablate.data.families import mujoco, pointmaze
 from ablate.data.formats.hdf5 import read_own, write_hdf5
 from ablate.data.trajectories import Trajectories
-from ablate.data.windows import gather_windows
+from ablate.data.windows import Visibility, gather_windows
 from ablate.envs.gymnasium_env import quiet_mujoco
 from ablate.envs.locomotion import ENVIRONMENTS
 
@@ -129,8 +129,7 @@ def windows() -> Row:
     features = 16
     table = torch.randn(MILLION, features, generator=generator)
     timestep = torch.arange(MILLION) % 500
-    shown = torch.arange(CONTEXT) < torch.arange(CONTEXT + 1)[:, None]  # (K + 1, K)
-    visible = shown[..., None].expand(-1, -1, features).float()
+    visible = Visibility(CONTEXT, torch.ones(features), torch.ones(features))
     targets = torch.randint(MILLION, (BATCH,), generator=generator)
     arrays, steps, ends = table.numpy(), timestep.numpy(), targets.tolist()
 

@@ -64,6 +64,7 @@ class DataSpec:
         hiding: for a twin, what it hides of the data set named before the `@`.
         exact: the table of exact values where the data's law is small enough, rows of numbers and
             texts by column; None elsewhere.
+        goal: the coordinates of the full observation that the environment's goals are about, if any.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
     """
@@ -83,6 +84,16 @@ class DataSpec:
     hidden_physics: Callable[[int, float], VectorEnv] | None = None
     hiding: Hiding | None = None
     exact: Callable[[], list[dict[str, str | float]]] | None = None
+    goal: tuple[int, ...] = ()
+
+    @property
+    def shown_goal(self) -> tuple[int, ...]:
+        """`goal` as indices of what is shown; empty where a part of it is hidden."""
+        if self.observable is None:
+            return self.goal
+        if not set(self.goal) <= set(self.observable):
+            return ()
+        return tuple(self.observable.index(i) for i in self.goal)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,9 @@ the last valid position, and what lies right of it is padding that a causal mixe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,14 +42,66 @@ def window_rows(targets: Tensor, timestep: Tensor, context: int) -> tuple[Tensor
     return torch.minimum(rows, targets.unsqueeze(-1)), lengths
 
 
+@dataclass(frozen=True)
+class Visibility:
+    """What of a window's timesteps a model is shown; memory grows with F only, whatever the context.
+
+    context: K, timesteps that a window holds at most. first: (F,) floats, 1 where a column is shown in the
+    window's oldest timestep, 0 where it belongs to the timestep before. stays: (F,) floats, 1 where a
+    column is still shown once its timestep is past.
+    """
+
+    context: int
+    first: Tensor
+    stays: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where windows are cut."""
+        return self.first.device
+
+    def mask(self, lengths: Tensor) -> Tensor:
+        """1 where windows of `lengths` (...,) show something, else 0: (..., K, F)."""
+        return self.show(
+            self.first.new_ones(*lengths.shape, self.context, len(self.first)), lengths
+        )
+
+    def show(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """Left-aligned windows (..., K, F) of `lengths` (...,) with what they don't show at zero."""
+        position = torch.arange(windows.shape[-2], device=windows.device)
+        last = lengths.unsqueeze(-1) - 1  # (..., 1)
+        seen = (position <= last).to(windows.dtype).unsqueeze(-1)  # (..., K, 1)
+        if not self._all_stay:
+            past = (position < last).unsqueeze(-1)
+            seen = torch.where(past, self.stays.to(windows.dtype), seen)  # (..., K, F)
+        shown = windows * seen
+        if not self._all_first:
+            shown[..., 0, :] *= self.first
+        return shown
+
+    def newest(self, row: Tensor, length: int) -> Tensor:
+        """The present timestep's row (..., F) as the last of a window of `length` shows it."""
+        return row * self.first if length == 1 else row
+
+    # Asked once, not at every batch: reading a value stops a GPU's queue.
+
+    @cached_property
+    def _all_first(self) -> bool:
+        return bool(self.first.all())
+
+    @cached_property
+    def _all_stay(self) -> bool:
+        return bool(self.stays.all())
+
+
 def gather_windows(
-    table: Tensor, timestep: Tensor, visible: Tensor, targets: Tensor
+    table: Tensor, timestep: Tensor, visible: Visibility, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Windows ending at `targets`, by one indexed gather.
 
-    table: (T, F) tokens; timestep: (T,); visible: (K + 1, K, F), what a window of each length shows;
-    targets: (...,) rows. Returns tokens (..., K, F), hidden entries zero; rows (..., K); lengths (...,).
+    table: (T, F) tokens; timestep: (T,); targets: (...,) rows. Returns tokens (..., K, F), hidden entries
+    zero; rows (..., K); lengths (...,).
     """
-    rows, lengths = window_rows(targets, timestep, visible.shape[1])
+    rows, lengths = window_rows(targets, timestep, visible.context)
     gathered = table.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (..., K, F)
-    return gathered * visible[lengths], rows, lengths
+    return visible.show(gathered, lengths), rows, lengths

@@ -23,7 +23,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng
 from ablate.envs.gymnasium_env import quiet_mujoco
 from ablate.errors import unknown
 
@@ -70,6 +70,9 @@ class AntMaze(SimulatedEnv):
         self._success = np.zeros(self.num_envs, dtype=bool)
         return self._state
 
+    def goals(self) -> Floats:
+        return self.goal.astype(np.float32)
+
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
@@ -86,6 +89,9 @@ class AntMaze(SimulatedEnv):
         with quiet_mujoco():
             after, _ = self._rollout.rollout(self._model, self._data, before, control)
         return after[:, -1, 1:].copy()
+
+    def mujoco_model(self) -> mujoco.MjModel:
+        return self._model
 
     def simulator_state(self) -> np.ndarray:
         return self._state.copy()

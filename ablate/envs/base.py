@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,14 @@ class VectorEnv(ABC):
 
     def simulator_state(self) -> NDArray[np.float64] | None:
         """(B, S), enough to put the simulator back here (MuJoCo: qpos, then qvel); None if unknown."""
+        return None
+
+    def mujoco_model(self) -> Any:
+        """The first episode's `mujoco.MjModel`, by which `simulator_state` can be drawn; else None."""
+        return None
+
+    def goals(self) -> Floats | None:
+        """(B, G), what the task wants a part of the observation to become; None without goals."""
         return None
 
 
@@ -150,6 +159,12 @@ class Wrapper(VectorEnv):
 
     def simulator_state(self) -> NDArray[np.float64] | None:
         return self.env.simulator_state()
+
+    def mujoco_model(self) -> Any:
+        return self.env.mujoco_model()
+
+    def goals(self) -> Floats | None:
+        return self.env.goals()
 
 
 class MaskedEnv(Wrapper):

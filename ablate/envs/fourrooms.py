@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablate.envs.base import Info, episode_rng
+from ablate.envs.base import Floats, Info, episode_rng
 from ablate.envs.pointmaze import GOAL_RADIUS, POSITION_NOISE, VELOCITY_NOISE, BallEnv
 from ablate.errors import UserError
 
@@ -66,6 +66,9 @@ class FourRooms(BallEnv):
         self._place(seeds, np.array(position), np.array(velocity))
         self._goal = np.array(goal)
         return self._observe()
+
+    def goals(self) -> Floats:
+        return self._goal.astype(np.float32)
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray

@@ -94,6 +94,9 @@ class Gymnasium(SimulatedEnv):
             {"success": self._success.copy()} if self._reports_success else {},
         )
 
+    def mujoco_model(self) -> Any:
+        return getattr(self._envs[0].unwrapped, "model") if self._mujoco else None  # noqa: B009
+
     def simulator_state(self) -> np.ndarray | None:
         """(B, S) qpos, then qvel, of a MuJoCo environment, else None.
 

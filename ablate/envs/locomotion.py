@@ -91,6 +91,9 @@ class Locomotion(SimulatedEnv):
             rewards[row] = float(reward)
         return observations, rewards, terminations, {}
 
+    def mujoco_model(self) -> mujoco.MjModel:
+        return self._envs[0].model
+
     def simulator_state(self) -> np.ndarray:
         return np.stack([np.concatenate([e.data.qpos, e.data.qvel]) for e in self._envs])
 

@@ -22,7 +22,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng
 from ablate.envs.gymnasium_env import quiet_mujoco
 from ablate.errors import unknown
 
@@ -76,6 +76,9 @@ class Maze2D(SimulatedEnv):
         self._success = np.zeros(self.num_envs, dtype=bool)
         return self._state
 
+    def goals(self) -> Floats:
+        return np.tile(self.goal, (self.num_envs, 1)).astype(np.float32)
+
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
@@ -94,6 +97,9 @@ class Maze2D(SimulatedEnv):
         control = np.ascontiguousarray(np.clip(actions, -1.0, 1.0)[:, None])  # (B, 1, 2)
         after, _ = self._rollout.rollout(self._model, self._data, before, control)
         return after[:, 0, 1:].copy()
+
+    def mujoco_model(self) -> mujoco.MjModel:
+        return self._model
 
     def simulator_state(self) -> np.ndarray:
         return self._state.copy()

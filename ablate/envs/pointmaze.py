@@ -32,7 +32,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng
 from ablate.errors import UserError, unknown
 
 # D4RL's maps (d4rl/pointmaze/maze_model.py); the fixed goal cell G is a free cell here.
@@ -76,6 +76,9 @@ class BallEnv(SimulatedEnv):
         self.strength = np.ones(num_envs)
         self._ball = Ball(maze)
 
+    def mujoco_model(self) -> mujoco.MjModel:
+        return self._ball.model
+
     def simulator_state(self) -> np.ndarray:
         return np.concatenate([self._position, self._velocity], axis=1)
 
@@ -118,6 +121,9 @@ class PointMaze(BallEnv):
         self._success = np.zeros(self.num_envs, dtype=bool)
         return self._observe()
 
+    def goals(self) -> Floats:
+        return self._goal.astype(np.float32)
+
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
@@ -138,11 +144,11 @@ class Ball:
     """
 
     def __init__(self, maze: str) -> None:
-        self._model = _model(maze)
+        self.model = _model(maze)
         # Here a motor's force is its gear times whatever it is told; `step` keeps actions in bounds.
-        self._unlimited = copy.copy(self._model)
+        self._unlimited = copy.copy(self.model)
         self._unlimited.actuator_ctrllimited[:] = 0
-        self._data = mujoco.MjData(self._model)
+        self._data = mujoco.MjData(self.model)
         self._rollout = mujoco.rollout.Rollout(nthread=0)  # in the calling thread
 
     def step(
@@ -160,7 +166,7 @@ class Ball:
         time = np.zeros((len(position), 1))
         state = np.concatenate([time, position, velocity], axis=1)  # (B, 5)
         control = np.ascontiguousarray(np.clip(actions, -1.0, 1.0)[:, None])  # (B, 1, 2)
-        model = self._model
+        model = self.model
         if strength is not None:
             model, control = self._unlimited, control * strength[:, None, None]
         after, _ = self._rollout.rollout(model, self._data, state, control)

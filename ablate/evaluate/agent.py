@@ -7,16 +7,27 @@ environment (acting). The audit compares and perturbs both.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ablate import streams
 from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
+from ablate.errors import UserError, unknown
 from ablate.models.layouts import Fields, Layout
+from ablate.models.policy import Policy, build
 from ablate.models.stack import Stack
+
+STATES = ("re-encoded", "carried")
+PADDED = 512  # windows up to this long keep their padding while they fill; longer ones fill in such parts
+ROOM = 64  # timesteps that an actor first has room for
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,11 @@ class Stored:
 def stored(
     trajectories: Trajectories, layout: Layout, device: torch.device | str = "cpu"
 ) -> Stored:
-    """The raw fields of every timestep; computed once for a trial."""
+    """The raw fields of every timestep; computed once for a trial.
+
+    A goal is what the episode shows at a timestep drawn uniformly from the later ones (hindsight, as
+    RvS-G: Emmons et al. 2022, section 4; drawn once for each timestep, not at each update).
+    """
     timestep = torch.from_numpy(trajectories.timestep).to(device)  # (T,)
     started = (timestep > 0).float()
 
@@ -53,9 +68,80 @@ def stored(
             return_to_go=torch.from_numpy(trajectories.returns_to_go).to(device),
             time=timestep.float(),
             policy=policy,
+            goal=_hindsight(trajectories, layout.goal, device) if layout.goal else None,
         ),
         timestep,
     )
+
+
+def _hindsight(
+    trajectories: Trajectories, coordinates: tuple[int, ...], device: torch.device | str
+) -> Tensor:
+    """What the coordinates are at a later timestep of each one's episode, (T, G); at the last, its own."""
+    timestep = trajectories.timestep
+    last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)  # (T,)
+    rows = np.arange(len(timestep))
+    share = streams.stream("goals", 0, "hindsight").random(len(rows))
+    later = np.minimum(rows + 1 + np.floor(share * (last - rows)).astype(np.int64), last)
+    goals = trajectories.observations[later][:, coordinates]
+    return torch.from_numpy(goals).to(device)
+
+
+class Acting(Protocol):
+    """Episodes in progress: what a rollout asks for actions."""
+
+    def act(self, raw: Fields, noise: Tensor | None) -> Tensor:
+        """Fields of the present timestep (S, E, ...) -> actions (S, E, M) in the environment's units.
+
+        noise: (S, E, `noise_dim`) uniform numbers in [0, 1) to sample with, or None for the mode.
+        """
+
+
+class Actable(Protocol):
+    """What a rollout needs of S policies: an `Agent`, or a planner."""
+
+    layout: Layout
+
+    @property
+    def size(self) -> int:
+        """S."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where fields are to lie."""
+
+    @property
+    def noise_dim(self) -> int:
+        """How many uniform numbers an action is sampled with."""
+
+    def eval(self) -> Any:
+        """Switch dropout off."""
+
+    def start(self, batch: int) -> Acting:
+        """`batch` fresh episodes of each policy."""
+
+
+def at_context(policy: Policy, context: int) -> Policy:
+    """The policy, or where `context` exceeds the K it was trained at, a copy that takes such windows.
+
+    What it then sees it was never trained on: an extrapolation. Raises UserError where the mixer's
+    parameters belong to a K (learned positions, stacked windows).
+    """
+    if context <= policy.spec.context:
+        return policy
+    if not policy.mixer.extends:
+        raise UserError(
+            f"evaluate.context: {context} exceeds the trained context of {policy.spec.context}, and mixer "
+            f"'{policy.spec.mixer}' has parameters for that many timesteps only; allowed: 1 ... "
+            f"{policy.spec.context}, or a mixer without a fixed length (attention with model.positions: "
+            "rotary or none, gru, lstm, ssm, convformer)."
+        )
+    state = policy.state_dict()
+    some = next(iter(state.values()))
+    # The initial weights are replaced, so where they come from doesn't matter; a head's bins are buffers.
+    longer = build(dataclasses.replace(policy.spec, context=context), torch.Generator())
+    longer.to(device=some.device, dtype=some.dtype).load_state_dict(state)
+    return longer.train(policy.training)
 
 
 class Agent:
@@ -63,14 +149,56 @@ class Agent:
 
     Raw quantities go in and are scaled here: observations by mean and standard deviation, rewards and
     returns-to-go by their spread, time by the horizon.
+
+    context: K of the windows that are cut, and of acting. state: what acting does once K timesteps are
+    past. "re-encoded" encodes the last K anew, so that exactly K act on the action, as in training;
+    "carried" goes on with the state, which may remember more. Raises UserError for another state, and for
+    "carried" where the mixer's state cannot go on or where past timesteps change what they show.
     """
 
-    def __init__(self, stack: Stack, layout: Layout, scales: Scales, context: int) -> None:
+    def __init__(
+        self, stack: Stack, layout: Layout, scales: Scales, context: int, state: str = "re-encoded"
+    ) -> None:
+        if state not in STATES:
+            raise unknown("evaluate.state", state, STATES)
+        if state == "carried" and not stack.carries:
+            raise UserError(
+                f"evaluate.state: mixer '{stack.spec.mixer}' cannot carry its state past the context; "
+                "allowed: re-encoded, or a mixer that steps on (gru, lstm, ssm, conv, convformer, mlp, bag, "
+                "attention with model.window and model.positions: rotary or none)."
+            )
+        if state == "carried" and not layout.carriable:
+            raise UserError(
+                f"evaluate.state: carried needs timesteps that stay as they were read, and history "
+                f"'{layout.history}' with condition '{layout.condition}' hides a part of them once they are "
+                "past; allowed: re-encoded, or a history that keeps what the condition shows."
+            )
         self.stack = stack
         self.layout = layout
         self.scales = scales
         self.context = context
-        self.visible = layout.visible(context, scales.mean.device)  # (K + 1, K, F)
+        self.state = state
+        self.visible = layout.visible(context, scales.mean.device)
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return self.stack.size
+
+    @property
+    def device(self) -> torch.device:
+        """Where it reads and acts."""
+        return self.scales.mean.device
+
+    @property
+    def noise_dim(self) -> int:
+        """How many uniform numbers an action is sampled with."""
+        return self.stack.head.noise_dim
+
+    def eval(self) -> Agent:
+        """Switch dropout off."""
+        self.stack.eval()
+        return self
 
     def tokens(self, raw: Fields) -> Tensor:
         """(..., F) tokens of raw fields with leading shape (...,)."""
@@ -82,8 +210,24 @@ class Agent:
                 return_to_go=raw.return_to_go / self.scales.return_to_go,
                 time=raw.time / self.scales.horizon,
                 policy=raw.policy,
+                average_return=self._average_return(raw),
+                goal=self._goal(raw),
+                timestep=raw.time,
             )
         )
+
+    def _average_return(self, raw: Fields) -> Tensor:
+        """Return-to-go for each timestep that is left, in units of the returns-to-go's spread (...,)."""
+        horizon = self.scales.horizon
+        left = (horizon - raw.time).clamp(min=1.0)
+        return raw.return_to_go / left * (horizon / self.scales.return_to_go)
+
+    def _goal(self, raw: Fields) -> Tensor | None:
+        """The goal's coordinates (..., G), normalised as those of the observation."""
+        if raw.goal is None:
+            return None
+        coordinates = list(self.layout.goal)
+        return (raw.goal - self.scales.mean[coordinates]) / self.scales.std[coordinates]
 
     def windows(self, table: Tensor, timestep: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Windows ending at `targets` (S, B): tokens (S, B, K, F) with what is hidden zeroed, lengths."""
@@ -104,37 +248,61 @@ class Actor:
     """Episodes in progress, (S, E) of them, all at the same timestep.
 
     While the window is unbroken (t < K) and no token changes once it is past, the mixer takes one step
-    with carried state; from then on the window of the last K timesteps is re-encoded, so that exactly K
-    timesteps act on the action, as in training. (A recurrent state carried beyond K would have seen more.)
+    with carried state; from then on the window of the last K timesteps is re-encoded, unless the agent's
+    state is "carried".
     """
 
     def __init__(self, agent: Agent, batch: int) -> None:
         self.agent = agent
         self.batch = batch
         self.timestep = 0
-        self.carried = agent.layout.carriable
-        features = agent.layout.features
-        self.buffer = torch.zeros(
-            agent.stack.size, batch, agent.context, features,
-            dtype=agent.scales.mean.dtype, device=agent.visible.device,
+        self.past = torch.zeros(
+            agent.size, batch, 0, agent.layout.features,
+            dtype=agent.scales.mean.dtype, device=agent.device,
         )  # fmt: skip
-        self.state = agent.stack.start(batch, self.buffer)
+        self.filled = 0  # rows of `past` in use
+        self.state = agent.stack.start(batch, self.past) if agent.layout.carriable else ()
+
+    def act(self, raw: Fields, noise: Tensor | None) -> Tensor:
+        """Fields (S, E, ...) -> actions (S, E, M): sampled with noise (S, E, `noise_dim`), or the mode."""
+        params, head = self.step(raw), self.agent.stack.head
+        return head.mode(params) if noise is None else head.sample(params, noise)
 
     def step(self, raw: Fields) -> Tensor:
         """Fields of the present timestep, (S, E, ...) -> head parameters (S, E, P)."""
         agent, context = self.agent, self.agent.context
         token = agent.tokens(raw)  # (S, E, F)
         length = min(self.timestep + 1, context)
-        if self.timestep >= context:
-            self.buffer = torch.roll(self.buffer, -1, dims=2)
-        self.buffer[:, :, length - 1] = token
         unbroken = self.timestep < context
+        carried = agent.state == "carried"
         self.timestep += 1
-        if self.carried and unbroken:
-            seen = agent.visible[1, 0] if length == 1 else agent.visible[length, length - 1]
-            params, self.state = agent.stack(token * seen, self.state, method="step")
+        if not carried:
+            self._keep(token)
+        if carried or (unbroken and agent.layout.carriable):
+            seen = agent.visible.newest(token, length)
+            params, self.state = agent.stack(seen, self.state, method="step")
             return params
         lengths = torch.full(
-            (agent.stack.size, self.batch), length, dtype=torch.long, device=token.device
+            (agent.size, self.batch), length, dtype=torch.long, device=token.device
         )
-        return agent.stack(self.buffer * agent.visible[length], lengths)
+        return agent.stack(agent.visible.show(self._window(length), lengths), lengths)
+
+    def _keep(self, token: Tensor) -> None:
+        """Append a row (S, E, F). Twice the window has room, so that most steps copy one row only."""
+        if self.filled == self.past.shape[2]:
+            context = self.agent.context
+            kept = self.past[:, :, max(0, self.filled - context + 1) : self.filled]
+            room = min(2 * context, max(2 * self.filled, ROOM))
+            grown = self.past.new_zeros(*self.past.shape[:2], room, self.past.shape[3])
+            grown[:, :, : kept.shape[2]] = kept
+            self.past, self.filled = grown, kept.shape[2]
+        self.past[:, :, self.filled] = token
+        self.filled += 1
+
+    def _window(self, length: int) -> Tensor:
+        """The last `length` rows, padded on the right: (S, E, L, F) with L >= length."""
+        context = self.agent.context
+        rows = min(context, -(-length // PADDED) * PADDED)
+        window = self.past[:, :, self.filled - length :][:, :, :rows]
+        missing = rows - window.shape[2]
+        return F.pad(window, (0, 0, 0, missing)) if missing else window

@@ -10,6 +10,7 @@ influence" means none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,6 +46,8 @@ class Audit:
         receptive: field -> shape ("training", "acting") -> influence at each of `lags`: the largest
             change of the head's parameters relative to their size, 0.0 for none.
         declared: field -> the lags that should have an influence.
+        state: what acting does when the context is full, "re-encoded" or "carried".
+        allowed: shape -> field -> the lags that may have one; where empty, the declared ones.
         findings: one line for each fault; empty when the model passed.
     """
 
@@ -56,6 +59,8 @@ class Audit:
     lags: tuple[int, ...]
     receptive: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     declared: dict[str, list[int]] = field(default_factory=dict)
+    state: str = "re-encoded"
+    allowed: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -69,6 +74,7 @@ class Audit:
         return (
             f"{self.mixer}, context {self.context}, history {self.history}, "
             f"condition {self.condition}, head {self.head}"
+            + (", state carried" if self.state == "carried" else "")
         )
 
     def record(self) -> dict[str, Any]:
@@ -79,6 +85,7 @@ class Audit:
             "history": self.history,
             "condition": self.condition,
             "head": self.head,
+            "state": self.state,
             "passed": self.passed,
             "findings": list(self.findings),
             "lags": list(self.lags),
@@ -103,7 +110,7 @@ class Audit:
         if self.receptive:
             lines.append(f"  {'lag':<13} {ruler}   {ruler}   (training, acting; + is the future)")
         for name, by_shape in self.receptive.items():
-            strips = [_parted(self._strip(name, by_shape[s]), future, size) for s in SHAPES]
+            strips = [_parted(self._strip(name, s, by_shape[s]), future, size) for s in SHAPES]
             lines.append(f"  {name:<13} {'   '.join(strips)}")
         if self.receptive:
             lines.append(
@@ -114,10 +121,11 @@ class Audit:
         lines.append("  PASSED" if self.passed else f"  REFUSED: {_count(self.findings)}")
         return "\n".join(lines)
 
-    def _strip(self, name: str, values: list[float]) -> str:
-        marks = ((WRONG, SEEN), (NONE, MISSING))
+    def _strip(self, name: str, shape: str, values: list[float]) -> str:
+        must = self.declared[name]
+        may = self.allowed.get(shape, self.declared)[name]
         return "".join(
-            marks[value == 0.0][lag in self.declared[name]]
+            (MISSING if lag in must else NONE) if value == 0.0 else SEEN if lag in may else WRONG
             for lag, value in zip(self.lags, values, strict=True)
         )
 
@@ -148,14 +156,22 @@ def audit_config(
     *,
     layers: int = 2,
     width: int = 16,
+    state: str = "re-encoded",
+    **options: Any,
 ) -> Audit:
     """Audit a registered mixer, alone and as a stack of two replicas, on synthetic data.
 
     The width does not change what a model can see; a small one keeps this below a second. It is
-    rounded up to the mixer's `width_multiple`. Dropout is off. Raises UserError for unknown names.
+    rounded up to the mixer's `width_multiple`. options: further fields of `ModelSpec`, e.g. layout.
+    state: what acting does when the context is full. Dropout is off. Raises UserError for unknown
+    names, and for a state that the mixer cannot carry.
     """
-    layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition)
-    multiple = get("mixer", mixer, "mixer").width_multiple
+    goal = (0, 1) if "goal" in condition else ()
+    table = options.get("timesteps", 0) > 0
+    layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition, goal, table)
+    # A rotary head needs an even number of dimensions.
+    heads = 2 * options["heads"] if options.get("heads", 1) > 1 else 1
+    multiple = math.lcm(get("mixer", mixer, "mixer").width_multiple, heads)
     spec = ModelSpec(
         mixer=mixer,
         head=head,
@@ -164,6 +180,8 @@ def audit_config(
         action_dim=ACTIONS,
         width=-(-width // multiple) * multiple,
         layers=layers,
+        columns=tuple(layout.columns),
+        **options,
     )
     generator = streams.stream("audit", 0, "scales")
     scales = Scales(
@@ -180,7 +198,7 @@ def audit_config(
             build(spec, streams.torch_stream("audit", seed, "init"), actions).double()
             for seed in range(replicas)
         ]
-        return Lab(Agent(Stack(policies), layout, scales, context), context, stored)
+        return Lab(Agent(Stack(policies), layout, scales, context, state), context, stored)
 
     try:
         alone, stacked = lab(1), lab(2)
@@ -206,7 +224,9 @@ def refuse(result: Audit) -> None:
 
 def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
     layout, spec = lab.agent.layout, lab.agent.stack.spec
-    wanted = checks.declared(layout, lab.context)
+    wanted = checks.required(layout, lab.context, lab.reach)
+    free = {shape: checks.allowed(lab, shape) for shape in SHAPES}
+    fields = [name for name in FIELDS if name != "goal" or layout.goal]
     result = Audit(
         mixer=mixer or spec.mixer,
         context=lab.context,
@@ -214,7 +234,9 @@ def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
         condition=layout.condition,
         head=head or spec.head,
         lags=lab.lags,
-        declared={name: sorted(wanted[name]) for name in FIELDS},
+        declared={name: sorted(wanted[name]) for name in fields},
+        state=lab.agent.state,
+        allowed={s: {name: sorted(free[s][name]) for name in fields} for s in SHAPES},
     )
     found: dict[str, np.ndarray] = {}
 
@@ -232,8 +254,8 @@ def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
             _attempt(result, shape, partial(receptive_field, shape, not sound[shape]))
     if len(found) == len(SHAPES):
         result.receptive = {
-            name: {shape: _strongest(found[shape][place]) for shape in SHAPES}
-            for place, name in enumerate(FIELDS)
+            name: {shape: _strongest(found[shape][FIELDS.index(name)]) for shape in SHAPES}
+            for name in fields
         }
     # The rest compares rows of one batch with each other, which says nothing where rows leak.
     if sound["training"]:

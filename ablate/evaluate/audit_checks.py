@@ -11,7 +11,7 @@ from ablate.evaluate.audit_probe import FIELDS, Episodes, Lab
 from ablate.models.layouts import Fields, Layout
 
 FAINT = 1e-13  # of the largest derivative: below this an undeclared one is rounding
-CONDITIONING = ("return_to_go", "time", "policy")
+CONDITIONING = ("return_to_go", "time", "policy", "goal")
 
 
 def declared(layout: Layout, context: int) -> dict[str, set[int]]:
@@ -28,13 +28,40 @@ def declared(layout: Layout, context: int) -> dict[str, set[int]]:
         lags["action"] = past
     if "rewards" in history:
         lags["reward"] = past
+    returns = past if {"rewards", "returns"} & set(history) else set()
     if "return-to-go" in condition:
-        lags["return_to_go"] = {0} | (past if "rewards" in history else set())
-    if "time" in condition:
+        lags["return_to_go"] = {0} | returns
+    if "average-return" in condition:  # the return-to-go over the timesteps that are left
+        lags["return_to_go"] = lags["time"] = {0} | returns
+    if "time" in condition or layout.timesteps:
         lags["time"] = {0} | past
+    if "goal" in condition:
+        lags["goal"] = {0}
     if "policy-id" in condition and layout.policies > 1:  # a single id says nothing
         lags["policy"] = {0} | past
     return lags
+
+
+def required(layout: Layout, context: int, reach: int) -> dict[str, set[int]]:
+    """The declared lags that must have an influence: those that the model says it reaches."""
+    return {
+        name: {lag for lag in lags if lag < reach}
+        for name, lags in declared(layout, context).items()
+    }
+
+
+def allowed(lab: Lab, shape: str) -> dict[str, set[int]]:
+    """The lags that may have an influence: the declared ones, and with a carried state all before."""
+    lags = declared(lab.agent.layout, lab.context)
+    if shape == "training" or lab.agent.state == "re-encoded":
+        return lags
+    past = {lag for lag in lab.lags if lag > 0}
+    observed = {0} | (past if "states" in lab.agent.layout.history.split("+") else set())
+    return lags | {
+        name: observed if name == "observation" else which | past
+        for name, which in lags.items()
+        if which
+    }
 
 
 def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
@@ -46,8 +73,8 @@ def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
     changed = lab.perturbed(shape, alone)
     # With a leak along the batch a derivative over several windows would show that leak.
     slope = changed * 0.0 if alone else lab.gradient(shape)
-    wanted = declared(lab.agent.layout, lab.context)
-    noise = np.array([[0.0 if lag in wanted[f] else 1.0 for lag in lab.lags] for f in FIELDS])
+    free = allowed(lab, shape)
+    noise = np.array([[0.0 if lag in free[f] else 1.0 for lag in lab.lags] for f in FIELDS])
     noise = noise[:, None] * FAINT * np.nan_to_num(slope).max(initial=0.0)
     faint = np.where(slope > noise, np.minimum(slope, lab.tolerance), 0.0)
     clear = np.nan_to_num(changed) > lab.tolerance
@@ -58,7 +85,7 @@ def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
 def receptive_field(lab: Lab, shape: str, found: np.ndarray) -> list[str]:
     """None from the future, beyond the context or from what is hidden; some at declared lags."""
     layout, context = lab.agent.layout, lab.context
-    wanted = declared(layout, context)
+    wanted, free = required(layout, context, lab.reach), allowed(lab, shape)
     wrong: dict[str, list[str]] = {
         kind: []
         for kind in ("future", "beyond-context", "undeclared", "condition-ignored", "blind")
@@ -72,7 +99,7 @@ def receptive_field(lab: Lab, shape: str, found: np.ndarray) -> list[str]:
                 # Wherever the input exists it must matter: a short window is no excuse.
                 if (values == 0).any():
                     lags["blind"].append(lag)
-            elif not (values > 0).any():
+            elif lag in free[field] or not (values > 0).any():
                 continue
             elif lag < 0 or (lag == 0 and field in ("action", "reward")):
                 lags["future"].append(lag)
@@ -210,8 +237,12 @@ def carried_state(lab: Lab) -> list[str]:
 
 
 def shapes_agree(lab: Lab) -> list[str]:
-    """The same history gives the same output in training shape and in acting shape."""
-    steps = lab.context + min(lab.context, 16) + 6
+    """The same history gives the same output in training shape and in acting shape.
+
+    A state that is carried on does so within the context only.
+    """
+    beyond = min(lab.context, 16) + 6 if lab.agent.state == "re-encoded" else 0
+    steps = lab.context + beyond
     episodes = lab.draw(2, steps, "long")
     pairs = [(episode, t) for episode in range(2) for t in range(steps)]
     trained = lab.train(episodes, pairs).view(lab.size, 2, steps, -1)

@@ -19,7 +19,7 @@ from ablate.evaluate.agent import Agent, Stored
 from ablate.models.layouts import Fields
 from ablate.models.stack import Stack
 
-FIELDS = ("observation", "action", "reward", "return_to_go", "time", "policy")
+FIELDS = ("observation", "action", "reward", "return_to_go", "time", "policy", "goal")
 AHEAD, BEYOND = 2, 3  # lags looked at before the present and after the context
 EVERY = 32  # contexts up to this size have every lag perturbed; of longer ones only a selection
 Reader = Callable[..., Stored]
@@ -30,7 +30,7 @@ class Episodes:
     """E synthetic episodes of T timesteps, each array (E, T, ...), in the environment's units.
 
     action and reward are those of the timestep itself; policy is an id. `time` is what the policy
-    is told, minus the timestep: zero unless altered.
+    is told, minus the timestep: zero unless altered. goal has no numbers where nothing shows it.
     """
 
     observation: np.ndarray
@@ -39,6 +39,7 @@ class Episodes:
     return_to_go: np.ndarray
     time: np.ndarray
     policy: np.ndarray
+    goal: np.ndarray
 
     @property
     def steps(self) -> int:
@@ -64,12 +65,14 @@ class Lab:
         times: timesteps at which outputs are taken: in a short, a just filled and a sliding window.
         lags: -2 ... K+3; negative ones lie in the future.
         base, other: two draws of one episode; a perturbation puts a value of `other` into `base`.
+        reach: timesteps on which the output depends, K unless the mixer says that it sees less.
         tolerance: relative change below which nothing has changed.
     """
 
     def __init__(self, agent: Agent, context: int, read: Reader) -> None:
         self.agent, self.context, self.read = agent, context, read
         self.size = agent.stack.size
+        self.reach = min(context, agent.stack.reach)
         mean = agent.scales.mean
         self.dtype, self.device = mean.dtype, mean.device
         self.tolerance = 1e-9 if self.dtype == torch.float64 else 1e-5
@@ -113,12 +116,18 @@ class Lab:
             return_to_go=(scales.return_to_go * generator.normal(size=shape)).astype(kind),
             time=time.astype(kind),
             policy=policy % max(1, layout.policies),
+            goal=generator.normal(size=(*shape, len(layout.goal))).astype(kind),
         )
 
     def stored(self, episodes: Episodes) -> Stored:
         """The episodes, one after the other, through the reader that training uses."""
         count, steps = episodes.reward.shape
-        flat = {name: getattr(episodes, name).reshape(count * steps, -1) for name in FIELDS}
+        flat = {
+            name: (values := getattr(episodes, name)).reshape(
+                count * steps, *values.shape[2:] or (1,)
+            )
+            for name in FIELDS
+        }
         ends = np.zeros(count * steps, dtype=bool)
         trajectories = Trajectories(
             name="audit",
@@ -134,7 +143,11 @@ class Lab:
         vars(trajectories)["returns_to_go"] = flat["return_to_go"][:, 0]
         data = self.read(trajectories, self.agent.layout, self.device)
         shift = torch.from_numpy(flat["time"][:, 0]).to(self.device)
-        return replace(data, fields=replace(data.fields, time=data.fields.time + shift))
+        fields = replace(data.fields, time=data.fields.time + shift)
+        if self.agent.layout.goal:
+            # In hindsight a goal is what comes later, on purpose; here it varies by itself.
+            fields = replace(fields, goal=torch.from_numpy(flat["goal"]).to(self.device))
+        return replace(data, fields=fields)
 
     def raw(self, episodes: Episodes) -> Fields:
         """The episodes as tensors (S, E, T, ...), the same for every replica, as logged."""
@@ -237,7 +250,11 @@ class Lab:
         if shape == "training":
             self.mode("training")
             data = self.stored(copies)
-            leaves = {f: getattr(data.fields, f).to(self.dtype).requires_grad_() for f in FIELDS}
+            leaves = {
+                f: values.to(self.dtype).requires_grad_()
+                for f in FIELDS
+                if (values := getattr(data.fields, f)) is not None
+            }
             rows = [place * steps + t for place, t in enumerate(self.times)]
             targets = torch.tensor(rows, device=self.device).expand(self.size, -1)
             outputs = self.agent.predict(replace(data, fields=Fields(**leaves)), targets)[0]
@@ -252,7 +269,8 @@ class Lab:
         total = (outputs * torch.from_numpy(weights).to(outputs)).sum()
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         table = np.zeros((len(FIELDS), steps, len(self.times)))
-        for place, (name, grad) in enumerate(zip(leaves, found, strict=True)):
+        for name, grad in zip(leaves, found, strict=True):
+            place = FIELDS.index(name)
             if grad is not None and grad.numel():
                 grad = grad if shape == "training" else grad[0]
                 size = grad.reshape(len(self.times), steps, -1).abs().sum(-1).T.cpu().numpy()

@@ -34,7 +34,7 @@ def held_out(
     trajectories: Trajectories, agent: Agent, layout: Layout, study: str, targets: int
 ) -> HeldOut:
     """Draw `targets` held-out timesteps without replacement (all of them where there are fewer)."""
-    device = agent.visible.device
+    device = agent.device
     generator = streams.stream(study, 0, "held-out")
     timestep = trajectories.timestep
     everywhere = generator.permutation(len(timestep))[:targets]

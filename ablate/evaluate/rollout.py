@@ -10,7 +10,7 @@ import torch
 
 from ablate import streams
 from ablate.envs.base import VectorEnv
-from ablate.evaluate.agent import Agent
+from ablate.evaluate.agent import Actable
 from ablate.models.layouts import Fields
 
 
@@ -35,7 +35,7 @@ def evaluation_seeds(study: str, episodes: int) -> list[int]:
 
 @torch.no_grad()
 def rollout(
-    agent: Agent,
+    agent: Actable,
     env: VectorEnv,
     episodes: int,
     *,
@@ -44,16 +44,18 @@ def rollout(
     target: float,
     policy: int | None,
     sample: bool,
+    decrement: bool = True,
 ) -> Rollouts:
     """Run `episodes` episodes for each of the S policies in `env`, which has S * episodes places.
 
     target: return-to-go at the start, in the environment's units, lowered by each reward received (DT,
-    gym/decision_transformer/evaluation). policy: the id shown under the condition `policy-id`. Actions are
+    gym/decision_transformer/evaluation; not lowered where `decrement` is False, as with DT's delayed
+    rewards). policy: the id shown under the condition `policy-id`. Actions are
     sampled with noise from each seed's own stream, or are the head's mode.
     """
-    agent.stack.eval()
-    size = agent.stack.size
-    device = agent.visible.device
+    agent.eval()
+    size = agent.size
+    device = agent.device
     shape = (size, episodes)
     one_list = evaluation_seeds(study, episodes)
     observation = env.reset(one_list * size)
@@ -66,27 +68,30 @@ def rollout(
     shown = torch.zeros(*shape, layout.policies, device=device)
     if policy is not None and layout.policies:
         shown[..., policy] = 1.0
+    goals = env.goals() if layout.goal else None
+    goal = None if goals is None else _tensor(goals.reshape(*shape, -1), device)
+    # RvS asks for the same average return throughout (Emmons et al. 2022, appendix).
+    average, constant = "average-return" in layout.condition, np.full(shape, target / env.horizon)
     alive = np.ones(shape, dtype=bool)
     returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     success = np.full(shape, np.nan)
     change, changes = np.zeros(size), np.zeros(size)
-    noise_dim = agent.stack.head.noise_dim if sample else 0
+    noise_dim = agent.noise_dim if sample else 0
     for t in range(env.horizon):
-        params = actor.step(
-            Fields(
-                observation=_tensor(observation.reshape(*shape, -1), device),
-                action=_tensor(previous, device),
-                reward=_tensor(reward, device),
-                return_to_go=_tensor(to_go, device),
-                time=torch.full(shape, float(t), device=device),
-                policy=shown,
-            )
-        )  # (S, E, P)
+        fields = Fields(
+            observation=_tensor(observation.reshape(*shape, -1), device),
+            action=_tensor(previous, device),
+            reward=_tensor(reward, device),
+            return_to_go=_tensor(constant * (env.horizon - t) if average else to_go, device),
+            time=torch.full(shape, float(t), device=device),
+            policy=shown,
+            goal=goal,
+        )
+        noise = None
         if noise_dim:
-            noise = np.stack([g.random((episodes, noise_dim)) for g in noise_streams])
-            chosen = agent.stack.head.sample(params, _tensor(noise, device))
-        else:
-            chosen = agent.stack.head.mode(params)
+            drawn = np.stack([g.random((episodes, noise_dim)) for g in noise_streams])
+            noise = _tensor(drawn, device)
+        chosen = actor.act(fields, noise)  # (S, E, M)
         # A diverged policy may answer NaN; it is reported as failed, and must not stop the others' episodes.
         action = torch.nan_to_num(chosen).cpu().numpy().astype(np.float32)  # (S, E, M)
         observation, rewards, terminations, truncations, info = env.step(
@@ -95,7 +100,8 @@ def rollout(
         reward = np.where(alive, rewards.reshape(shape), 0.0)
         returns += reward
         lengths += alive
-        to_go = to_go - reward
+        if decrement:
+            to_go = to_go - reward
         if t > 0:
             change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
             changes += alive.sum(1)

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from ablate import registry, trial
+from ablate.config import FACTORS, OPTIONAL, settled
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.evaluate.audit import Audit, audit_config
@@ -66,6 +67,10 @@ class Summary:
     completed: int
     failed: int
     missing: int
+
+
+# What an audit and a measured speed have been known by since before there was more of it.
+FIRST_MODEL = ("parameters", "tolerance", "layers", "dropout")
 
 
 def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[str, str]:
@@ -210,7 +215,8 @@ def factor_row(study: Study, one: Trial) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": one.id, "data": one.config["data"]}
     dotted = [name for name in study.factors if "." in name]
     scale = ["train.updates", "train.targets_per_update", "model.parameters", "evaluate.episodes"]
-    for name in (*expand.FACTORS, *dict.fromkeys((*scale, *dotted))):
+    optional = [name for name in OPTIONAL if name in study.factors]
+    for name in (*FACTORS, *optional, *dict.fromkeys((*scale, *dotted))):
         row[name] = expand.lookup(one.config, name)
     return {**row, "seed": one.seed}
 
@@ -229,6 +235,8 @@ def audit_models(
             continue
         say(f"audit {model_label(cohort.config)}")
         made = {"key": key, **audit_model(cohort.config).record()}
+        if options := audit_options(cohort.config):
+            made["options"] = options
         # An older version of the same model is no longer what would be trained.
         records = {k: one for k, one in records.items() if _audit_rank(one) != _audit_rank(made)}
         records[key] = made
@@ -245,14 +253,29 @@ def audit_models(
 def audit_model(config: Mapping[str, Any]) -> Audit:
     """The audit of a configuration's model."""
     return audit_config(
-        config["mixer"], config["context"], config["history"], config["condition"], config["head"]
+        config["mixer"],
+        config["context"],
+        config["history"],
+        config["condition"],
+        config["head"],
+        **audit_options(config),
     )
 
 
 def model_key(config: Mapping[str, Any]) -> str:
     """What an audit depends on."""
     parts = [config[name] for name in ("mixer", "context", "history", "condition", "head")]
+    shape = audit_options(config)
+    parts += [shape] if shape else []
     return identity.digest([identity.CODE_VERSION, parts, identity.plugin_versions(config)])
+
+
+def audit_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the model isn't at its default, but its size: fields of `ModelSpec`."""
+    shape = config_shape(config)
+    found = {name: shape[name] for name in ("layout", "input") if name in shape}
+    size = ("width", "embedding_dropout")
+    return found | {k: v for k, v in shape.get("model", {}).items() if k not in size}
 
 
 def model_label(config: Mapping[str, Any]) -> str:
@@ -310,6 +333,7 @@ def check_device(device: str) -> None:
 def shape_key(cohort: Cohort, device: str) -> str:
     """What the speed of a cohort depends on."""
     config = cohort.config
+    shape = config_shape(config)
     return " ".join(
         str(part)
         for part in (
@@ -321,8 +345,17 @@ def shape_key(cohort: Cohort, device: str) -> str:
             f"N={config['train']['targets_per_update']}",
             config["train"]["loss"],
             device,
+            *([identity.digest(shape)] if shape else []),
         )
     )
+
+
+def config_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model's and a training's making isn't at its default: algorithm, layout, width, ..."""
+    made = settled({**config, "train": {}, "evaluate": {}})
+    model = {k: v for k, v in made["model"].items() if k not in FIRST_MODEL}
+    parts = {k: made[k] for k in (*OPTIONAL, "settings") if k in made}
+    return {**parts, **({"model": model} if model else {})}
 
 
 def _job(
@@ -400,7 +433,8 @@ def _tell_plan(
 
 
 def _audit_rank(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(one[name] for name in ("mixer", "context", "history", "condition", "head"))
+    named = tuple(one[name] for name in ("mixer", "context", "history", "condition", "head"))
+    return (*named, identity.canonical(one.get("options", {})))
 
 
 def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:

@@ -1,1 +1,5 @@
-"""The trainer: objective, schedule, checkpoints. Knows nothing of environments."""
+"""The trainer: algorithms, schedule, checkpoints. Knows nothing of environments."""
+
+from ablate.learn import objective
+
+__all__ = ["objective"]

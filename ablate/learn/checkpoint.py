@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ablate.errors import UserError
-from ablate.models.stack import Stack
+from ablate.learn.objective import Objective
 
 
 @dataclass
@@ -40,19 +39,14 @@ def load_policy(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_training_state(
     path: Path,
-    stack: Stack,
-    optimiser: torch.optim.Optimizer,
+    objective: Objective,
     seeds: Sequence[int],
     update: int,
     first_loss: Tensor | None,
     result: Trained,
 ) -> None:
-    """Parameters, moments of the optimiser and progress, in one file replaced atomically."""
-    tensors: dict[str, Tensor] = {}
-    for index, parameter in enumerate(stack.parameters()):
-        tensors[f"parameter/{index}"] = parameter.detach().contiguous()
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"optimiser/{index}/{key}"] = value.contiguous()
+    """Parameters, moments of the optimisers and progress, in one file replaced atomically."""
+    tensors = objective.state_tensors()
     if first_loss is not None:
         tensors["first_loss"] = first_loss
     about = {
@@ -65,15 +59,11 @@ def save_training_state(
 
 
 def load_training_state(
-    path: Path,
-    stack: Stack,
-    optimiser: torch.optim.Optimizer,
-    seeds: Sequence[int],
-    result: Trained,
+    path: Path, objective: Objective, seeds: Sequence[int], result: Trained
 ) -> tuple[int, Tensor | None]:
     """Put a saved state back; returns the next update and the first loss.
 
-    Raises UserError when the file was written for other seeds or is damaged.
+    Raises UserError when the file was written for other seeds or another algorithm, or is damaged.
     """
     tensors, about = _read(path)
     if "update" not in about:
@@ -82,20 +72,17 @@ def load_training_state(
         raise UserError(
             f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew."
         )
-    with torch.no_grad():
-        for index, parameter in enumerate(stack.parameters()):
-            parameter.copy_(tensors[f"parameter/{index}"])
-            prefix = f"optimiser/{index}/"
-            optimiser.state[parameter] = {
-                name.removeprefix(prefix): value.clone().to(parameter.device)
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
+    try:
+        objective.load_state_tensors(tensors)
+    except KeyError as error:
+        raise UserError(
+            f"{path}: holds no {error}, so another algorithm wrote it; delete it to start anew."
+        ) from None
     result.points.extend((update, found) for update, found in about["points"])
     result.diverged.update({int(k): v for k, v in about["diverged"].items()})
     first_loss = tensors.get("first_loss")
     if first_loss is not None:
-        first_loss = first_loss.to(stack.parameters()[0].device)
+        first_loss = first_loss.to(objective.device)
     return int(about["update"]), first_loss
 
 

@@ -1,5 +1,5 @@
-"""Models: layouts, the mixer interface, attention, heads, assembly, matching, stacking."""
+"""Models: layouts, tokens, the mixer interface, attention, heads, assembly, matching, stacking."""
 
-from ablate.models import attention, heads, layouts
+from ablate.models import attention, heads, layouts, tokens
 
-__all__ = ["attention", "heads", "layouts"]
+__all__ = ["attention", "heads", "layouts", "tokens"]

@@ -25,6 +25,16 @@ def keep_mask(values: Tensor, probability: float) -> Tensor:
     return (words.view(torch.int16) >= threshold)[: values.numel()].view(values.shape)
 
 
+def drop(values: Tensor, probability: float) -> Tensor:
+    """Values of any shape, zeroed with `probability` p, else scaled by 1/(1-p)."""
+    if probability == 0.0:
+        return values
+    if values.device.type != "cpu":
+        return F.dropout(values, probability)
+    keep = keep_mask(values, probability).to(values.dtype)
+    return values * (keep * (1.0 / (1.0 - probability)))
+
+
 class Dropout(nn.Module):
     """While training, zeroes entries with `probability` p and scales the rest by 1/(1-p)."""
 
@@ -36,9 +46,4 @@ class Dropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Values of any shape, dropped while training."""
-        if not self.training or self.probability == 0.0:
-            return values
-        if values.device.type != "cpu":
-            return F.dropout(values, self.probability)
-        keep = keep_mask(values, self.probability).to(values.dtype)
-        return values * (keep * (1.0 / (1.0 - self.probability)))
+        return drop(values, self.probability) if self.training else values

@@ -13,11 +13,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablate.registry import register
 
 COMPONENTS = 5
+HIDDEN = 64  # units between the bins of earlier dimensions and the next one's
+CHAINS = 32  # over which an autoregressive head averages its mean
 STD_RANGE = (0.01, 2.0)  # standard deviations of a mixture component, in action units
 STD_START = 0.5
 BINS = 21
@@ -34,10 +37,12 @@ class Head(nn.Module, ABC):
 
     Attributes:
         density: whether `log_prob` is defined.
+        weighted: whether a distribution needs the head's weights besides the parameters P.
         noise_dim: how many uniform numbers in [0, 1) `sample` takes.
     """
 
     density: ClassVar[bool]
+    weighted: ClassVar[bool] = False
     noise_dim: int
 
     def __init__(self, width: int, action_dim: int, outputs: int) -> None:
@@ -48,6 +53,10 @@ class Head(nn.Module, ABC):
     def forward(self, features: Tensor) -> Tensor:
         """Parameters (..., P)."""
         return self.linear(features)
+
+    def flops(self) -> int:
+        """Floating-point operations of the matrix products for one timestep's distribution."""
+        return 2 * self.linear.weight.numel()
 
     def loss(self, params: Tensor, actions: Tensor) -> Tensor:
         """What training minimises, (...,): by default the negative log-density."""
@@ -101,6 +110,66 @@ class SquaredError(Head):
         return params
 
 
+@register("head", "gaussian")
+class Gaussian(Head):
+    """A diagonal Gaussian whose standard deviations are learned and the same in every state.
+
+    As the policies of RvS (Emmons et al. 2022) and IQL (Kostrikov et al. 2022), with IQL's tanh on the
+    mean; the deviations stay within `STD_RANGE`, as the mixture's do, so that their densities compare.
+    Parameters are means (M) and squashed log standard deviations (M).
+    """
+
+    density: ClassVar[bool] = True
+
+    def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
+        super().__init__(width, action_dim, action_dim)
+        self.noise_dim = action_dim
+        self.scales = nn.Parameter(torch.full((action_dim,), _squashed(STD_START)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Means and squashed log standard deviations (..., 2 M)."""
+        means = torch.tanh(self.linear(features))
+        return torch.cat([means, self.scales.expand_as(means)], dim=-1)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """sum_m log N(a_m; mu_m, sigma_m), (...,)."""
+        means, scales = params.chunk(2, dim=-1)
+        log_std = _log_std(scales)
+        z = (actions - means) * torch.exp(-log_std)
+        return (-0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """The means."""
+        return params.chunk(2, dim=-1)[0]
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The means."""
+        return self.mean(params)
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Normal quantiles of noise (..., M), clipped to [-1, 1]."""
+        means, scales = params.chunk(2, dim=-1)
+        return (means + _log_std(scales).exp() * _quantile(noise)).clamp(-1.0, 1.0)
+
+
+def _log_std(squashed: Tensor) -> Tensor:
+    """Log standard deviation within `STD_RANGE`, of any number."""
+    low, high = map(math.log, STD_RANGE)
+    return low + (high - low) * torch.sigmoid(squashed)
+
+
+def _squashed(std: float) -> float:
+    """The number that `_log_std` makes log(std) of."""
+    low, high = map(math.log, STD_RANGE)
+    share = (math.log(std) - low) / (high - low)
+    return math.log(share / (1.0 - share))
+
+
+def _quantile(noise: Tensor) -> Tensor:
+    """Quantiles of the standard normal at noise in [0, 1), within five standard deviations."""
+    return math.sqrt(2.0) * torch.erfinv((2.0 * noise - 1.0).clamp(-0.999999, 0.999999))
+
+
 @register("head", "mixture")
 class Mixture(Head):
     """Five Gaussians with diagonal covariance, standard deviations bounded by `STD_RANGE`.
@@ -113,13 +182,11 @@ class Mixture(Head):
     def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
         super().__init__(width, action_dim, COMPONENTS * (1 + 2 * action_dim))
         self.noise_dim = 1 + action_dim
-        low, high = map(math.log, STD_RANGE)
-        start = (math.log(STD_START) - low) / (high - low)
         with torch.no_grad():
             _, means, scales = self._split_raw(self.linear.bias)
             # apart from the start, since equal components receive equal gradients
             means.uniform_(-1.0, 1.0)
-            scales.fill_(math.log(start / (1.0 - start)))
+            scales.fill_(_squashed(STD_START))
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
         """log sum_c w_c prod_m N(a_m; mu_cm, sigma_cm), (...,)."""
@@ -143,7 +210,7 @@ class Mixture(Head):
         log_weights, means, log_std = self._split(params)
         below = noise[..., :1] >= log_weights.exp().cumsum(-1)  # (..., C)
         chosen = below.sum(-1).clamp(max=COMPONENTS - 1)
-        z = math.sqrt(2.0) * torch.erfinv((2.0 * noise[..., 1:] - 1.0).clamp(-0.999999, 0.999999))
+        z = _quantile(noise[..., 1:])
         picked = self._pick(means, chosen) + self._pick(log_std, chosen).exp() * z
         return picked.clamp(-1.0, 1.0)
 
@@ -156,8 +223,7 @@ class Mixture(Head):
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (..., C), means (..., C, M) and log standard deviations (..., C, M)."""
         logits, means, scales = self._split_raw(params)
-        low, high = map(math.log, STD_RANGE)
-        return logits.log_softmax(-1), means, low + (high - low) * torch.sigmoid(scales)
+        return logits.log_softmax(-1), means, _log_std(scales)
 
     def _pick(self, values: Tensor, component: Tensor) -> Tensor:
         """values (..., C, M) at component (...,): (..., M)."""
@@ -165,12 +231,11 @@ class Mixture(Head):
         return values.gather(-2, index).squeeze(-2)
 
 
-@register("head", "categorical")
-class Categorical(Head):
-    """Each dimension on its own, a density that is constant within each of `BINS` bins.
+class Binned(Head):
+    """A density that is constant within each of `BINS` bins a dimension.
 
-    Bin edges are quantiles of the training actions; see `bin_edges`. Parameters are logits (M,
-    BINS) of which those of bins without width are ignored.
+    Bin edges are quantiles of the training actions; see `bin_edges`. Logits of bins without width are
+    ignored.
     """
 
     density: ClassVar[bool] = True
@@ -178,8 +243,10 @@ class Categorical(Head):
     edges: Tensor  # (M, BINS+1)
     widths: Tensor  # (M, BINS)
 
-    def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
-        super().__init__(width, action_dim, action_dim * BINS)
+    def __init__(
+        self, width: int, action_dim: int, outputs: int, actions: np.ndarray | None
+    ) -> None:
+        super().__init__(width, action_dim, outputs)
         self.noise_dim = action_dim
         if actions is None:
             edges = np.tile(np.linspace(-1.0, 1.0, BINS + 1), (action_dim, 1))
@@ -190,40 +257,49 @@ class Categorical(Head):
         for name, values in (("edges", edges), ("widths", widths), ("thresholds", thresholds)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()))
 
-    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
-        """Sum over dimensions of log(probability of the action's bin / its width), (...,)."""
-        inside = actions.clamp(-1.0, 1.0)[..., None] >= self.thresholds  # (..., M, BINS-1)
-        index = inside.sum(-1, keepdim=True)  # (..., M, 1)
-        log_density = self._log_probs(params) - self._log_widths()
+    def index(self, actions: Tensor) -> Tensor:
+        """The bin of each dimension of actions (..., M): (..., M) int64."""
+        return (actions.clamp(-1.0, 1.0)[..., None] >= self.thresholds).sum(-1)
+
+    def normalise(self, logits: Tensor, only: slice = slice(None)) -> Tensor:
+        """Log-probabilities of the bins that have a width, of logits (..., m, BINS) of `only` m dimensions.
+
+        -1e9 or so for the others.
+        """
+        return logits.masked_fill(self.widths[only] == 0, -1e9).log_softmax(-1)
+
+    def density_of(self, log_probs: Tensor, index: Tensor) -> Tensor:
+        """Log-density (...,) of the bins `index` (..., M), from their log-probabilities (..., M, BINS)."""
+        log_density, index = log_probs - self._log_widths(), index.unsqueeze(-1)
         lead = torch.broadcast_shapes(log_density.shape[:-1], index.shape[:-1])
         chosen = log_density.expand(*lead, -1).gather(-1, index.expand(*lead, -1))
         return chosen.squeeze(-1).sum(-1)
 
-    def mean(self, params: Tensor) -> Tensor:
-        """Probability-weighted bin centres."""
-        return (self._log_probs(params).exp() * self._centres()).sum(-1)
+    def expected(self, log_probs: Tensor, only: slice = slice(None)) -> Tensor:
+        """Probability-weighted bin centres (..., m), from (..., m, BINS)."""
+        return (log_probs.exp() * self._centres()[only]).sum(-1)
 
-    def mode(self, params: Tensor) -> Tensor:
-        """Centre of the densest bin of each dimension."""
-        densest = (self._log_probs(params) - self._log_widths()).argmax(-1, keepdim=True)
-        return self._at(self._centres(), densest)
+    def densest(self, log_probs: Tensor, only: slice = slice(None)) -> Tensor:
+        """Index (..., m) of the densest bin of each dimension."""
+        return (log_probs - self._log_widths()[only]).argmax(-1)
 
-    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """Inverse of the piecewise-linear CDF at noise (..., M): uniform within a bin."""
-        probs = self._log_probs(params).exp()
+    def centre(self, index: Tensor, only: slice = slice(None)) -> Tensor:
+        """The middle (..., m) of the bins `index` (..., m)."""
+        return self._at(self._centres()[only], index.unsqueeze(-1))
+
+    def draw(
+        self, log_probs: Tensor, noise: Tensor, only: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Action and bin (..., m) by the inverse of the piecewise-linear CDF at noise (..., m)."""
+        probs = log_probs.exp()
         cdf = probs.cumsum(-1)
-        last = (self.widths > 0).sum(-1) - 1  # (M,) rounding must not reach a bin without width
-        index = (noise[..., None] >= cdf).sum(-1).minimum(last)[..., None]  # (..., M, 1)
+        last = (self.widths[only] > 0).sum(-1) - 1  # (m,) rounding must not reach a bin of no width
+        index = (noise[..., None] >= cdf).sum(-1).minimum(last)[..., None]  # (..., m, 1)
         p = probs.gather(-1, index).squeeze(-1)
         below = cdf.gather(-1, index).squeeze(-1) - p
         within = ((noise - below) / p.clamp(min=1e-12)).clamp(0.0, 1.0)
-        action = self._at(self.edges, index) + within * self._at(self.widths, index)
-        return action.clamp(-1.0, 1.0)
-
-    def _log_probs(self, params: Tensor) -> Tensor:
-        """Normalised over the bins that have a width, (..., M, BINS); -1e9 or so for the others."""
-        logits = params.unflatten(-1, (self.action_dim, BINS))
-        return logits.masked_fill(self.widths == 0, -1e9).log_softmax(-1)
+        low, width = self._at(self.edges[only], index), self._at(self.widths[only], index)
+        return (low + within * width).clamp(-1.0, 1.0), index.squeeze(-1)
 
     def _log_widths(self) -> Tensor:
         return torch.where(self.widths > 0, self.widths, 1.0).log()
@@ -235,6 +311,119 @@ class Categorical(Head):
     def _at(table: Tensor, index: Tensor) -> Tensor:
         """table (M, N) at index (..., M, 1): (..., M)."""
         return table.expand(*index.shape[:-1], -1).gather(-1, index).squeeze(-1)
+
+
+@register("head", "categorical")
+class Categorical(Binned):
+    """Each dimension on its own; parameters are logits (M, BINS)."""
+
+    def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
+        super().__init__(width, action_dim, action_dim * BINS, actions)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """Sum over dimensions of log(probability of the action's bin / its width), (...,)."""
+        return self.density_of(self._log_probs(params), self.index(actions))
+
+    def mean(self, params: Tensor) -> Tensor:
+        """Probability-weighted bin centres."""
+        return self.expected(self._log_probs(params))
+
+    def mode(self, params: Tensor) -> Tensor:
+        """Centre of the densest bin of each dimension."""
+        return self.centre(self.densest(self._log_probs(params)))
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """Uniform within a bin drawn by noise (..., M)."""
+        return self.draw(self._log_probs(params), noise)[0]
+
+    def _log_probs(self, params: Tensor) -> Tensor:
+        """(..., M, BINS)."""
+        return self.normalise(params.unflatten(-1, (self.action_dim, BINS)))
+
+
+@register("head", "autoregressive")
+class Autoregressive(Binned):
+    """Each dimension given the earlier ones: p(a) = prod_m p(a_m | a_1 ... a_{m-1}).
+
+    A neural autoregressive estimator (Larochelle & Murray 2011): the hidden units of dimension m add the
+    embeddings of the earlier dimensions' bins to what the feature gives,
+
+        h_m = gelu(c + sum_{j<m} E_j[bin of a_j]),    logits_m = W_m h_m + b_m.
+
+    Parameters are c (HIDDEN); E, W and b are weights of the head.
+    """
+
+    weighted: ClassVar[bool] = True
+
+    def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
+        super().__init__(width, action_dim, HIDDEN, actions)
+        bound = HIDDEN**-0.5
+        self.out = nn.Parameter(torch.empty(action_dim, HIDDEN, BINS).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(action_dim, BINS))
+        self.earlier = nn.Embedding(max(action_dim - 1, 1) * BINS, HIDDEN)
+        nn.init.normal_(self.earlier.weight, std=0.02)
+        self.register_buffer(
+            "chains", torch.tensor(lattice(CHAINS, action_dim), dtype=torch.get_default_dtype())
+        )
+
+    chains: Tensor  # (CHAINS, M) noise of the chains that the mean is taken over
+
+    def flops(self) -> int:
+        """See `Head.flops`."""
+        return 2 * (self.linear.weight.numel() + self.out.numel())
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """Sum over dimensions of log(probability of the action's bin / its width), (...,)."""
+        index = self.index(actions)  # (..., M)
+        offset = torch.arange(self.action_dim - 1, device=index.device) * BINS
+        earlier = self.earlier(index[..., :-1] + offset).cumsum(-2)  # (..., M-1, H)
+        hidden = params.unsqueeze(-2) + F.pad(earlier, (0, 0, 1, 0))  # (..., M, H)
+        logits = torch.einsum("...mh,mhb->...mb", F.gelu(hidden), self.out) + self.bias
+        return self.density_of(self.normalise(logits), index)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """Expected action over `CHAINS` evenly spread chains; exact for the first dimension.
+
+        Dimension m averages E[a_m | a_1 ... a_{m-1}] over drawn prefixes, which varies less than a_m.
+        """
+        noise = self.chains.expand(*params.shape[:-1], -1, -1)  # (..., C, M)
+        chains = params.unsqueeze(-2).expand(*params.shape[:-1], CHAINS, -1)
+        return self._chain(chains, noise)[1].mean(-2)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The densest bin of each dimension in turn, given those chosen before: greedy decoding."""
+        return self._chain(params, None)[0]
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """One dimension after another, each from its noise (..., M)."""
+        return self._chain(params, noise)[0]
+
+    def _chain(self, params: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Actions (..., M), drawn or, without noise, greedy; and each dimension's expectation given them."""
+        hidden, actions, means = params, [], []
+        for m in range(self.action_dim):
+            only = slice(m, m + 1)
+            logits = F.gelu(hidden) @ self.out[m] + self.bias[m]  # (..., BINS)
+            log_probs = self.normalise(logits.unsqueeze(-2), only)  # (..., 1, BINS)
+            means.append(self.expected(log_probs, only))
+            if noise is None:
+                index = self.densest(log_probs, only)
+                actions.append(self.centre(index, only))
+            else:
+                action, index = self.draw(log_probs, noise[..., only], only)
+                actions.append(action)
+            if m < self.action_dim - 1:
+                hidden = hidden + self.earlier(index.squeeze(-1) + m * BINS)
+        return torch.cat(actions, -1), torch.cat(means, -1)
+
+
+def lattice(points: int, dimensions: int) -> np.ndarray:
+    """Evenly spread points (points, dimensions) in [0, 1): the additive recurrence R_d (Roberts 2018)."""
+    ratio = 2.0
+    for _ in range(64):  # the positive root of x^(d+1) = x + 1
+        ratio = (1.0 + ratio) ** (1.0 / (dimensions + 1))
+    steps = ratio ** -np.arange(1.0, dimensions + 1)
+    return (0.5 + np.arange(points)[:, None] * steps) % 1.0
 
 
 def bin_edges(values: np.ndarray, bins: int) -> np.ndarray:

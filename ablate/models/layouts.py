@@ -1,6 +1,6 @@
-"""How a trajectory becomes tokens: one token a timestep.
+"""What a model is told of a timestep: the columns of its row. `ablate.models.tokens` makes tokens of them.
 
-The token of timestep t holds the present observation, the action and reward that led to it, and what the
+The row of timestep t holds the present observation, the action and reward that led to it, and what the
 policy is conditioned on. What of a timestep stays visible once it is past is the factor `history`; the
 present observation and the present condition always are visible. Returns-to-go of past timesteps give away
 past rewards (R_{t-1} - R_t = r_{t-1}), so they are shown only where past rewards are.
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ablate.config import CONDITIONS, HISTORIES
+from ablate.data.windows import Visibility
 from ablate.errors import unknown
-
-HISTORIES = ("states+actions", "states", "actions", "states+actions+rewards")
-CONDITIONS = ("none", "time", "return-to-go", "return-to-go+time", "policy-id")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,10 @@ class Fields:
     """What a token is made of; every tensor shares its leading shape (...,).
 
     observation (..., N) normalised; action (..., M), reward (...,): the previous timestep's, zero at the
-    start of an episode; return_to_go (...,) scaled; time (...,) = t / horizon; policy (..., Z) one-hot.
+    start of an episode; return_to_go (...,) scaled; time (...,) = t / horizon; policy (..., Z) one-hot;
+    average_return (...,): return-to-go over the timesteps left (Emmons et al. 2022), scaled; goal (..., G):
+    coordinates of the observation to reach, normalised; these two where a condition shows them. timestep
+    (...,): t itself, where the model has a table of timesteps.
     """
 
     observation: Tensor
@@ -33,14 +35,19 @@ class Fields:
     return_to_go: Tensor
     time: Tensor
     policy: Tensor
+    average_return: Tensor | None = None
+    goal: Tensor | None = None
+    timestep: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Column layout of a per-timestep token.
+    """Column layout of a timestep's row.
 
-    observation_dim N, action_dim M, policies Z >= 0; `history` and `condition` are levels of the study.
-    Raises UserError for an unknown level.
+    observation_dim N, action_dim M, policies Z >= 0; `history` and `condition` are levels of the study;
+    goal: the G coordinates of the observation that a goal is about, where the data set has goals;
+    timesteps: whether the model looks up the timestep's index in a table (`ModelSpec.timesteps`), which then
+    is the last column. Raises UserError for an unknown level.
     """
 
     observation_dim: int
@@ -48,6 +55,8 @@ class Layout:
     policies: int
     history: str
     condition: str
+    goal: tuple[int, ...] = ()
+    timesteps: bool = False
 
     def __post_init__(self) -> None:
         if self.history not in HISTORIES:
@@ -57,7 +66,7 @@ class Layout:
 
     @property
     def columns(self) -> list[tuple[str, int, bool, bool]]:
-        """(name, width, seen in the window's first token, stays visible when past), in token order."""
+        """(name, width, seen in the window's first row, stays visible when past), in the order of the row."""
         past_states = "states" in self.history
         past_actions = "actions" in self.history
         past_rewards = "rewards" in self.history
@@ -67,43 +76,48 @@ class Layout:
             columns.append(("action", self.action_dim, False, True))
         if past_rewards:
             columns.append(("reward", 1, False, True))
+        # Past returns-to-go are as good as past rewards: shown where those are, or where asked for.
+        past_returns = past_rewards or "returns" in self.history
         if "return-to-go" in self.condition:
-            columns.append(("return_to_go", 1, True, past_rewards))
+            columns.append(("return_to_go", 1, True, past_returns))
+        if "average-return" in self.condition:
+            columns.append(("average_return", 1, True, past_returns))
+        if "goal" in self.condition:
+            # A goal that hindsight chose for a past timestep may lie before the present one.
+            columns.append(("goal", len(self.goal), True, False))
         if "time" in self.condition:
             columns.append(("time", 1, True, True))
         if self.condition == "policy-id":
             columns.append(("policy", self.policies, True, True))
+        if self.timesteps:
+            columns.append(("timestep", 1, True, True))
         return columns
 
     @property
     def features(self) -> int:
-        """Width F of a token."""
+        """Width F of a row."""
         return sum(width for _, width, _, _ in self.columns)
 
     @property
     def carriable(self) -> bool:
-        """Whether a token stays as it is once it is past, so that a carried state can hold it."""
+        """Whether a row stays as it is once it is past, so that a carried state can hold it."""
         return all(stays for _, _, _, stays in self.columns)
 
     def table(self, fields: Fields) -> Tensor:
-        """Tokens as seen at the present timestep, (..., F)."""
+        """Rows as seen at the present timestep, (..., F)."""
         parts = []
         for name, _, _, _ in self.columns:
             value = getattr(fields, name)
-            scalar = name in ("reward", "return_to_go", "time")
+            scalar = name in ("reward", "return_to_go", "average_return", "time", "timestep")
             parts.append(value.unsqueeze(-1) if scalar else value)
         return torch.cat(parts, dim=-1)
 
-    def visible(self, context: int, device: torch.device | str = "cpu") -> Tensor:
-        """(K + 1, K, F) mask: row n says what of each position is visible in a window of length n."""
-        length = torch.arange(context + 1, device=device).view(-1, 1, 1)
-        position = torch.arange(context, device=device).view(1, -1, 1)
-        parts = []
-        for _, width, first, stays in self.columns:
-            seen = position < length
-            if not first:
-                seen = seen & (position > 0)
-            if not stays:
-                seen = seen & (position == length - 1)
-            parts.append(seen.expand(context + 1, context, width))
-        return torch.cat(parts, dim=-1).to(torch.float32)
+    def visible(self, context: int, device: torch.device | str = "cpu") -> Visibility:
+        """What windows of at most `context` timesteps show."""
+        first, stays = [], []
+        for _, width, in_first, when_past in self.columns:
+            first += [float(in_first)] * width
+            stays += [float(when_past)] * width
+        return Visibility(
+            context, torch.tensor(first, device=device), torch.tensor(stays, device=device)
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
 from ablate.errors import UserError
-from ablate.models.policy import ModelSpec, Policy, count_parameters
+from ablate.models.policy import Policy, count_parameters
+from ablate.models.spec import ModelSpec
 from ablate.registry import get
 
 WIDEST = 1 << 16
@@ -16,7 +18,7 @@ WIDEST = 1 << 16
 
 @dataclass(frozen=True)
 class Matched:
-    """The solution: width, parameters there, and (parameters - wanted) / wanted."""
+    """The solution: width, parameters there, and (parameters - wanted) / wanted; 0 for a given width."""
 
     width: int
     parameters: int
@@ -29,6 +31,22 @@ def parameters_at(spec: ModelSpec, width: int) -> int:
         return count_parameters(Policy(spec.at(width)))
 
 
+def width_multiple(spec: ModelSpec) -> int:
+    """Widths are multiples of what the mixer asks for and of the number of heads."""
+    return math.lcm(get("mixer", spec.mixer, "mixer").width_multiple, spec.heads)
+
+
+def given_width(spec: ModelSpec) -> Matched:
+    """The spec's own width, not solved for. Raises UserError where the mixer cannot have it."""
+    multiple = width_multiple(spec)
+    if spec.width % multiple:
+        raise UserError(
+            f"model.width: found {spec.width}; with mixer '{spec.mixer}' and {spec.heads} heads "
+            f"multiples of {multiple} are allowed."
+        )
+    return Matched(spec.width, parameters_at(spec, spec.width), 0.0)
+
+
 @lru_cache(maxsize=4096)
 def solve_width(spec: ModelSpec, parameters: int, tolerance: float = 0.05) -> Matched:
     """The width with the nearest number of parameters; the spec's own width is ignored.
@@ -36,7 +54,7 @@ def solve_width(spec: ModelSpec, parameters: int, tolerance: float = 0.05) -> Ma
     Assumes that parameters grow with the width. Raises UserError when the nearest is off by more
     than `tolerance` (a fraction), naming what can be had.
     """
-    multiple = get("mixer", spec.mixer, "mixer").width_multiple
+    multiple = width_multiple(spec)
     low, high = 1, 2  # in units of `multiple`; parameters(low) < wanted <= parameters(high)
     while parameters_at(spec, high * multiple) < parameters and high * multiple < WIDEST:
         low, high = high, 2 * high

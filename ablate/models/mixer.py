@@ -33,18 +33,30 @@ class Mixer(nn.Module, ABC):
         slides: True when `step` equals the window path also after more than `context` steps. When
             False the caller re-encodes the window once it begins to slide.
         width_multiple: widths must be multiples of this (e.g. a number of attention heads).
+        carries: True when `step` may go on after `context` steps with a state that has seen more
+            than the window shows. A mixer that slides can do so too.
+        extends: True when no parameter belongs to a context, so that the weights also serve longer
+            windows than they were trained on.
         stacked: set to True on the copy that runs under `torch.func.vmap`; a mixer whose fast
-        kernel
-            vmap refuses then takes another path with the same weights.
+            kernel vmap refuses then takes another path with the same weights.
+
+    `slides`, `carries` and `extends` may depend on an instance's options.
+
+    Attributes:
+        reach: tokens that a feature depends on, at most `context`; smaller where the kernels of all
+            layers together see less.
     """
 
-    slides: ClassVar[bool] = False
+    slides: bool = False
     width_multiple: ClassVar[int] = 1
+    carries: bool = False
+    extends: bool = False
     stacked: bool = False
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.width, self.context, self.layers, self.dropout = width, context, layers, dropout
+        self.reach = context
 
     @abstractmethod
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

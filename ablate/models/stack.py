@@ -49,14 +49,25 @@ class Stack:
             set_stacked(self._base, True)
 
     @property
-    def head(self) -> Head:
-        """The head that all replicas share the buffers of; its methods broadcast over (S, ...)."""
-        return self._base.head
+    def head(self) -> Head | Heads:
+        """The head of all replicas: its methods broadcast over (S, ...), which every argument leads with."""
+        return Heads(self) if self.size > 1 and self._base.head.weighted else self._base.head
 
     @property
     def slides(self) -> bool:
         """Whether `step` also serves windows that slide."""
         return self._base.mixer.slides
+
+    @property
+    def reach(self) -> int:
+        """Timesteps of a full window, from the last one back, on which the output depends."""
+        n, hidden = self._base.embed.per_step, self._base.embed.hidden
+        return max(1, (self._base.mixer.reach + hidden) // n)
+
+    @property
+    def carries(self) -> bool:
+        """Whether `step` may go on when the context is full."""
+        return self._base.mixer.slides or self._base.mixer.carries
 
     def parameters(self) -> list[Tensor]:
         """Leaf tensors (S, ...), or for one replica the module's own parameters, without S."""
@@ -116,6 +127,35 @@ class Stack:
             {name: t.detach()[replica].clone() for name, t in tensors.items()}
             for replica in range(self.size)
         ]
+
+
+class Heads:
+    """The heads of a stack whose replicas each need their own weights; see `ablate.models.heads.Head`."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.density = stack._base.head.density
+        self.noise_dim = stack._base.head.noise_dim
+
+    def loss(self, params: Tensor, actions: Tensor) -> Tensor:
+        """(S, ...) of params (S, ..., P) and actions (S, ..., M)."""
+        return self._stack(params, actions, method="loss")
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """(S, ...) of params (S, ..., P) and actions (S, ..., M)."""
+        return self._stack(params, actions, method="log_prob")
+
+    def mean(self, params: Tensor) -> Tensor:
+        """(S, ..., M) of params (S, ..., P)."""
+        return self._stack(params, method="mean")
+
+    def mode(self, params: Tensor) -> Tensor:
+        """(S, ..., M) of params (S, ..., P)."""
+        return self._stack(params, method="mode")
+
+    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
+        """(S, ..., M) of params (S, ..., P) and noise (S, ..., noise_dim)."""
+        return self._stack(params, noise, method="sample")
 
 
 def _map(function: Any, values: Any) -> Any:

@@ -2,6 +2,8 @@ r"""Every number in the paper's text as a LaTeX command, so that no number is ty
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from ablate.report import text
 from ablate.report.findings import Finding
 from ablate.report.story import Story
@@ -12,21 +14,33 @@ SCRIPT = "ablate/report/macros.py"
 def make(story: Story) -> dict[str, str]:
     r"""Name (letters only) -> LaTeX text. For hypothesis `P1`: `\PoneEstimate`, `\PoneInterval`,
     ..."""
-    out = _general(story)
-    for finding in story.findings:
-        for kind, value in _of(finding).items():
-            out[_free(out, text.macro_name(finding.id, kind))] = value
-    return out
+    return {name: value for name, (_, value) in _named(story).items()}
 
 
 def names(story: Story) -> dict[tuple[str, str], str]:
-    """(hypothesis id, kind of value) -> the macro's name, as `make` gives it."""
-    taken = _general(story)
-    out = {}
+    """(hypothesis id, kind of value), ("design", its name) or ("data", its name) -> the macro's
+    name, as `make` gives it."""
+    return {key: name for name, (key, _) in _named(story).items()}
+
+
+def behind(story: Story) -> dict[str, str]:
+    """Of every macro about a hypothesis, the hypothesis whose trials it was made of; of all others
+    the whole table is."""
+    ids = {finding.id for finding in story.findings}
+    return {name: key[0] for name, (key, _) in _named(story).items() if key[0] in ids}
+
+
+def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
+    """Name -> (what it is, LaTeX text), each name once."""
+    out = {name: (("", name), value) for name, value in _general(story).items()}
+    for name, _, cells in story.designs:
+        out[_free(out, text.macro_name("design", name, "cells"))] = (("design", name), f"{cells:,}")
+    for data in story.data:
+        name = _free(out, text.macro_name("data", data.name, "trials"))
+        out[name] = (("data", data.name), f"{data.trials:,}")
     for finding in story.findings:
-        for kind in _of(finding):
-            out[finding.id, kind] = name = _free(taken, text.macro_name(finding.id, kind))
-            taken[name] = ""
+        for kind, value in _of(finding).items():
+            out[_free(out, text.macro_name(finding.id, kind))] = ((finding.id, kind), value)
     return out
 
 
@@ -67,6 +81,7 @@ def _of(finding: Finding) -> dict[str, str]:
         values |= {
             "Estimate": text.math_number(finding.shown_estimate),
             "Interval": text.math_number(finding.shown_interval),
+            "Result": text.latex(finding.result),
             "Level": text.latex(finding.level),
             "CorrectedP": text.math_number(finding.p_relation),
         }
@@ -83,7 +98,7 @@ def _of(finding: Finding) -> dict[str, str]:
     return values
 
 
-def _free(taken: dict[str, str], name: str) -> str:
+def _free(taken: Container[str], name: str) -> str:
     """`name`, or `name` with x's added until nothing else has it."""
     while name in taken:
         name += "x"

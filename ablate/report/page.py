@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ablate.analyse import table as frame
-from ablate.report import provenance, text
+from ablate.report import provenance, svg, text
 from ablate.report.context import Grid
 from ablate.report.figures.base import Drawn
+from ablate.report.findings import Finding
 from ablate.report.story import Story
 
 _FIRST = ("status", "data", "mixer", "context", "condition", "history", "head", "seed")
@@ -22,6 +23,7 @@ _METRICS = (
     *("score", "success", "action_error", "action_error_early", "action_nll", "return_mean"),
     *("return_std", "jerk", "parameters", "parameter_mismatch"),
 )
+_MOST_LEVELS = 40  # of a filter
 
 
 def render(
@@ -40,7 +42,18 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    columns, rows = trial_rows(table)
+    columns = trial_columns(table)
+    ids = {str(name): place for place, name in enumerate(table["trial"])}
+    groups = {f"figure {f.name}": f.trials for f, _ in drawn if f.trials}
+    groups |= {f"verdict {f.id}": f.trials for f in story.findings if f.trials}
+    embedded = {
+        "rows": len(table),
+        "runs": not story.foreign,
+        "columns": columns,
+        "groups": {
+            name: spans(ids[t] for t in trials if t in ids) for name, trials in groups.items()
+        },
+    }
     return (
         environment.get_template("report.html.j2")
         .render(
@@ -50,8 +63,8 @@ def render(
                     "name": figure.name,
                     "title": figure.title,
                     "caption": figure.caption,
-                    "source": "data:image/svg+xml;base64,"
-                    + base64.b64encode(files["svg"]).decode("ascii"),
+                    "source": svg.address(files["svg"]),
+                    "trials": len(set(figure.trials)),
                 }
                 for figure, files in drawn
             ],
@@ -60,8 +73,9 @@ def render(
             data_name=text.data,
             audit=[audit_row(record) for record in audit],
             columns=columns,
-            rows=_embedded(rows),
-            row_count=len(rows),
+            embedded=_embedded(embedded),
+            row_count=len(table),
+            strip=strip,
             p_value=text.p_value,
             number=text.number,
             packages=provenance.packages(),
@@ -70,14 +84,20 @@ def render(
     )
 
 
-def trial_rows(table: pd.DataFrame) -> tuple[list[dict[str, str]], list[list[Any]]]:
-    """Columns (name, title, kind) and rows for the page; numbers to four digits, nothing for NaN.
+def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The columns of the page's table: name, title, kind, whether one filters by it, and the cells.
 
-    Columns that hold nothing are left out, and so are return_mean and further metrics where a
-    score exists.
+    Numbers stand as they are (four digits, nothing for NaN); of text each level stands once, in
+    `levels`, and the cells are `codes`. Columns that hold nothing, and settings that don't vary,
+    are left out.
     """
+    factors = [
+        name
+        for name in frame.factor_columns(table)
+        if "." not in name or table[name].nunique(dropna=False) > 1
+    ]
     names = [name for name in _FIRST if name in table.columns]
-    names += [name for name in sorted(table.columns) if "." in name]
+    names[names.index("seed") : names.index("seed")] = [n for n in factors if n not in names]
     measured = [name for name in _METRICS if name in table.columns]
     measured += [
         name for name in frame.metric_columns(table) if name not in measured and name != "targets"
@@ -86,30 +106,91 @@ def trial_rows(table: pd.DataFrame) -> tuple[list[dict[str, str]], list[list[Any
     if "failure" in table.columns and table["failure"].fillna("").astype(str).ne("").any():
         names.append("failure")
     names.append("trial")
-    columns = [
-        {
+    out = []
+    for name in names:
+        cells = [_short(value) for value in table[name].tolist()]
+        levels = list(dict.fromkeys(cells))
+        number = all(value is None or isinstance(value, int | float) for value in levels)
+        column: dict[str, Any] = {
             "name": name,
-            "title": "K" if name == "context" else name.replace("_", " "),
-            "kind": "number" if pd.api.types.is_numeric_dtype(table[name]) else "text",
+            "title": "K" if name == "context" else text.plain(name),
+            "kind": "number" if number else "text",
+            "filter": name in ("status", *factors) and 1 < len(levels) <= _MOST_LEVELS,
         }
-        for name in names
-    ]
-    lists = [table[name].tolist() for name in names]
-    return columns, [[_short(value) for value in row] for row in zip(*lists, strict=True)]
+        if number or len(levels) == len(cells):
+            column["values"] = cells
+        else:
+            known = {level: code for code, level in enumerate(levels)}
+            column |= {"levels": levels, "codes": [known[cell] for cell in cells]}
+        out.append(column)
+    return out
+
+
+def spans(places: Iterable[int]) -> list[int]:
+    """[first, last, first, last, ...] of the runs of consecutive numbers among `places`."""
+    out: list[int] = []
+    for place in sorted(set(places)):
+        if out and out[-1] == place - 1:
+            out[-1] = place
+        else:
+            out += [place, place]
+    return out
+
+
+def strip(finding: Finding) -> Markup:
+    """A small picture of a verdict: estimate and interval here, and for new data sets; the margin
+    or threshold; zero. Words beside it say the same, so it is hidden from screen readers."""
+    bars = [(finding.estimate, finding.low, finding.high, "var(--bar)", 4.0)]
+    if finding.population is not None:
+        new = finding.population
+        bars.append((new.estimate, new.low, new.high, "var(--soft)", 2.0))
+    marks = [] if finding.absolute else [0.0]
+    band = None
+    if finding.test == "equivalence" and finding.margin is not None:
+        band = (finding.around - finding.margin, finding.around + finding.margin)
+    elif finding.test == "superiority":
+        marks.append(finding.threshold)
+    ends = [v for bar in bars for v in bar[:3] if math.isfinite(v)] + marks + list(band or ())
+    low, high = min(ends), max(ends)
+    unit = 280.0 / (high - low) if high > low else 1.0
+
+    def x(value: float) -> str:
+        return f"{10 + unit * (min(max(value, low), high) - low):.1f}"
+
+    parts = []
+    if band:
+        parts.append(
+            f'<rect x="{x(band[0])}" y="2" width="{unit * (band[1] - band[0]):.1f}" height="42" '
+            'fill="var(--line)"/>'
+        )
+    for place, mark in enumerate(marks):
+        dash = ' stroke-dasharray="3 3"' if place or finding.absolute else ""
+        parts.append(f'<path d="M{x(mark)} 2V44" stroke="var(--ink)" stroke-width="1"{dash}/>')
+    for row, (value, left, right, colour, width) in enumerate(bars):
+        y = 14 + 18 * row if len(bars) > 1 else 23
+        parts.append(
+            f'<path d="M{x(left)} {y}H{x(right)}" stroke="{colour}" stroke-width="{width:g}"/>'
+        )
+        parts.append(f'<circle cx="{x(value)}" cy="{y}" r="{3 + width / 2:g}" fill="{colour}"/>')
+    return Markup(
+        '<svg class="strip" viewBox="0 0 300 46" aria-hidden="true">' + "".join(parts) + "</svg>"
+    )
 
 
 def _short(value: Any) -> Any:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float):
         rounded = float(f"{value:.4g}")
         return int(rounded) if rounded.is_integer() else rounded
     return value
 
 
-def _embedded(rows: list[list[Any]]) -> str:
+def _embedded(content: Any) -> str:
     """JSON that cannot end the script element it stands in."""
-    return json.dumps(rows, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
 
 
 def audit_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ablate.analyse.verdict import EQUIVALENT
-from ablate.report import macros, text
+from ablate.report import macros, style, text
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.story import Story
@@ -23,7 +23,7 @@ SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
 _NOT_OURS = ("d4rl", "minari", "file")  # families that this project doesn't generate
 _APPENDED = ("learning_curves", "receptive_fields")  # figures
-_WIDE = ("replication", "context_effect", "scores")  # tables set small
+_WIDE = ("verdicts", "replication", "context_effect", "scores")  # tables set small
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,14 @@ class Compiled:
     problem: str = ""
 
 
-def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> str:
-    """The LaTeX of the paper. Every number comes from `macros.tex`, a table or the study file."""
+def source(
+    story: Story,
+    figures: Sequence[Drawn],
+    tables: Sequence[Table],
+    venue: str = style.DEFAULT,
+) -> str:
+    """The LaTeX of the paper, as wide as the venue's text. Every number comes from `macros.tex`, a
+    table or the study file."""
     environment = Environment(
         loader=PackageLoader("ablate.report"),
         undefined=StrictUndefined,
@@ -63,7 +69,7 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
             if finding.absent and finding.verdict == EQUIVALENT
             else finding.verdict.capitalize(),
             "absent": finding.absent,
-            "result": text.latex(finding.result) if finding.tested else "",
+            "result_macro": named.get((finding.id, "Result"), ""),
             "reason": text.latex(_reason(finding)),
             "main": finding.primary or not has_primary,
             "sentence_macro": named[finding.id, "Sentence"],
@@ -89,8 +95,11 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
         reduced=story.reduced,
         confirmatory=story.confirmatory,
         designs=[
-            (text.latex(n), text.latex(why.rstrip(".")), cells) for n, why, cells in story.designs
+            (text.latex(n), text.latex(why.rstrip(".")), named["design", n])
+            for n, why, _ in story.designs
         ],
+        width=f"{style.sizes(venue)[0]:g}",
+        reading=[text.latex(line) for line in story.reading],
         aliasing=[text.latex(line) for line in story.aliasing],
         pairing=[text.latex(line) for line in story.pairing],
         data=[
@@ -98,7 +107,7 @@ def source(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> s
                 "name": text.latex(d.name),
                 "shown": text.latex(text.data(d.name)),
                 "content_hash": text.latex(d.content_hash),
-                "trials": d.trials,
+                "trials_macro": named["data", d.name],
             }
             for d in story.data
         ],

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyse.analysis import analyse
-from ablate.report import context, macros, page, paper, provenance, rows, tables
+from ablate.report import context, macros, page, paper, provenance, style, subject, tables
 from ablate.report.figures import every
 from ablate.report.story import Story, gather
-from ablate.study import expand, identity
-from ablate.study.aliasing import aliasing
+from ablate.study.foreign import ForeignStudy
 from ablate.study.schema import Study
 
 
@@ -27,42 +26,46 @@ class Rendered:
     page: bytes
     story: Story
     inputs: dict[str, str]
+    venue: str
 
 
 def render(
-    study: Study,
+    study: Study | ForeignStudy,
     table: pd.DataFrame,
     curves: pd.DataFrame | None,
     audit: Sequence[dict[str, Any]],
     registration: Mapping[str, Any],
     yardsticks: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
+    reading: Sequence[str] = (),
+    venue: str = style.DEFAULT,
 ) -> Rendered:
     """Everything that the report writes for the study at its profile.
 
     table: one row a trial; curves: trial, update, metrics; registration: content of study.json,
-    empty for a table that `ablate` did not write; yardsticks: data, context, and the metrics of the
+    empty for a table that `ablate` did not write; reading: how such a table was read; yardsticks:
+    data, context, and the metrics of the
     exact posterior; reference: an earlier measurement, see `ablate.report.context`. Raises
     UserError when nothing of this profile has finished.
     """
-    hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
-    mine = rows.of_profile(study, table, hashes)
-    before = registration.get("hypotheses_hash") == identity.hypotheses_hash(study)
+    about = subject.of(study, table, registration, reading)
+    mine = about.table
     analysis = analyse(
         mine,
         study.hypotheses,
         study.levels,
         alpha=study.alpha,
         margin=study.margin,
-        registered=before,
+        registered=about.confirmatory,
     )
-    cells = expand.frame(expand.cells(study), study)
-    story = gather(study, mine, analysis, hashes, registration, aliasing(cells, study.levels))
+    story = gather(about, analysis)
     curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
     factorial = {"mixer", "context"} <= set(mine.columns)
     earlier = reference if factorial and reference is not None else pd.DataFrame()
     compared = context.compare(mine, earlier, study.margin, study.alpha) if len(earlier) else []
-    drawn = every.draw(mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared)
+    drawn = every.draw(
+        mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared, venue
+    )
     shown = [
         context.comparison(compared, study.margin),
         context.effects(mine) if factorial else None,
@@ -95,8 +98,14 @@ def render(
         files[f"{stem}.tex"] = one.body.encode()
         files[f"{stem}.json"] = sidecar(tables.SCRIPT, one.trials, caption=one.caption)
     files["macros.tex"] = macros.render(lines).encode()
-    files["macros.json"] = sidecar(macros.SCRIPT, list(results), macros=lines)
+    files["macros.json"] = sidecar(
+        macros.SCRIPT,
+        list(results),
+        macros=lines,
+        hypotheses={finding.id: sorted(finding.trials) for finding in story.findings},
+        behind=macros.behind(story),
+    )
     figures = [figure for figure, _ in drawn]
-    files["main.tex"] = paper.source(story, figures, made).encode()
+    files["main.tex"] = paper.source(story, figures, made, venue).encode()
     files["main.json"] = sidecar(paper.SCRIPT, list(results))
-    return Rendered(files, page.render(story, mine, drawn, audit, grids), story, inputs)
+    return Rendered(files, page.render(story, mine, drawn, audit, grids), story, inputs, venue)

@@ -1,4 +1,4 @@
-"""`report`: find a study's tables and hand them to the report room."""
+"""`report`: find a study's tables, or somebody else's, and hand them to the report room."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 from ablate.errors import UserError
 from ablate.report.context import read_reference
 from ablate.report.write import check, printed, write_report
+from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
+from ablate.study.load import load
 from ablate.study.schema import Study
 from ablate.track import kept
 from ablate.track.folder import StudyFolder
-from ablate.track.table import read_curves, read_table
+from ablate.track.foreign import read_foreign
+from ablate.track.table import read_csv, read_curves, read_table
 
 SHIPPED = "studies/memory_vs_arch.yaml"
 
@@ -21,14 +24,57 @@ def last_run(results: Path) -> dict[str, Any]:
     return kept.last(results) or {**dict.fromkeys(kept.ASKED), "study": SHIPPED}
 
 
-def make(study: Study, results: Path, paper: Path) -> str:
+def make(study: Study, results: Path, paper: Path, venue: str | None = None) -> str:
     """Write the report; what to print."""
-    return printed(write_report(study, None, paper=paper, **_inputs(study, results)))
+    return printed(write_report(study, None, paper=paper, venue=venue, **_inputs(study, results)))
 
 
-def stale(study: Study, results: Path, paper: Path) -> list[str]:
+def stale(study: Study, results: Path, paper: Path, venue: str | None = None) -> list[str]:
     """What of the report is not as the results say, one line each."""
-    return check(study, None, paper=paper, **_inputs(study, results))
+    return check(study, None, paper=paper, venue=venue, **_inputs(study, results))
+
+
+def make_foreign(
+    study: Path, table: Path, results: Path, paper: Path | None, venue: str | None = None
+) -> str:
+    """Write the report of a table from elsewhere; what to print.
+
+    study: a study file of either kind; one of ours takes a table with our columns. paper:
+    `results/<study>/paper` when None, so that the paper of one's own study is left alone.
+    """
+    return printed(write_report(venue=venue, **_elsewhere(study, table, results, paper)))
+
+
+def stale_foreign(
+    study: Path, table: Path, results: Path, paper: Path | None, venue: str | None = None
+) -> list[str]:
+    """What of such a report is not as the table says, one line each."""
+    return check(venue=venue, **_elsewhere(study, table, results, paper))
+
+
+def _elsewhere(study: Path, table: Path, results: Path, paper: Path | None) -> dict[str, Any]:
+    """The arguments of the report room for a table from elsewhere."""
+    if is_foreign(study):
+        theirs = load_foreign(study)
+        found = read_foreign(table)
+        tidied = tidy(theirs, found.table, found.file, found.names)
+        declared: Study | ForeignStudy = theirs
+        rows, reading = tidied.table, (*found.notes, *tidied.notes)
+    else:
+        declared = load(study)
+        rows, reading = read_csv(table), ()
+    folder = results / declared.study
+    return {
+        "study": declared,
+        "profile": None,
+        "table": rows,
+        "curves": None,
+        "audit": [],
+        "folder": folder,
+        "paper": folder / "paper" if paper is None else paper,
+        "reading": reading,
+        "foreign": True,
+    }
 
 
 def _inputs(study: Study, results: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -12,8 +11,8 @@ from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis
 from ablate.report import text
 from ablate.report.findings import Finding, from_verdict
-from ablate.study import expand, identity
-from ablate.study.aliasing import Aliasing
+from ablate.report.subject import Subject
+from ablate.study.foreign import ForeignStudy
 from ablate.study.load import STANDARD
 from ablate.study.schema import Study
 
@@ -34,7 +33,8 @@ class Story:
     settings: (name, value) pairs that hold in every trial; factors: (name, levels in words) that
     vary; designs: (name, why, cells) of the crossings that were run; aliasing: sentences on what
     the fraction of the factorial cannot tell; pairing: what equal seeds were measured to buy; size:
-    how large the models were and how long they trained, in words.
+    how large the models were and how long they trained, in words. foreign: the table is not ours;
+    reading: what was read of it and what was left out.
     """
 
     study: str
@@ -61,6 +61,7 @@ class Story:
     possible_cells: int
     size: str = ""
     foreign: bool = False
+    reading: tuple[str, ...] = ()
     aliasing: tuple[str, ...] = ()
     pairing: tuple[str, ...] = ()
 
@@ -79,10 +80,10 @@ class Story:
         """What a reader must know before believing anything, in one or two sentences."""
         seeds = f"{text.count(self.seeds, 'seed')} per cell"
         size = f", {self.size}" if self.size else ""
-        said = (
-            f"Scale: {seeds} on {text.count(len(self.data), 'data set')}{size} "
-            f"(profile {self.profile}"
-        )
+        said = f"Scale: {seeds} on {text.count(len(self.data), 'data set')}{size}"
+        if self.foreign:
+            return f"{said}; the runs come from elsewhere."
+        said += f" (profile {self.profile}"
         if not self.reduced:
             return f"{said}, the study as it stands)."
         if self.profile == "quick":
@@ -91,6 +92,25 @@ class Story:
                 f"is profile {STANDARD}."
             )
         return f"{said}; the study's default is profile {STANDARD})."
+
+    @property
+    def standing(self) -> str:
+        """Whether the hypotheses came before the runs, and how that is known."""
+        if self.confirmatory:
+            when = f" ({self.registered})" if self.registered else ""
+            return (
+                f"The hypotheses were registered with the first run{when}, so the verdicts are "
+                "confirmatory."
+            )
+        if self.foreign:
+            return (
+                "The runs come from elsewhere, and nothing shows that the hypotheses were written "
+                "before them, so every verdict is exploratory."
+            )
+        return (
+            "The hypotheses were not registered in this form before the first run, so every "
+            "verdict is exploratory."
+        )
 
     @property
     def incomplete(self) -> str:
@@ -116,30 +136,20 @@ class Story:
         return tuple(finding for finding in self.findings if not finding.tested)
 
 
-def gather(
-    study: Study,
-    table: pd.DataFrame,
-    analysis: Analysis,
-    hashes: Mapping[str, str],
-    paper: Mapping[str, Any],
-    fraction: Aliasing,
-) -> Story:
-    """Collect what there is to say. `hashes`: data set -> content hash; `paper`: content of
-    study.json."""
-    table = table.reset_index(drop=True)
+def gather(subject: Subject, analysis: Analysis) -> Story:
+    """Collect what there is to say."""
+    study, table = subject.study, subject.table.reset_index(drop=True)
     claimed = {hypothesis.id: hypothesis for hypothesis in study.hypotheses}
-    now = identity.hypotheses_hash(study)
-    cells = expand.cells(study)
     return Story(
         study=study.study,
         question=study.question,
         study_notes=study.notes,
         answer=analysis.answer,
-        study_hash=identity.study_hash(study),
-        hypotheses_hash=now,
-        registered=str(paper.get("registered", "")),
-        confirmatory=paper.get("hypotheses_hash") == now,
-        profile=study.profile,
+        study_hash=subject.hash,
+        hypotheses_hash=subject.hypotheses_hash,
+        registered=subject.registered,
+        confirmatory=subject.confirmatory,
+        profile=subject.profile,
         seeds=int(table["seed"].nunique()) if "seed" in table.columns else 0,
         alpha=analysis.alpha,
         margin=study.margin,
@@ -147,43 +157,21 @@ def gather(
             from_verdict(verdict, claimed[verdict.hypothesis], table, study.levels)
             for verdict in analysis.verdicts
         ),
-        settings=fixed_rows(table, study) + section_rows(study),
+        settings=fixed_rows(table, study) + subject.settings,
         factors=factor_rows(table),
-        designs=tuple(
-            (name, design.why, sum(name in cell.designs for cell in cells))
-            for name, design in study.designs.items()
-        ),
-        data=data_rows(table, hashes),
-        planned=max(len(cells) * study.seeds, len(table)),
+        designs=subject.designs,
+        data=data_rows(table, subject.hashes),
+        planned=subject.planned,
         finished=int(frame.finished(table).sum()),
         failed=int(frame.failed(table).sum()),
         cells=len(table[frame.factor_columns(table)].drop_duplicates()),
-        possible_cells=fraction.full,
-        size=size_words(study) if paper else "",
-        foreign=not paper,
-        aliasing=tuple(fraction.words[1:]),
+        possible_cells=subject.fraction.full,
+        size=subject.size,
+        foreign=subject.foreign,
+        reading=subject.reading,
+        aliasing=tuple(subject.fraction.words[1:]),
         pairing=pairing_words(analysis.pairing),
     )
-
-
-def size_words(study: Study) -> str:
-    """`models of about 16,000 parameters trained for 600 updates`, save what is a factor."""
-    words = []
-    if "model.parameters" not in study.factors:
-        words.append(f"models of about {study.model.parameters:,} parameters")
-    if "train.updates" not in study.factors:
-        words.append(f"trained for {study.train.updates:,} updates")
-    return " ".join(words)
-
-
-def section_rows(study: Study) -> tuple[tuple[str, str], ...]:
-    """What the file says of model, training and evaluation, save what is a factor."""
-    out = []
-    for section in ("model", "train", "evaluate"):
-        for name, value in getattr(study, section).model_dump(mode="json").items():
-            if f"{section}.{name}" not in study.factors:
-                out.append((f"{section}: {name.replace('_', ' ')}", str(value)))
-    return tuple(out)
 
 
 def pairing_words(pairing: pd.DataFrame) -> tuple[str, ...]:
@@ -210,7 +198,7 @@ def factor_rows(table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     return tuple(out)
 
 
-def fixed_rows(table: pd.DataFrame, study: Study) -> tuple[tuple[str, str], ...]:
+def fixed_rows(table: pd.DataFrame, study: Study | ForeignStudy) -> tuple[tuple[str, str], ...]:
     """The factors that the table holds at one level; other settings are in `section_rows`."""
     out = []
     for name in frame.factor_columns(table):

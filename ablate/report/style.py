@@ -1,12 +1,14 @@
 """How every figure looks: a venue's width and font sizes, one colour and marker per mixer.
 
-Sizes come from tueplots (NeurIPS, 5.5 in wide). The fonts are those that ship with matplotlib, so
+Widths and font sizes come from tueplots, by venue (NeurIPS unless said otherwise); for a venue with
+two columns they are those of a figure over both. The fonts are those that ship with matplotlib, so
 that the same figure comes out on another machine. Colours are seaborn's colour-blind palette; every
 series also has its own marker and line, so that a grey print can be read.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-WIDTH = 5.5  # inches, the text width of NeurIPS
+from ablate.errors import unknown
+
+DEFAULT = "neurips2024"
+_COLUMNS: dict[str, dict[str, Any]] = {  # venue -> how tueplots is asked for its whole text width
+    **{name: {} for name in (DEFAULT, "iclr2024", "colm2026", "tmlr2023", "jmlr2001")},
+    **{name: {"column": "full"} for name in ("icml2024", "aistats2025", "aaai2024", "uai2023")},
+}
+VENUES = tuple(_COLUMNS)
 _COLOURS = (  # seaborn.color_palette("colorblind"), by value so that a figure needs no state
     "#0173b2",
     "#de8f05",
@@ -84,6 +93,22 @@ def mixers(names: Iterable[str]) -> dict[str, Look]:
     return _looks(names, _MIXER_ORDER, _MIXERS, _OTHERS)
 
 
+_SERIES = (  # for levels that nothing above knows: dark to light, each with a marker of its own
+    Look(_COLOURS[0], "o", "-"),
+    Look(_COLOURS[3], "D", (0, (1, 1))),
+    Look(_COLOURS[2], "^", (0, (4, 1))),
+    Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
+    Look(_COLOURS[4], "v", (0, (6, 2))),
+    Look(_COLOURS[7], "X", (0, (2, 2))),
+    *_OTHERS,
+)
+
+
+def series(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each of `names`, in their order; after ten they repeat."""
+    return {name: _SERIES[index % len(_SERIES)] for index, name in enumerate(names)}
+
+
 def conditions(names: Iterable[str]) -> dict[str, Look]:
     """The look of each condition, in the order of legends."""
     return _looks(names, _CONDITION_ORDER, _CONDITIONS, _OTHER_CONDITIONS)
@@ -99,17 +124,36 @@ def _looks(
     return out
 
 
-@contextmanager
-def paper_style() -> Iterator[None]:
-    """The settings under which every figure is drawn and saved."""
-    from tueplots import axes, fontsizes
+def sizes(venue: str) -> tuple[float, float]:
+    """(text width in inches, font size of the text in points) of a venue of `VENUES`.
 
+    Raises UserError for another name.
+    """
+    from tueplots import bundles
+
+    if venue not in _COLUMNS:
+        raise unknown("--venue", venue, VENUES)
+    bundle = getattr(bundles, venue)
+    options = dict(_COLUMNS[venue])
+    if "usetex" in inspect.signature(bundle).parameters:
+        options["usetex"] = False
+    found = bundle(**options)
+    return float(found["figure.figsize"][0]), float(found["font.size"])
+
+
+@contextmanager
+def paper_style(venue: str = DEFAULT) -> Iterator[None]:
+    """The settings under which every figure is drawn and saved, at the width of the venue."""
+    from tueplots import axes
+
+    width, size = sizes(venue)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(fontsizes.neurips2024(default_smaller=1))
         matplotlib.rcParams.update(axes.lines(base_width=0.5))
         matplotlib.rcParams.update(
             {
+                "figure.figsize": (width, width / 1.618),
+                "font.size": size,
                 "font.family": "STIXGeneral",
                 "mathtext.fontset": "stix",
                 "axes.spines.top": False,
@@ -117,11 +161,11 @@ def paper_style() -> Iterator[None]:
                 "axes.axisbelow": True,
                 "axes.titlelocation": "left",
                 "axes.titlepad": 4,
-                "axes.titlesize": 8.5,
-                "axes.labelsize": 8,
-                "xtick.labelsize": 7,
-                "ytick.labelsize": 7,
-                "legend.fontsize": 7.5,
+                "axes.titlesize": size - 0.5,
+                "axes.labelsize": size - 1,
+                "xtick.labelsize": size - 2,
+                "ytick.labelsize": size - 2,
+                "legend.fontsize": size - 1.5,
                 "lines.linewidth": 1.0,
                 "lines.markersize": 3.2,
                 "legend.frameon": False,
@@ -140,9 +184,14 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of `width` x `height` inches, without pyplot's global state."""
-    return Figure(figsize=(width, height), layout="constrained")
+def width() -> float:
+    """Inches that a figure may be wide; to be asked for under `paper_style`."""
+    return float(matplotlib.rcParams["figure.figsize"][0])
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of `height` inches over the whole text width, without pyplot's global state."""
+    return Figure(figsize=(width(), height), layout="constrained")
 
 
 def shade(axes: Any, low: float, high: float, **options: Any) -> None:

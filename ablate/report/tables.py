@@ -11,6 +11,7 @@ import pandas as pd
 from ablate.analyse import table as frame
 from ablate.report import style, summaries, text
 from ablate.report.context import Grid
+from ablate.report.figures import levels as factor_figure
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 
@@ -29,7 +30,14 @@ class Table:
 
 def make(story: Story, table: pd.DataFrame, grids: Sequence[Grid]) -> list[Table]:
     """All tables that have something to show; `grids` are those that the page shows as well."""
-    made = [verdicts(story), *map(plain, grids), *scores(table), matching(table), failures(table)]
+    made = [
+        verdicts(story),
+        *map(plain, grids),
+        *scores(table),
+        *levels(table, story.findings),
+        matching(table),
+        failures(table),
+    ]
     return [one for one in made if one is not None]
 
 
@@ -55,16 +63,38 @@ def verdicts(story: Story) -> Table | None:
         return None
     rows = [_verdict_row(finding) for finding in story.findings]
     head = ["", "criterion", "estimate", "interval", "$p$", "failed", "verdict"]
+    columns = "l>{\\raggedright\\arraybackslash}p{1.15in}rrrrl"
+    several = any(finding.population is not None for finding in story.findings)
+    if several:  # a column for the other estimand
+        head[4:4] = ["new data sets"]
+        columns = columns.replace("rrrr", "rrrrr")
+        for row, finding in zip(rows, story.findings, strict=True):
+            row[4:4] = [_population(finding)]
     return Table(
         "verdicts",
-        tabular("l>{\\raggedright\\arraybackslash}p{1.4in}rrrrl", head, rows),
+        tabular(columns, head, rows),
         "Verdicts. Estimates and intervals are of the fixed estimand (these data sets, new seeds), in "
-        "the unit of the criterion; p is of what the "
+        "the unit of the criterion; "
+        + (
+            "beside them the interval for new data sets (population estimand; in brackets the number "
+            "of data sets it rests on); "
+            if several
+            else ""
+        )
+        + "p is of what the "
         "verdict says, corrected by Holm's method within the declared family; `failed' counts "
         "failed trials among those the contrast needs. A star marks primary hypotheses, a dagger "
         "exploratory ones.",
         tuple(trial for finding in story.findings for trial in finding.trials),
     )
+
+
+def _population(finding: Finding) -> str:
+    part = finding.population
+    if part is None:
+        return "--"
+    shown = text.math_number(text.interval(part.low, part.high, finding.digits))
+    return f"{shown} ({part.label.split()[0]})"
 
 
 def _verdict_row(finding: Finding) -> list[str]:
@@ -93,7 +123,7 @@ def _verdict_row(finding: Finding) -> list[str]:
 def scores(table: pd.DataFrame, metric: str = "score") -> list[Table]:
     """For each data set the figure's slice: mixers down, contexts across, mean and half-width."""
     done = summaries.finished(table)
-    if metric not in done.columns:
+    if metric not in done.columns or not {"mixer", "context"} <= set(done.columns):
         return []
     rows: list[list[str]] = []
     widest: list[int] = []
@@ -138,6 +168,61 @@ def scores(table: pd.DataFrame, metric: str = "score") -> list[Table]:
             tuple(trials),
         )
     ]
+
+
+def levels(
+    table: pd.DataFrame, findings: Sequence[Finding] = (), metric: str = "score"
+) -> list[Table]:
+    """For tables without mixers and contexts: data sets down, the levels of the factor in question
+    across (on their side where they are many); the last line is the mean over data sets."""
+    done = summaries.finished(table)
+    if {"mixer", "context"} <= set(done.columns) or metric not in done.columns:
+        return []
+    varied = factor_figure.factors(done, findings)
+    if not varied:
+        return []
+    across = factor_figure.levels_of(done[varied[0]])
+    names = factor_figure.levels_of(done["data"])
+    found = {
+        (name, level): factor_figure.mean(
+            done[(done["data"].astype(str) == name) & (done[varied[0]].astype(str) == level)],
+            metric,
+        )
+        for name in names
+        for level in across
+    }
+    head = [f"\\rotatebox{{60}}{{{text.latex(level)}}}" for level in across]
+    rows = []
+    for name in names:
+        means = {level: cell for level in across if (cell := found[name, level]) is not None}
+        best = max((cell.mean for cell in means.values()), default=float("nan"))
+        rows.append([text.latex(text.data(name)), *(_small(found[name, x], best) for x in across)])
+    mean = []
+    for level in across:
+        there = [cell.mean for name in names if (cell := found[name, level]) is not None]
+        mean.append(f"${np.mean(there):.1f}$" if len(there) == len(names) else "--")
+    rows += [["\\midrule"], ["mean", *mean]]
+    trials = tuple(dict.fromkeys(t for cell in found.values() if cell for t in cell.trials))
+    return [
+        Table(
+            "scores",
+            tabular("l" + "r" * len(across), ["", *head], rows),
+            f"{text.metric(metric).capitalize()} by {text.plain(varied[0])} and data set: mean over "
+            "trials and, small, half of its 95 % Student-t interval; bold: the highest mean of a "
+            "line, which says nothing of whether it differs from the next.",
+            trials,
+        )
+    ]
+
+
+def _small(cell: summaries.Interval | None, best: float) -> str:
+    """A mean with its half-width as an index; bold when it is the best."""
+    if cell is None:
+        return "--"
+    shown = text.number(cell.mean).replace("−", "-")
+    half = cell.high - cell.mean
+    width = f"_{{\\pm {half:.1f}}}" if np.isfinite(half) else ""
+    return f"$\\mathbf{{{shown}}}{width}$" if cell.mean == best else f"${shown}{width}$"
 
 
 def _describe(levels: dict[str, object]) -> str:

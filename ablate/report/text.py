@@ -221,6 +221,11 @@ def claim(label: str) -> str:
     return ": ".join(out)
 
 
+def plain(name: str) -> str:
+    """A name of the code as words: `learning_rate` -> `learning rate`."""
+    return name.replace("_", " ")
+
+
 def listing(words: Iterable[str]) -> str:
     """`a, b and c`."""
     items = list(words)

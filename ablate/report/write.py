@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import UserError
-from ablate.report import provenance, text
+from ablate.report import provenance, style, text
 from ablate.report.paper import compile_pdf
 from ablate.report.render import Rendered, render
 from ablate.report.story import Story
+from ablate.study.foreign import ForeignStudy
 from ablate.study.load import load
 from ablate.study.schema import Study
 
@@ -50,7 +51,7 @@ class Report:
 
 
 def write_report(
-    study: Study | Path | str,
+    study: Study | ForeignStudy | Path | str,
     profile: str | None,
     table: pd.DataFrame,
     curves: pd.DataFrame | None,
@@ -61,6 +62,8 @@ def write_report(
     yardsticks: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
     foreign: bool = False,
+    reading: Sequence[str] = (),
+    venue: str | None = None,
     pdf: bool = True,
 ) -> Report:
     """Write `paper/` and `folder/report.html`; what is already there byte for byte is left alone.
@@ -69,14 +72,26 @@ def write_report(
     folder: results/<study>, whose study.json (unless `foreign`: the table is not ours) says what
     was registered.
     reference: an earlier measurement of effects of context, columns as in `context.COLUMNS`.
+    reading: how a table from elsewhere was read. venue: a name of `style.VENUES`, whose widths and
+    font sizes the figures have; that of the last report when None.
     pdf: compile main.tex where LaTeX is installed. Raises UserError when there is nothing to
     report or a file cannot be written.
     """
     loaded = _loaded(study, profile)
     registration = _registration(folder, foreign)
-    made = render(loaded, table, curves, audit, registration, yardsticks, reference)
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
+    made = render(
+        loaded,
+        table,
+        curves,
+        audit,
+        registration,
+        yardsticks,
+        reference,
+        reading,
+        _venue(venue, before),
+    )
     compiled, notes = _pdf(made, paper, before, pdf)
     files = dict(made.files)
     files[MANIFEST] = _new_manifest(made, compiled)
@@ -95,7 +110,7 @@ def write_report(
 
 
 def check(
-    study: Study | Path | str,
+    study: Study | ForeignStudy | Path | str,
     profile: str | None,
     table: pd.DataFrame,
     curves: pd.DataFrame | None,
@@ -106,6 +121,8 @@ def check(
     yardsticks: pd.DataFrame | None = None,
     reference: pd.DataFrame | None = None,
     foreign: bool = False,
+    reading: Sequence[str] = (),
+    venue: str | None = None,
 ) -> list[str]:
     """What is stale, missing or extra, one line each; empty when everything is as it would be
     written now.
@@ -115,9 +132,19 @@ def check(
     """
     loaded = _loaded(study, profile)
     registration = _registration(folder, foreign)
-    made = render(loaded, table, curves, audit, registration, yardsticks, reference)
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
+    made = render(
+        loaded,
+        table,
+        curves,
+        audit,
+        registration,
+        yardsticks,
+        reference,
+        reading,
+        _venue(venue, before),
+    )
     pdf = _read(paper / PDF)
     recorded = before.get("pdf") or {}
     wanted = {**{paper / name: content for name, content in made.files.items()}}
@@ -147,7 +174,8 @@ def check(
 def printed(report: Report) -> str:
     """What the command says last: the answer, a line a hypothesis, what to mind, the files."""
     story = report.story
-    lines = [f"Study {story.study}, profile {story.profile}", ""]
+    head = f"Study {story.study}"
+    lines = [head if story.foreign else f"{head}, profile {story.profile}", ""]
     lines += _wrapped(f"Question: {story.question}")
     plainly, *further = story.answer.splitlines()
     lines += _wrapped(f"Answer: {plainly}")
@@ -156,10 +184,9 @@ def printed(report: Report) -> str:
     if story.incomplete:
         lines += _wrapped(f"Mind: {story.incomplete}.")
     if not story.confirmatory and story.findings:
-        lines += _wrapped(
-            "Mind: the hypotheses were not registered in this form before the first run; the "
-            "verdicts are exploratory."
-        )
+        lines += _wrapped(f"Mind: {story.standing[0].lower()}{story.standing[1:]}")
+    for line in story.reading:
+        lines += _wrapped(f"Read: {line}.")
     if story.findings:
         lines += ["", f"Hypotheses (* primary; {PAGE} says what each claims):"]
         width = max(len(finding.id) for finding in story.findings)
@@ -209,7 +236,15 @@ def _wrapped(line: str, first: str = "", rest: str = "  ") -> list[str]:
     )
 
 
-def _loaded(study: Study | Path | str, profile: str | None) -> Study:
+def _venue(asked: str | None, before: Mapping[str, Any]) -> str:
+    """The venue asked for, else that of the report that is there, else the default."""
+    kept = str(before.get("venue", ""))
+    return asked or (kept if kept in style.VENUES else style.DEFAULT)
+
+
+def _loaded(study: Study | ForeignStudy | Path | str, profile: str | None) -> Study | ForeignStudy:
+    if isinstance(study, ForeignStudy):
+        return study
     if not isinstance(study, Study):
         return load(study, profile)
     if profile is not None and study.profile != profile:
@@ -262,7 +297,14 @@ def _new_manifest(
 ) -> bytes:
     story = made.story
     content = provenance.manifest(
-        story.study, story.study_hash, story.profile, made.inputs, made.files, made.page, pdf
+        story.study,
+        story.study_hash,
+        story.profile,
+        made.venue,
+        made.inputs,
+        made.files,
+        made.page,
+        pdf,
     )
     if recorded is None:
         return content

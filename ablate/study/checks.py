@@ -3,7 +3,8 @@ anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from ablate import registry
 from ablate.data import catalogue
@@ -13,6 +14,9 @@ from ablate.study.expand import Cell, cells, frame
 from ablate.study.hypotheses import METRICS, Hypothesis, coverage
 from ablate.study.schema import Study
 from ablate.study.source import Key, Source
+
+if TYPE_CHECKING:
+    from ablate.study.foreign import ForeignStudy
 
 
 def possible(source: Source, study: Study) -> None:
@@ -33,7 +37,7 @@ def possible(source: Source, study: Study) -> None:
 
 
 def _policy_id(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
-    if cell.levels["condition"] != "policy-id" or spec.num_policies:
+    if cell.config["condition"] != "policy-id" or spec.num_policies:
         return None
     return "condition", (
         f"the condition 'policy-id' needs data that says which policy acted; '{cell.data}' does "
@@ -42,11 +46,11 @@ def _policy_id(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
 
 
 def _loss_at_hidden_positions(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
-    if cell.config["train"]["loss"] != "all" or cell.levels["history"] not in ("states", "actions"):
+    if cell.config["train"]["loss"] != "all" or cell.config["history"] not in ("states", "actions"):
         return None
     return "train.loss", (
         "train.loss 'all' asks for the action at every position, where the history "
-        f"'{cell.levels['history']}' hides what it depends on. Allowed here: last."
+        f"'{cell.config['history']}' hides what it depends on. Allowed here: last."
     )
 
 
@@ -56,8 +60,12 @@ RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] 
 )
 
 
-def hypotheses(source: Source, study: Study) -> None:
-    """Refuse a hypothesis that names what is not declared, or that contradicts itself."""
+def hypotheses(source: Source, study: Study | ForeignStudy, metrics: Collection[str] = ()) -> None:
+    """Refuse a hypothesis that names what is not declared, or that contradicts itself.
+
+    metrics: those that it may be about; those that trials have when empty.
+    """
+    known = sorted(metrics or {*METRICS, *registry.names("metric")})
     seen: set[str] = set()
     for index, hypothesis in enumerate(study.hypotheses):
         key: Key = ("hypotheses", index)
@@ -66,7 +74,7 @@ def hypotheses(source: Source, study: Study) -> None:
         seen.add(hypothesis.id)
         named = _contrast(source, study, hypothesis, key)
         _where(source, study, hypothesis, key, named)
-        _test(source, hypothesis, key)
+        _test(source, hypothesis, key, known)
 
 
 def testable(source: Source, profiles: Sequence[Study]) -> None:
@@ -84,7 +92,9 @@ def testable(source: Source, profiles: Sequence[Study]) -> None:
             )
 
 
-def _contrast(source: Source, study: Study, hypothesis: Hypothesis, key: Key) -> set[str]:
+def _contrast(
+    source: Source, study: Study | ForeignStudy, hypothesis: Hypothesis, key: Key
+) -> set[str]:
     """The factors a hypothesis' contrast names, all of them known."""
     here = (*key, "contrast")
     pairs_of = hypothesis.pairs_of
@@ -101,7 +111,13 @@ def _contrast(source: Source, study: Study, hypothesis: Hypothesis, key: Key) ->
     return set(contrast.factors)
 
 
-def _where(source: Source, study: Study, hypothesis: Hypothesis, key: Key, named: set[str]) -> None:
+def _where(
+    source: Source,
+    study: Study | ForeignStudy,
+    hypothesis: Hypothesis,
+    key: Key,
+    named: set[str],
+) -> None:
     """`where` and `each` speak of declared levels, and of no factor that the contrast varies."""
     for factor in hypothesis.where:
         here = (*key, "where", factor)
@@ -124,9 +140,8 @@ def _where(source: Source, study: Study, hypothesis: Hypothesis, key: Key, named
         )
 
 
-def _test(source: Source, hypothesis: Hypothesis, key: Key) -> None:
+def _test(source: Source, hypothesis: Hypothesis, key: Key, known: Sequence[str]) -> None:
     """The numbers of a hypothesis belong to its test."""
-    known = sorted({*METRICS, *registry.names("metric")})
     if hypothesis.metric not in known:
         raise source.unknown((*key, "metric"), "the metric", hypothesis.metric, known)
     if hypothesis.threshold and hypothesis.test != "superiority":

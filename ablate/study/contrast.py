@@ -5,18 +5,30 @@
     0.2 context[1] - context[20]                              a coefficient
     (context[20] - context[1]) : (condition[time] - condition[none])      an interaction, of any
     order
+    trend(context[1, 5, 20])                                  a trend, linear in rank
+    log_trend(context[1, 5, 20])                              a trend, linear in the level's logarithm
 
 `:` binds tighter than `+` and `-`. Every term of a sum names the same factors, else its average
 over the other factors would not be over the same cells. `data` may be a factor.
+
+So a main effect is a difference that names one factor (averaged over the others), a simple effect
+one that names the level of another (or the hypothesis' `where` does), and coefficients give any
+other weights. In a nested or incomplete design a contrast is taken wherever its cells exist.
+
+A trend is the rise of the least-squares line through the listed levels, from the first to the
+last: sum_i (x_i - mean x) y_i / sum_i (x_i - mean x)^2 * (x_last - x_first), where x is the rank in
+the list or the natural logarithm of the level. Two levels give their difference. All listed levels
+must have been run, also one on which the line doesn't lean.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -24,6 +36,7 @@ from ablate.errors import UserError, unknown
 
 Level = str | int | float
 ACROSS = "across data sets"
+TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign>[-+:*()\[\]]))"
 )
@@ -77,12 +90,33 @@ class Weights:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A parsed contrast. `terms` maps one level for each of `factors` (same order) to its
-    coefficient."""
+    """A parsed contrast.
+
+    terms: one level for each of `factors` (same order) -> its coefficient (0 for a level that only
+        a trend needs). ordered: factor -> the levels of its trend, in order.
+    """
 
     text: str
     factors: tuple[str, ...]
     terms: Mapping[tuple[str, ...], float]
+    ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def rises(self) -> bool:
+        """Whether it is one trend, forwards, and merely averages over levels of other factors."""
+        if len(self.ordered) != 1:
+            return False
+        factor, levels = next(iter(self.ordered.items()))
+        at = self.factors.index(factor)
+        found: dict[tuple[str, ...], list[float]] = {}
+        for level in levels:
+            for term, coefficient in self.terms.items():
+                if term[at] == level:
+                    found.setdefault((*term[:at], *term[at + 1 :]), []).append(coefficient)
+        return all(
+            len(line) == len(levels) and all(a < b for a, b in itertools.pairwise(line))
+            for line in found.values()
+        )
 
     def weights(self, cells: pd.DataFrame) -> Weights:
         """Weights of the cells, one row each, with columns `data` and the factors (and nothing
@@ -145,12 +179,12 @@ def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Con
     parser = _Parser(text, levels)
     total = parser.sum()
     parser.end()
-    terms = {t: c for t, c in total.items() if abs(c) > 1e-12}
-    if not terms:
+    if all(abs(c) <= 1e-12 for c in total.values()):
         raise parser.wrong(0, "it is zero whatever the cells are")
+    terms = {t: c for t, c in total.items() if parser.ordered or abs(c) > 1e-12}
     factors = tuple(dict.fromkeys(parser.factors))
-    ordered = {tuple(dict(term)[f] for f in factors): c for term, c in terms.items()}
-    return Contrast(text, factors, dict(sorted(ordered.items())))
+    sorted_terms = sorted((tuple(dict(t)[f] for f in factors), c) for t, c in terms.items())
+    return Contrast(text, factors, dict(sorted_terms), parser.ordered)
 
 
 class _Parser:
@@ -161,6 +195,7 @@ class _Parser:
         self.levels = levels
         self.at = 0
         self.factors: list[str] = []  # in the order in which they are named
+        self.ordered: dict[str, tuple[str, ...]] = {}  # the levels of each trend
 
     def wrong(self, position: int, message: str) -> UserError:
         return UserError(f"contrast '{self.text}', position {position + 1}: {message}.")
@@ -239,7 +274,9 @@ class _Parser:
             self.at = end
             self.take("*")
             kind, token, start, end = self.peek()
-        if kind == "name":
+        if kind == "name" and token in TRENDS and self.text[end:].lstrip().startswith("("):
+            inner = self.trend()
+        elif kind == "name":
             inner = self.level_mean()
         elif self.take("("):
             inner = self.sum()
@@ -253,6 +290,51 @@ class _Parser:
     def level_mean(self) -> _Sum:
         """`factor[level, level]`: the mean over the levels. A level is any text without comma and
         bracket."""
+        factor, levels = self.listed()
+        return {frozenset({(factor, level)}): 1.0 / len(levels) for level in levels}
+
+    def trend(self) -> _Sum:
+        """`trend(factor[level, level, ...])` or `log_trend(...)`: the rise of the fitted line."""
+        _, name, _, end = self.peek()
+        self.at = end
+        self.take("(")
+        inside, kind = self.peek()[2], self.peek()[0]
+        if kind != "name":
+            raise self.wrong(inside, f"'{name}(' takes one factor with its levels in order")
+        factor, levels = self.listed()
+        if self.take(")") is None:
+            raise self.wrong(self.peek()[2], f"expected the ')' of '{name}('")
+        if len(levels) < 2:
+            raise self.wrong(inside, "a trend needs two levels or more")
+        if self.ordered.get(factor, tuple(levels)) != tuple(levels):
+            raise self.wrong(inside, f"another trend lists other levels of '{factor}'")
+        self.ordered[factor] = tuple(levels)
+        places = [float(i) for i in range(len(levels))]
+        if name == "log_trend":
+            places = [self.log_of(level, inside) for level in levels]
+            steps = [b - a for a, b in itertools.pairwise(places)]
+            if not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
+                raise self.wrong(inside, "the levels of a log_trend rise or fall throughout")
+        centre = math.fsum(places) / len(places)
+        squares = math.fsum((x - centre) ** 2 for x in places)
+        rise = (places[-1] - places[0]) / squares
+        weights = [rise * (x - centre) for x in places]
+        return {
+            frozenset({(factor, level)}): weight if abs(weight) > 1e-12 else 0.0
+            for level, weight in zip(levels, weights, strict=True)
+        }
+
+    def log_of(self, level: str, position: int) -> float:
+        try:
+            value = float(level)
+        except ValueError:
+            value = math.nan
+        if not value > 0.0 or math.isinf(value):
+            raise self.wrong(position, f"the logarithm of the level '{level}' doesn't exist")
+        return math.log(value)
+
+    def listed(self) -> tuple[str, list[str]]:
+        """`factor[level, level]`: the factor and its levels, as texts."""
         _, factor, start, end = self.peek()
         self.at = end
         if self.take("[") is None:
@@ -274,4 +356,4 @@ class _Parser:
             self.known(factor, start, level, position)
             offset += len(raw) + 1
         self.at = close + 1
-        return {frozenset({(factor, level)}): 1.0 / len(levels) for level in levels}
+        return factor, levels

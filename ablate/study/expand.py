@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from ablate import presets
+from ablate.config import FACTORS, OPTIONAL, SECTIONS
 from ablate.errors import UserError, unknown
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
-from ablate.study.schema import FACTORS, Study
+from ablate.study.schema import Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +87,21 @@ def cells(study: Study) -> list[Cell]:
 
 def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, Any]:
     """The resolved configuration of a cell, plain JSON; a level of a dotted factor stands at its
-    path."""
-    made: dict[str, Any] = {"data": data, **{name: levels[name] for name in FACTORS}}
-    for section in ("model", "train", "evaluate"):
-        made[section] = getattr(study, section).model_dump(mode="json")
+    path. A preset's configuration is changed by what the study itself says, and by nothing else."""
+    if "preset" in levels:
+        name = str(levels["preset"])
+        made = presets.configuration(name, data, changes=study.presets.get(name))
+        made |= {name: level for name, level in levels.items() if "." not in name}
+        made["settings"] |= study.settings.get(made["algorithm"], {})
+    else:
+        made = {"data": data, **{name: levels[name] for name in FACTORS}}
+        made |= {name: levels.get(name, default) for name, default in OPTIONAL.items()}
+        made["settings"] = dict(study.settings.get(made["algorithm"], {}))
+    for section in SECTIONS:
+        said = getattr(study, section).model_dump(mode="json", exclude_unset="preset" in levels)
+        made[section] = made.get(section, {}) | said
     for name, level in levels.items():
-        if name not in FACTORS:
+        if name not in made:
             section, setting = name.split(".")
             made[section][setting] = level
     return made

@@ -6,11 +6,19 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse
 
 METRICS = (
@@ -37,7 +45,10 @@ class Hypothesis(BaseModel):
     each: a factor; the claim must hold at every level of it (an intersection-union test, which
         needs no correction).
     test: `equivalence`: |contrast - around| < margin. `superiority`: contrast > threshold.
-        `difference`: contrast != around.
+        `difference`: contrast != around. `trend`: the metric rises along the levels that the
+        contrast's `trend(...)` lists.
+    estimand: `fixed`: about these data sets, for new seeds. `population`: about new data sets, of
+        which these are a sample. The verdict rests on this one; the other is reported beside it.
     margin: in units of the metric; the study's when not given, and None for a metric that is not in
         normalised points.
     family: hypotheses of one family are corrected together; by default `primary` and `secondary`.
@@ -51,12 +62,52 @@ class Hypothesis(BaseModel):
     where: dict[str, Level | list[Level]] = {}
     each: str | None = None
     metric: str = "score"
-    test: Literal["equivalence", "superiority", "difference"]
+    test: Literal["equivalence", "superiority", "difference", "trend"]
+    estimand: Literal["fixed", "population"] = "fixed"
     margin: float | None = Field(default=None, gt=0)
     threshold: float = 0.0
     around: float = 0.0
     primary: bool = False
     family: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Hypothesis:
+        """A trend test needs one trend; a population of data sets can't be compared in parts."""
+        if self.test != "trend" and self.estimand == "fixed":
+            return self
+        try:
+            contrast = None if self.pairs_of else parse(self.contrast)
+        except UserError:
+            return self  # refused where the declared levels are known
+        if self.estimand == "population" and (
+            self.each == "data"
+            or self.pairs_of == "data"
+            or (contrast and "data" in contrast.factors)
+        ):
+            raise ValueError(
+                "the estimand 'population' asks about new data sets, and this claim is about single"
+                " ones; allowed here: fixed"
+            )
+        if self.test == "trend":
+            if contrast is None or not contrast.rises:
+                raise ValueError(
+                    f"the test 'trend' needs a contrast such as trend(context[1, 5, 20]), found"
+                    f" '{self.contrast}'; it may name levels of other factors after ':', not compare"
+                    " them"
+                )
+            if self.threshold or self.around:
+                raise ValueError(
+                    "the test 'trend' is about any rise: 'threshold' and 'around' don't belong to it"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the default estimand: files from before it existed keep their hash."""
+        content: dict[str, Any] = handler(self)
+        if content.get("estimand") == "fixed":
+            del content["estimand"]
+        return content
 
     @property
     def pairs_of(self) -> str | None:
@@ -77,12 +128,14 @@ class Claim:
     """One contrast on one selection of cells. A hypothesis holds when all its claims hold.
 
     label: what sets the claim apart within its hypothesis, e.g. "mixer gru"; empty when there is
-    only one.
+    only one. replicates: finished seeds that a cell needs; one is enough where data sets are the
+    sample.
     """
 
     label: str
     contrast: Contrast
     where: Mapping[str, tuple[str, ...]]
+    replicates: int = 2
 
     def select(self, cells: pd.DataFrame) -> pd.DataFrame:
         """The rows at which `where` holds, with their index."""
@@ -137,13 +190,15 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
             (f"{a} - {b}", parse(f"{pairs_of}[{a}] - {pairs_of}[{b}]"))
             for a, b in itertools.combinations(among, 2)
         ]
+    replicates = 1 if hypothesis.estimand == "population" else 2
     if hypothesis.each is None:
-        return [Claim(label, contrast, where) for label, contrast in contrasts]
+        return [Claim(label, contrast, where, replicates) for label, contrast in contrasts]
     return [
         Claim(
             ", ".join(filter(None, (f"{hypothesis.each} {level}", label))),
             contrast,
             {**where, hypothesis.each: (level_text(level),)},
+            replicates,
         )
         for level in hypothesis.levels_at(hypothesis.each) or levels[hypothesis.each]
         for label, contrast in contrasts
@@ -155,13 +210,14 @@ def coverage(
 ) -> Coverage:
     """Which claims of the hypothesis the cells (columns `data` and the factors) can test.
 
-    A claim over several data sets of which only some were run is kept, and what is missing is said.
+    A claim over several data sets of which only some were run is kept, and what is missing is said;
+    one about new data sets needs two.
     """
     kept: list[Claim] = []
     missing: list[str] = []
     for claim in claims(hypothesis, levels):
         strata = claim.weights(cells).strata
-        if not strata:
+        if len(strata) < (2 if hypothesis.estimand == "population" else 1):
             missing.append(claim.label or claim.contrast.text)
             continue
         kept.append(claim)

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ablate import registry
+from ablate.config import SECTIONS, settled, settled_section
 
 if TYPE_CHECKING:
+    from ablate.study.foreign import ForeignStudy
     from ablate.study.schema import Study
 
 CODE_VERSION = 1
@@ -36,6 +38,8 @@ def digest(value: Any) -> str:
 def plugin_versions(config: Mapping[str, Any]) -> dict[str, str]:
     """Versions of the parts a configuration uses, where a part has one (see `registry.Part`)."""
     used = {"mixer": config["mixer"], "head": config["head"], "data": config["data"].split("/")[0]}
+    if config.get("algorithm", "bc") != "bc":
+        used["algorithm"] = config["algorithm"]
     versions = {kind: registry.part(kind, name).version for kind, name in used.items()}
     return {kind: version for kind, version in versions.items() if version}
 
@@ -53,7 +57,7 @@ def trial_id(study: str, seed: int, config: Mapping[str, Any], data_hash: str) -
 def _identity(study: str, config: Mapping[str, Any], data_hash: str) -> dict[str, Any]:
     return {
         "code": CODE_VERSION,
-        "config": config,
+        "config": settled(config),
         "data_hash": data_hash,
         "plugins": plugin_versions(config),
         "study": study,
@@ -65,15 +69,27 @@ def study_hash(study: Study) -> str:
     text, no claims."""
     content = study.model_dump(
         mode="json",
-        exclude={"question", "hypotheses", "profile", "profiles", "margin", "alpha", "notes"},
+        exclude={
+            *("question", "hypotheses", "sequential", "profile", "profiles"),
+            *("margin", "alpha", "notes"),
+        },
     )
     for design in content["designs"].values():
         del design["why"]
+    for name, section in SECTIONS.items():
+        content[name] = settled_section(section, content[name])
+    for name in ("settings", "presets"):
+        if not content[name]:
+            del content[name]
     return digest(content)
 
 
-def hypotheses_hash(study: Study) -> str:
-    """Hash of what the study claims: every hypothesis but its wording, and the error rate they
-    share."""
+def hypotheses_hash(study: Study | ForeignStudy) -> str:
+    """Hash of what the study claims: every hypothesis but its wording, the error rate they share,
+    and the looks before all seeds are there, where it declares any."""
     claims = [h.model_dump(mode="json", exclude={"says"}) for h in study.hypotheses]
-    return digest({"alpha": study.alpha, "hypotheses": sorted(claims, key=lambda c: c["id"])})
+    content = {"alpha": study.alpha, "hypotheses": sorted(claims, key=lambda c: c["id"])}
+    looks = getattr(study, "sequential", None)
+    if looks is not None:
+        content["sequential"] = looks.model_dump(mode="json")
+    return digest(content)

@@ -3,17 +3,22 @@ line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ablate import registry
+from ablate import presets, registry
+from ablate.config import CONDITIONS, FACTORS, HISTORIES, INPUTS, OPTIONAL, SECTIONS
 from ablate.errors import UserError
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
-from ablate.study.schema import CONDITIONS, FACTORS, HISTORIES, SECTIONS, Design, File, Study
+from ablate.study.looks import SequentialSection
+from ablate.study.schema import Design, File, Study
 from ablate.study.source import Key, Source
+
+_CHUNK = re.compile(r"chunk-[1-9]\d*")  # chunks of so many dimensions
 
 # A study that doesn't vary these needn't list them.
 _DEFAULTS = {"condition": "none", "history": "states+actions", "head": "mse"}
@@ -30,14 +35,15 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
     except ValidationError as error:
         raise _refusal(source, error) from None
     factors = {name: _declared(source, name, levels) for name, levels in file.factors.items()}
-    for name in FACTORS:
+    # A preset says everything; what else a study declares is laid over it.
+    for name in FACTORS if "preset" not in factors else ():
         if name not in factors:
             if name not in _DEFAULTS:
                 raise source.refuse(
                     ("factors",), f"the factor '{name}' is missing; list its levels, even if one."
                 )
             factors[name] = (_DEFAULTS[name],)
-    _no_repeats(source, ("data",), "data set", file.data)
+    no_repeats(source, ("data",), "data set", file.data)
     designs = {
         name: _design(source, name, raw, factors, file.data, list(file.designs))
         for name, raw in file.designs.items()
@@ -53,15 +59,49 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         model=file.model,
         train=file.train,
         evaluate=file.evaluate,
+        settings=_settings(source, file.settings),
+        presets=_presets(source, file, factors),
         seeds=file.seeds,
         margin=file.margin,
         alpha=file.alpha,
-        hypotheses=tuple(_filled(h, file.margin) for h in file.hypotheses),
+        hypotheses=tuple(filled(h, file.margin) for h in file.hypotheses),
+        sequential=file.sequential,
         notes=tuple(" ".join(note.split()) for note in file.notes),
     )
 
 
-def _filled(hypothesis: Hypothesis, margin: float) -> Hypothesis:
+def _presets(
+    source: Source, file: File, factors: dict[str, tuple[Level, ...]]
+) -> dict[str, dict[str, Any]]:
+    """What the study changes of its presets; each still makes a configuration on every data set."""
+    for name in file.presets:
+        if name not in factors.get("preset", ()):
+            raise source.unknown(("presets", name), "the preset", name, factors.get("preset", ()))
+    for name in map(str, factors.get("preset", ())):
+        for data in file.data:
+            try:
+                presets.configuration(name, data, changes=file.presets.get(name))
+            except UserError as error:
+                raise source.refuse(("presets", name), str(error)) from None
+    return file.presets
+
+
+def _settings(source: Source, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The algorithms' hyper-parameters, each checked by its algorithm."""
+    for name, values in found.items():
+        known = registry.names("algorithm")
+        if name not in known:
+            raise source.unknown(("settings", name), "the algorithm", name, known)
+        try:
+            registry.get("algorithm", name).Settings.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key: Key = ("settings", name, *problem["loc"])
+            raise source.refuse(key, f"{'.'.join(map(str, key))}: {_say(problem)}.") from None
+    return found
+
+
+def filled(hypothesis: Hypothesis, margin: float | None) -> Hypothesis:
     """With the study's margin (normalised points) and the family by rank where none is given."""
     changes: dict[str, Any] = {"says": " ".join(hypothesis.says.split())}
     if hypothesis.margin is None and hypothesis.metric == "score":
@@ -71,7 +111,8 @@ def _filled(hypothesis: Hypothesis, margin: float) -> Hypothesis:
     return hypothesis.model_copy(update=changes)
 
 
-def _no_repeats(source: Source, key: Key, what: str, values: Sequence[object]) -> None:
+def no_repeats(source: Source, key: Key, what: str, values: Sequence[object]) -> None:
+    """Refuse a value that stands twice in the list at `key`."""
     for index, value in enumerate(values):
         if any(level_text(value) == level_text(earlier) for earlier in values[:index]):
             raise source.refuse((*key, index), f"the {what} '{value}' stands twice.")
@@ -82,7 +123,7 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
     key: Key = ("factors", name)
     if not levels:
         raise source.refuse(key, f"the factor '{name}' has no levels.")
-    _no_repeats(source, key, f"level of {name}", levels)
+    no_repeats(source, key, f"level of {name}", levels)
     if name == "context":
         for index, level in enumerate(levels):
             if not isinstance(level, int) or isinstance(level, bool) or level < 1:
@@ -91,17 +132,20 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
                     f"the context '{level}' is no whole number of timesteps, 1 or more.",
                 )
         return tuple(levels)
-    if name in FACTORS:
-        fixed = {"condition": CONDITIONS, "history": HISTORIES}
+    if name in (*FACTORS, *OPTIONAL):
+        fixed = {"condition": CONDITIONS, "history": HISTORIES, "input": INPUTS}
+        fixed["preset"] = tuple(presets.names())
         known = fixed[name] if name in fixed else registry.names(name)
         for index, level in enumerate(levels):
+            if name == "layout" and _CHUNK.fullmatch(str(level)):
+                continue
             if level not in known:
                 raise source.unknown((*key, index), f"the {name}", level, known)
         return tuple(str(level) for level in levels)
     section, _, field = name.partition(".")
     if section not in SECTIONS or not field:
         raise source.unknown(
-            key, "the factor", name, (*FACTORS, "or a setting such as train.updates")
+            key, "the factor", name, (*FACTORS, *OPTIONAL, "or a setting such as train.updates")
         )
     if field not in SECTIONS[section].model_fields:
         raise source.unknown(
@@ -164,7 +208,7 @@ def _chosen(
     wanted = value if isinstance(value, list) else [value]
     if not wanted:
         raise source.refuse(key, f"no level of {factor} is listed.")
-    _no_repeats(source, key, f"level of {factor}", wanted)
+    no_repeats(source, key, f"level of {factor}", wanted)
     found = []
     for index, item in enumerate(wanted):
         level = find_level(item, declared)
@@ -203,6 +247,8 @@ def _fields(key: Key) -> list[str]:
         model = SECTIONS[str(key[0])]
     elif key and key[0] == "hypotheses":
         model = Hypothesis
+    elif key and key[0] == "sequential":
+        model = SequentialSection
     return list(model.model_fields)
 
 

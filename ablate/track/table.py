@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate import config
 from ablate.errors import UserError
 from ablate.track.files import csv_text, write_atomic
 from ablate.track.store import COMPLETED, FAILED, Attempt, deciding
 
-FACTORS = ("data", "mixer", "context", "condition", "history", "head")
-LEADING = ("trial", "status", *FACTORS, "seed")
-TEXT = ("trial", "status", "data", "mixer", "condition", "history", "head", "failure", "content")
+FACTORS = ("data", *config.FACTORS, *config.OPTIONAL)  # the optional ones where a study varies them
+TEXT = (
+    *("trial", "status", "data", "mixer", "condition", "history", "head", "failure", "content"),
+    *config.OPTIONAL,
+)
 REQUIRED = ("trial", "status", "data", "seed")
 # Known metrics come in this order, others after them by name; each must be numeric wherever it is.
 METRICS = (
@@ -106,15 +109,18 @@ def merge(
     for name, successor in superseded(table, trials).items():
         if successor in merged:
             del merged[name]
+    there = {*factors, *([] if table is None else table.columns)}
+    varied = [name for name in config.OPTIONAL if name in there]
+    leading = ("trial", "status", "data", *config.FACTORS, *varied, "seed")
     if table is not None:
-        known = {*LEADING, *factors, "failure"}
+        known = {*leading, *factors, "failure"}
         factors += [name for name in table.columns if name not in known and "." in name]
         known.update(factors)
         names.update(dict.fromkeys(name for name in table.columns if name not in known))
-    others = [name for name in factors if name not in LEADING]
+    others = [name for name in factors if name not in leading]
     measured = [name for name in METRICS if name in names]
     measured += sorted(name for name in names if name not in METRICS)
-    columns = [*LEADING, *sorted(others), *measured, "failure"]
+    columns = [*leading, *sorted(others), *measured, "failure"]
     return order(frame_of(merged.values(), columns))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analyse.analysis import analyse
-from ablate.analyse.wording import number, probability, theme_of
+from ablate.analyse.wording import number, probability, procedure, theme_of
 from ablate.errors import UserError
 
 CLAIMS = [
@@ -51,6 +51,32 @@ def test_the_answer_speaks_of_memory_architecture_and_objective():
     assert result.verdict("heads").hypothesis == "heads"
     with pytest.raises(KeyError):
         result.verdict("nobody")
+
+
+def test_the_paragraph_on_methods_tells_what_was_used():
+    more = [
+        *CLAIMS,
+        claim("rise", "trend(context[1, 20])", test="trend", family="new"),
+        claim("over", estimand="population", family="new"),
+        claim("nowhere", where={"mixer": "bag"}),
+    ]
+    told = procedure(analyse(TABLE, more).verdicts)
+    assert told.startswith("Every hypothesis is decided at level 5 % after Holm's correction")
+    assert "(hypotheses tested: primary 3, secondary 1 and new 2)" in told
+    for words in (
+        "permuting its labels",
+        "Jonckheere",
+        "flipping the signs",
+        "(TOST)",
+        "Student's t",
+    ):
+        assert words in told
+    assert "a threshold" not in told
+    few = procedure(analyse(TABLE, CLAIMS[:1]).verdicts)
+    assert "a difference within one factor" in few
+    for words in ("Jonckheere", "flipping", "TOST)", "population"):
+        assert words not in few
+    assert procedure(analyse(TABLE, more[-1:]).verdicts) == ""
 
 
 def test_counts_and_pairing_come_along():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.data.windows import BLOCK, draw_targets, gather_windows, window_rows
+from ablate.data.windows import BLOCK, Visibility, draw_targets, gather_windows, window_rows
 
 
 def episode_timesteps(lengths: list[int]) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_every_context_sees_the_same_targets():
     table = torch.arange(34.0).unsqueeze(-1)
     targets = torch.tensor([[0, 5, 29, 31]])
     for context in (1, 5, 20):
-        visible = torch.ones(context + 1, context, 1)
+        visible = Visibility(context, torch.ones(1), torch.ones(1))
         windows, _, lengths = gather_windows(table, timestep, visible, targets)
         last = windows.gather(2, (lengths - 1).view(1, 4, 1, 1))
         assert last.flatten().tolist() == [0.0, 5.0, 29.0, 31.0]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablate.data.trajectories import Trajectories
+from ablate.data.windows import Visibility
 from ablate.evaluate.agent import Actor, Agent, Stored, stored
 from ablate.models.layouts import Fields, Layout
 from ablate.models.mixer import Mixer, State
@@ -252,10 +253,8 @@ class StoppedActor(Actor):
 class ShowsEverything(Layout):
     """Hides nothing of a past token."""
 
-    def visible(self, context: int, device: Any = "cpu") -> Tensor:
-        position = torch.arange(context).expand(context + 1, -1)
-        shown = position < torch.arange(context + 1)[:, None]
-        return shown[..., None].expand(-1, -1, self.features).float()
+    def visible(self, context: int, device: Any = "cpu") -> Visibility:
+        return Visibility(context, torch.ones(self.features), torch.ones(self.features))
 
 
 class LeakyStack(Stack):

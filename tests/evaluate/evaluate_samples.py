@@ -17,7 +17,7 @@ from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream
 
-MIXERS = ("attention", "bag", "conv", "gru", "lstm", "mlp")
+MIXERS = ("attention", "bag", "conv", "convformer", "gru", "lstm", "mlp", "ssm")
 
 
 def agent(
@@ -30,59 +30,57 @@ def agent(
     history: str = "states+actions",
     condition: str = "none",
     policies: int = 2,
+    state: str = "re-encoded",
+    **options: Any,
 ) -> Agent:
     """An untrained agent in double precision for (observations, actions) of `dims`."""
-    layout = Layout(dims[0], dims[1], policies, history, condition)
-    spec = ModelSpec(mixer, head, context, layout.features, dims[1], 6, 2, 0.0)
+    goal = (0, 2) if "goal" in condition else ()
+    layout = Layout(dims[0], dims[1], policies, history, condition, goal)
+    columns = tuple(layout.columns)
+    spec = ModelSpec(
+        mixer, head, context, layout.features, dims[1], 6, 2, 0.0, columns=columns, **options
+    )
     made = [build(spec, torch_stream("evaluate", seed, "init")).double() for seed in seeds]
     # larger weights, so that actions differ between policies and with the history
     for policy in made:
         for parameter in policy.parameters():
             parameter.data.mul_(2.0)
     mean, std = torch.full((dims[0],), 0.1).double(), torch.full((dims[0],), 1.5).double()
-    return Agent(Stack(made), layout, Scales(mean, std, 0.7, 3.0, 20), context)
+    return Agent(Stack(made), layout, Scales(mean, std, 0.7, 3.0, 20), context, state)
 
 
 class Acting:
-    """Stands for an agent: `act(t, raw)` gives the actions (S, E, M); remembers what it was shown."""
+    """Stands for an agent: `say(t, raw)` gives the actions (S, E, M); remembers what it was shown."""
 
     def __init__(
         self,
-        act: Callable[[int, Fields], Tensor],
+        say: Callable[[int, Fields], Tensor],
         size: int = 1,
         noise_dim: int = 0,
         condition: str = "none",
         policies: int = 0,
     ) -> None:
-        self.act, self.size, self.noise_dim = act, size, noise_dim
-        self.stack = self.head = self
-        self.visible = torch.zeros(1)
+        self.say, self.size, self.noise_dim = say, size, noise_dim
+        self.device = torch.device("cpu")
         self.layout = Layout(1, 1, policies, "states+actions", condition)
         self.shown: list[Fields] = []
         self.noise: list[Tensor] = []
         self.started = 0
 
     def eval(self) -> None:
-        """As a stack's."""
+        """As an agent's."""
 
     def start(self, batch: int) -> Acting:
         """As an agent's."""
         self.started = batch
         return self
 
-    def step(self, raw: Fields) -> Tensor:
-        """As an actor's."""
+    def act(self, raw: Fields, noise: Tensor | None) -> Tensor:
+        """As an actor's, without any effect of the noise."""
         self.shown.append(raw)
-        return self.act(len(self.shown) - 1, raw)
-
-    def mode(self, params: Tensor) -> Tensor:
-        """As a head's."""
-        return params
-
-    def sample(self, params: Tensor, noise: Tensor) -> Tensor:
-        """As a head's, without any effect of the noise."""
-        self.noise.append(noise)
-        return params
+        if noise is not None:
+            self.noise.append(noise)
+        return self.say(len(self.shown) - 1, raw)
 
 
 class Scripted(VectorEnv):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from evaluate_samples import MIXERS, agent
 
 from ablate.data.trajectories import Trajectories
-from ablate.evaluate.agent import Stored, stored
+from ablate.errors import UserError
+from ablate.evaluate import agent as acting_module
+from ablate.evaluate.agent import Agent, Stored, at_context, stored
 from ablate.models.layouts import CONDITIONS, HISTORIES, Fields
+from ablate.models.stack import Stack
 
 EPISODES, LENGTH = 3, 7
 
@@ -33,10 +38,10 @@ def trajectories() -> Trajectories:
 def at(data: Stored, rows: torch.Tensor, size: int) -> Fields:
     """The raw fields of rows (E,), for each of `size` policies."""
 
-    def pick(values: torch.Tensor) -> torch.Tensor:
-        return values[rows].expand(size, *values[rows].shape)
+    def pick(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else values[rows].expand(size, *values[rows].shape)
 
-    names = ("observation", "action", "reward", "return_to_go", "time", "policy")
+    names = ("observation", "action", "reward", "return_to_go", "time", "policy", "goal")
     return Fields(**{name: pick(getattr(data.fields, name)) for name in names})
 
 
@@ -77,6 +82,132 @@ def test_an_untrained_agent_already_reads_its_history(mixer: str) -> None:
     before, after = some.predict(data, rows)[0], some.predict(other, rows)[0]
     assert (before[0] - after[0]).abs().max() > 1e-4
     assert torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("mixer", [m for m in MIXERS if m != "attention"])
+@torch.no_grad()
+def test_a_carried_state_steps_on_beyond_the_context(mixer: str) -> None:
+    """It gives what a longer context's state gives, and within the context what training gives."""
+    context = 3
+    some = agent(mixer, context, [0, 1], (3, 2), state="carried", condition="time")
+    some.eval()
+    data = stored(trajectories(), some.layout)
+    actor, again = some.start(EPISODES), some.stack.start(EPISODES, some.scales.mean)
+    table = some.tokens(data.fields)
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        acted = actor.step(at(data, rows, 2))
+        seen = some.visible.newest(table[rows].expand(2, -1, -1), t + 1)
+        expected, again = some.stack(seen, again, method="step")
+        torch.testing.assert_close(acted, expected, rtol=0, atol=0)
+        predicted = some.predict(data, rows.expand(2, -1))
+        differs = float((acted - predicted).abs().max()) > 1e-9
+        assert differs == (t >= context), t
+
+
+@torch.no_grad()
+def test_a_mixer_that_slides_sees_only_one_action_more_when_carried() -> None:
+    """The action before the window is hidden in a window that is encoded anew; nothing else differs."""
+    some = agent("conv", 3, [0], (3, 2), condition="time", state="carried")
+    some.eval()
+    data = stored(trajectories(), some.layout)
+    without = Fields(**{**vars(data.fields), "action": torch.zeros_like(data.fields.action)})
+    actor = some.start(EPISODES)
+    table = some.tokens(without)
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        acted = actor.step(at(Stored(without, data.timestep), rows, 1))
+        features, lengths = some.windows(table, data.timestep, rows[None])
+        torch.testing.assert_close(acted, some.stack(features, lengths), rtol=0, atol=1e-12)
+
+
+def test_a_state_that_cannot_be_carried_is_refused() -> None:
+    with pytest.raises(UserError, match=r"mixer 'attention' cannot carry its state"):
+        agent("attention", 3, [0], (3, 2), state="carried")
+    with pytest.raises(UserError, match=r"evaluate.state: carried needs timesteps that stay"):
+        agent("gru", 3, [0], (3, 2), state="carried", history="actions")
+    with pytest.raises(UserError, match=r"evaluate.state: 'carry' is not known.*carried"):
+        agent("gru", 3, [0], (3, 2), state="carry")
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options"),
+    [
+        ("gru", {}),
+        ("ssm", {}),
+        ("convformer", {}),
+        ("attention", {"positions": "rotary"}),
+        ("attention", {"positions": "none", "window": 2}),
+        ("gru", {"layout": "modality"}),
+    ],
+)
+@pytest.mark.parametrize("context", [2, 6])
+@torch.no_grad()
+def test_acting_in_another_context_than_that_of_training(
+    mixer: str, options: dict[str, Any], context: int
+) -> None:
+    """A shorter one shows less; a longer one gives what a model of that context and weights gives."""
+    some = agent(mixer, 4, [0], (3, 2), head="mse", **options)
+    policy = some.stack._base.eval()
+    other = at_context(policy, context)
+    assert (other is policy) == (context <= 4)
+    acting = Agent(Stack([other]), some.layout, some.scales, context)
+    data = stored(trajectories(), some.layout)
+    actor = acting.start(EPISODES)
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        acted = actor.step(at(data, rows, 1))
+        torch.testing.assert_close(acted, acting.predict(data, rows[None]), rtol=0, atol=1e-10)
+    for name, value in policy.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    altered = trajectories()
+    altered.observations[LENGTH - 5] += 1.0  # five timesteps back from the last
+    changed = stored(altered, some.layout)
+    last = torch.tensor([[LENGTH - 1]])
+    same = torch.equal(acting.predict(data, last), acting.predict(changed, last))
+    narrow = options.get("window") == 2  # two layers of two see three timesteps
+    assert same == (context == 2 or narrow)
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mlp", "bag", "conv"])
+def test_a_longer_context_than_the_parameters_belong_to_is_refused(mixer: str) -> None:
+    policy = agent(mixer, 4, [0], (3, 2)).stack._base
+    with pytest.raises(UserError, match=r"evaluate.context: 5 exceeds the trained context of 4"):
+        at_context(policy, 5)
+
+
+@torch.no_grad()
+def test_actions_are_the_heads_mode_or_drawn_with_the_noise() -> None:
+    some = agent("gru", 3, [0, 1], (3, 2))
+    some.eval()
+    fields = at(stored(trajectories(), some.layout), torch.tensor([0, 7]), 2)
+    params = some.start(2).step(fields)
+    head = some.stack.head
+    assert torch.equal(some.start(2).act(fields, None), head.mode(params))
+    noise = torch.rand(2, 2, some.noise_dim)
+    assert torch.equal(some.start(2).act(fields, noise), head.sample(params, noise))
+
+
+@torch.no_grad()
+def test_long_windows_fill_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room grows, windows are cut to multiples of a part, and what is predicted stays the same."""
+    monkeypatch.setattr(acting_module, "PADDED", 2)
+    monkeypatch.setattr(acting_module, "ROOM", 1)
+    some = agent(
+        "attention", 5, [0], (3, 2), condition="return-to-go"
+    )  # encoded anew at every step
+    some.eval()
+    data = stored(trajectories(), some.layout)
+    actor = some.start(EPISODES)
+    shapes = []
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        torch.testing.assert_close(
+            actor.step(at(data, rows, 1)), some.predict(data, rows[None]), rtol=0, atol=1e-10
+        )
+        shapes.append((actor._window(min(t + 1, 5)).shape[2], actor.past.shape[2]))
+    assert [rows for rows, _ in shapes] == [2, 2, 4, 4, 5, 5, 5]
+    assert max(room for _, room in shapes) <= 10
 
 
 def test_stored_fields_are_those_of_the_timestep() -> None:

@@ -127,13 +127,18 @@ def test_the_receptive_field_is_measured() -> None:
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("context", [1, 2, 6])
 def test_layouts_show_what_the_levels_declare(history: str, condition: str, context: int) -> None:
-    layout = Layout(3, 2, 3, history, condition)
+    layout = Layout(3, 2, 3, history, condition, (0, 1) if "goal" in condition else ())
     shown: dict[str, set[int]] = {}
     column = 0
+    mask = layout.visible(context).mask(torch.tensor(context))
     for name, width, _, _ in layout.columns:
-        visible = layout.visible(context)[context, :, column].flip(0)  # by lag of the token
+        visible = mask[:, column].flip(0)  # by lag of the token
         late = 1 if name in ("action", "reward") else 0
-        shown[name] = {lag + late for lag in range(context) if visible[lag]}
+        # An average return is a return-to-go over the time that is left: it shows both.
+        told = ("return_to_go", "time") if name == "average_return" else (name,)
+        for quantity in told:
+            lags = {lag + late for lag in range(context) if visible[lag]}
+            shown[quantity] = shown.get(quantity, set()) | lags
         column += width
     wanted = declared(layout, context)
     assert {name: lags for name, lags in shown.items() if lags} == {
@@ -258,7 +263,7 @@ def test_record_is_stable_and_json() -> None:
     record = json.loads(one)
     assert one == two
     assert list(record) == [
-        "mixer", "context", "history", "condition", "head", "passed", "findings", "lags",
+        "mixer", "context", "history", "condition", "head", "state", "passed", "findings", "lags",
         "declared", "influence",
     ]  # fmt: skip
     assert set(record["influence"]) == {"training", "acting"}
@@ -296,3 +301,48 @@ def test_refuse_says_in_one_line_what_is_wrong(plant: Plant) -> None:
 def test_unknown_names_are_refused(options: dict[str, str], near: str) -> None:
     with pytest.raises(UserError, match=f"Did you mean '{near}'"):
         audit_config(options.pop("mixer"), 2, **options)
+
+
+@pytest.mark.parametrize("mixer", ["gru", "ssm", "convformer", "conv", "bag"])
+def test_a_state_that_is_carried_may_show_more_when_acting(mixer: str) -> None:
+    result = audit_config(mixer, 4, state="carried")
+    assert result.findings == []
+    assert result.record()["state"] == "carried"
+    beyond = [lag for lag in result.lags if lag >= 4]
+    acting = result.receptive["action"]["acting"][-len(beyond) :]
+    assert any(acting) and not any(result.receptive["action"]["training"][-len(beyond) :])  # noqa: PT018
+
+
+def test_a_state_that_cannot_be_carried_is_refused() -> None:
+    with pytest.raises(UserError, match=r"evaluate.state: mixer 'attention' cannot carry"):
+        audit_config("attention", 4, state="carried")
+    with pytest.raises(UserError, match=r"evaluate.state: carried needs timesteps that stay"):
+        audit_config("gru", 4, condition="return-to-go", state="carried")
+    with pytest.raises(UserError, match=r"evaluate.state: 'carry' is not known.*carried"):
+        audit_config("gru", 4, state="carry")
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options"),
+    [
+        ("attention", {"positions": "rotary"}),
+        ("attention", {"positions": "none", "heads": 2, "activation": "relu"}),
+        ("attention", {"window": 3}),
+        ("attention", {"window": 2, "positions": "rotary", "state": "carried"}),
+        ("attention", {"window": 2, "positions": "rotary", "layout": "modality"}),
+        ("convformer", {"layout": "modality"}),
+        ("convformer", {"window": 1, "layout": "modality"}),
+        ("ssm", {"layout": "modality"}),
+        ("gru", {"layout": "modality"}),
+        ("lstm", {"layout": "dimension"}),
+    ],
+)
+def test_options_and_interleaved_tokens_pass(mixer: str, options: dict[str, str]) -> None:
+    assert audit_config(mixer, 6, **options).findings == []
+
+
+def test_a_mixer_that_says_how_little_it_reaches_need_not_see_more() -> None:
+    result = audit_config("attention", 8, window=2)  # two layers of two: three timesteps
+    assert result.findings == []
+    assert result.declared["observation"] == [0, 1, 2]
+    assert "observation   ··|●●●·····|" in result.text()

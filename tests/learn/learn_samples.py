@@ -11,7 +11,8 @@ import torch
 from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.evaluate.agent import Agent, stored
-from ablate.learn.train import Source
+from ablate.learn.objective import Source
+from ablate.learn.transitions import transitions
 from ablate.models.layouts import Layout
 from ablate.models.policy import ModelSpec, Policy, build
 from ablate.models.stack import Stack
@@ -83,15 +84,21 @@ def stack_and_source(
     *,
     dtype: torch.dtype = torch.float32,
     made: type[Stack] = Stack,
+    data: Trajectories | None = None,
     **options: Any,
 ) -> tuple[Stack, Source]:
-    """What `train_cohort` takes first."""
+    """What `train_cohort` takes first; of `data`, or of `trajectories()`."""
     some, layout = policies(mixer, context, seeds, dtype=dtype, **options)
-    data = trajectories()
+    data = trajectories() if data is None else data
     agent = Agent(made(some), layout, fit_scales(data, 12), context)
-    raw = stored(data, layout)
-    table = agent.tokens(raw.fields).to(dtype)
-    source = Source(table, raw.timestep, torch.from_numpy(data.actions).to(dtype), agent.visible)
+
+    def read(some: Trajectories) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = stored(some, layout)
+        return agent.tokens(raw.fields).to(dtype), raw.timestep
+
+    table, timestep = read(data)
+    actions = torch.from_numpy(data.actions).to(dtype)
+    source = Source(table, timestep, actions, agent.visible, transitions(data, read))
     return agent.stack, source
 
 

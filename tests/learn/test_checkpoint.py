@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ablate.errors import UserError
 from ablate.learn import checkpoint
 from ablate.learn.checkpoint import load_policy, load_training_state, save_policy
+from ablate.learn.objective import Supervised
 from ablate.learn.train import Trained, train_cohort
 
 ABOUT = {"mixer": "lstm", "train": {"updates": 3}, "seed": 1}
@@ -131,7 +132,7 @@ def test_a_damaged_training_state_is_refused(
 def test_a_policys_checkpoint_is_no_training_state(tmp_path: Path) -> None:
     path = tmp_path / "policy.safetensors"
     save_policy(path, state(), ABOUT)
-    stack, _ = stack_and_source()
-    optimiser = torch.optim.AdamW(stack.parameters())
+    stack, source = stack_and_source()
+    objective = Supervised(stack, source, train_config(), {}, STUDY, [0])
     with pytest.raises(UserError, match="is not a checkpoint"):
-        load_training_state(path, stack, optimiser, [0], Trained())
+        load_training_state(path, objective, [0], Trained())

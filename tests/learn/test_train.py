@@ -19,6 +19,7 @@ from learn_samples import (
 )
 
 from ablate.data.windows import BLOCK, draw_targets
+from ablate.learn import objective
 from ablate.learn import train as trainer
 from ablate.learn.train import learning_rate, train_cohort
 from ablate.models.stack import Stack
@@ -125,8 +126,8 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ends: list[torch.Tensor] = []
-        self.shown = trainer.gather_windows
-        monkeypatch.setattr(trainer, "gather_windows", self.gather)
+        self.shown = objective.gather_windows
+        monkeypatch.setattr(objective, "gather_windows", self.gather)
 
     def gather(self, table: Any, timestep: Any, visible: Any, targets: torch.Tensor) -> Any:
         self.ends.append(targets.clone())

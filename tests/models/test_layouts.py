@@ -13,7 +13,15 @@ def fields(n: int = 3, m: int = 2, z: int = 2) -> Fields:
         return_to_go=torch.tensor(4.0),
         time=torch.tensor(5.0),
         policy=torch.full((z,), 6.0),
+        average_return=torch.tensor(7.0),
+        goal=torch.full((2,), 8.0),
+        timestep=torch.tensor(9.0),
     )
+
+
+def mask(layout: Layout, context: int, length: int) -> torch.Tensor:
+    """(K, F): what a window of `length` shows."""
+    return layout.visible(context).mask(torch.tensor(length))
 
 
 @pytest.mark.parametrize("history", HISTORIES)
@@ -21,14 +29,16 @@ def fields(n: int = 3, m: int = 2, z: int = 2) -> Fields:
 def test_the_present_shows_the_observation_and_the_condition_whatever_the_history(
     history, condition
 ):
-    layout = Layout(3, 2, 2, history, condition)
-    token = layout.table(fields()) * layout.visible(1)[1, 0]
+    layout = Layout(3, 2, 2, history, condition, goal=(0, 2))
+    token = layout.table(fields()) * mask(layout, 1, 1)[0]
     assert token.shape == (layout.features,)
     shown = set(token.tolist()) - {0.0}
     expected = {1.0}
     expected |= {4.0} if "return-to-go" in condition else set()
     expected |= {5.0} if "time" in condition else set()
     expected |= {6.0} if condition == "policy-id" else set()
+    expected |= {7.0} if "average-return" in condition else set()
+    expected |= {8.0} if "goal" in condition else set()
     assert shown == expected
 
 
@@ -40,11 +50,14 @@ def test_the_present_shows_the_observation_and_the_condition_whatever_the_histor
         ("actions", "none", {2.0}),
         ("states+actions", "return-to-go", {1.0, 2.0}),
         ("states+actions+rewards", "return-to-go", {1.0, 2.0, 3.0, 4.0}),
+        ("states+actions+returns", "return-to-go", {1.0, 2.0, 4.0}),
+        ("states+actions", "average-return", {1.0, 2.0}),
+        ("states+actions", "goal", {1.0, 2.0}),
     ],
 )
 def test_what_stays_visible_of_a_past_timestep(history, condition, past):
-    layout = Layout(3, 2, 2, history, condition)
-    token = layout.table(fields()) * layout.visible(4)[4, 1]
+    layout = Layout(3, 2, 2, history, condition, goal=(0, 2))
+    token = layout.table(fields()) * mask(layout, 4, 4)[1]
     assert set(token.tolist()) - {0.0} == past
 
 
@@ -64,17 +77,22 @@ def test_a_state_can_be_carried_only_if_no_token_changes_once_it_is_past(
     assert Layout(3, 2, 0, history, condition).carriable is carriable
 
 
+def test_the_timestep_is_the_last_column_where_a_model_has_a_table_of_them():
+    layout = Layout(3, 2, 0, "states", "time", timesteps=True)
+    assert layout.columns[-1] == ("timestep", 1, True, True)
+    assert layout.table(fields())[-2:].tolist() == [5.0, 9.0]
+
+
 def test_the_action_before_the_window_is_not_visible():
     layout = Layout(3, 2, 0, "states+actions", "none")
-    assert layout.visible(4)[4, 0].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
-    assert layout.visible(4)[4, 1].tolist() == [1.0] * 5
+    assert mask(layout, 4, 4)[0].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert mask(layout, 4, 4)[1].tolist() == [1.0] * 5
 
 
 def test_nothing_is_visible_right_of_the_target():
     layout = Layout(3, 2, 0, "states+actions+rewards", "return-to-go+time")
-    visible = layout.visible(5)
     for length in range(6):
-        assert visible[length, length:].sum() == 0
+        assert mask(layout, 5, length)[length:].sum() == 0
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ def test_nothing_to_show_is_no_figure(written):
     assert scores.draw(table.assign(score=np.nan)) is None
 
 
-def test_a_table_without_mixers_has_the_forest_only(written):
+def test_a_table_without_mixers_has_the_forest_and_the_levels(written):
     table = written.table.drop(columns=["mixer"])
     drawn = every.draw(
         table, written.report.story.findings, pd.DataFrame(columns=["trial"]), [], None, 3.0
     )
-    assert [figure.name for figure, _ in drawn] == ["forest", "forest_means"]
+    assert [figure.name for figure, _ in drawn] == ["forest", "levels", "forest_means"]
 
 
 def test_the_slice_is_where_most_cells_are(study):

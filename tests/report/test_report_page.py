@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import report_samples as samples
 
-from ablate.report.page import audit_row, trial_rows
+from ablate.report.page import audit_row, spans, trial_columns
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -52,7 +52,7 @@ def test_it_is_well_formed_and_needs_no_network(page, written):
             value = attributes.get(name) or ""
             assert not re.match(r"(https?:)?//", value)
     assert "@import" not in text
-    assert not re.search(r"url\(", text)
+    assert not re.search(r"url\((?!%23)", text)  # only parts of the same picture
     assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in page.elements}
 
 
@@ -71,9 +71,29 @@ def test_headers_sort_by_buttons_and_images_say_what_they_show(page):
 
 
 def test_all_trials_are_in_it(page, written):
-    rows = json.loads(next(s for s in page.scripts if s.strip().startswith("[[")))
-    assert len(rows) == len(written.table)
-    assert {row[-1] for row in rows} == set(written.table["trial"])
+    data = json.loads(next(s for s in page.scripts if s.strip().startswith("{")))
+    assert data["rows"] == len(written.table)
+    columns = {column["name"]: column for column in data["columns"]}
+    assert columns["trial"]["values"] == written.table["trial"].tolist()
+    mixers = columns["mixer"]
+    assert [mixers["levels"][code] for code in mixers["codes"]] == written.table["mixer"].tolist()
+
+
+def test_what_is_behind_a_figure_is_what_its_sidecar_says(page, written):
+    data = json.loads(next(s for s in page.scripts if s.strip().startswith("{")))
+    trials = written.table["trial"].tolist()
+    for name in ("scores", "forest", "action_error"):
+        ends = data["groups"][f"figure {name}"]
+        pairs = zip(ends[::2], ends[1::2], strict=True)
+        shown = {trials[row] for first, last in pairs for row in range(first, last + 1)}
+        sidecar = json.loads((written.paper / f"figures/{name}.json").read_text())
+        assert shown == set(sidecar["trials"])
+    assert {f"verdict {f.id}" for f in written.report.story.findings} <= set(data["groups"])
+
+
+def test_spans():
+    assert spans([5, 3, 4, 9, 4]) == [3, 5, 9, 9]
+    assert spans([]) == []
 
 
 def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path, no_figures):
@@ -97,12 +117,14 @@ def test_verdicts_are_said_in_words(written):
 
 def test_empty_columns_are_left_out_and_numbers_short(written):
     table = written.table.assign(jerk=float("nan"))
-    columns, rows = trial_rows(table)
-    names = [column["name"] for column in columns]
-    assert "jerk" not in names
-    score = rows[0][names.index("score")]
-    assert len(str(score)) <= 6
-    assert rows[4][names.index("score")] is None
+    columns = {column["name"]: column for column in trial_columns(table)}
+    assert "jerk" not in columns
+    score = columns["score"]["values"]
+    assert len(str(score[0])) <= 6
+    assert score[4] is None
+    assert columns["data"]["filter"]
+    assert columns["context"]["filter"]
+    assert not columns["seed"]["filter"]
 
 
 def test_the_audit_says_what_was_seen():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from study_samples import TEXT, changed, loaded, made_up_lab
 
+from ablate.config import complete, settled
 from ablate.errors import UserError
 from ablate.study.expand import cells, cohorts, frame, lookup, only, trials
 
@@ -43,11 +44,12 @@ def test_cells_come_in_declared_order_whatever_the_order_of_designs(tmp_path: Pa
 
 def test_the_configuration_is_complete_plain_json(tmp_path: Path) -> None:
     config = cells(loaded(tmp_path))[0].config
-    assert set(config) == {
-        "data", "mixer", "context", "condition", "history", "head", "model", "train", "evaluate",
-    }  # fmt: skip
+    assert config == complete(config)
+    assert (config["algorithm"], config["layout"], config["settings"]) == ("bc", "step", {})
     assert config["train"]["targets_per_update"] == 128
-    assert config["model"] == {"parameters": 1000, "tolerance": 0.05, "layers": 2, "dropout": 0.0}
+    assert settled(config)["model"] == {
+        "parameters": 1000, "tolerance": 0.05, "layers": 2, "dropout": 0.0,
+    }  # fmt: skip
 
 
 def test_a_setting_may_be_a_factor(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ class D4RL(Family):
             family="d4rl",
             recipe={**recipe, "rewards": "aligned"} if aligned else recipe,
             generate=generate,
+            goal=(0, 1) if entry.suite in ("maze2d", "antmaze") else (),
             make_env=environment(entry),
             anchors=lambda: Anchors(entry.low, entry.high, _source(entry)),
             cached=False,

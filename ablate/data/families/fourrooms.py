@@ -90,6 +90,7 @@ class FourRoomSets(Family):
                 "seed": 0,
             },
             generate=generate,
+            goal=(0, 1),
             make_env=make_env,
             anchors=lambda: Anchors(
                 0.0,

@@ -98,6 +98,7 @@ class PointMazes(Family):
                 "seed": 0,
             },
             generate=generate,
+            goal=(0, 1),
             make_env=make_env,
             anchors=lambda: anchors(maze),
             best_policy=0,

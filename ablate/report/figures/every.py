@@ -9,7 +9,16 @@ import pandas as pd
 
 from ablate.report import style
 from ablate.report.context import Compared
-from ablate.report.figures import audit, curves, errors, forest, interaction, replication, scores
+from ablate.report.figures import (
+    audit,
+    curves,
+    errors,
+    forest,
+    interaction,
+    levels,
+    replication,
+    scores,
+)
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 
@@ -22,14 +31,16 @@ def draw(
     yardsticks: pd.DataFrame | None,
     margin: float | None,
     compared: Sequence[Compared] = (),
+    venue: str = style.DEFAULT,
 ) -> list[tuple[Drawn, dict[str, bytes]]]:
     """Each figure that has something to show, with its bytes by kind (pdf, png, svg).
 
-    A table without mixers or contexts (one that `ablate` didn't write) gets the forest plot only.
+    A table without mixers or contexts (one that `ablate` didn't write) gets the forest plot and the
+    scores by level.
     """
     factorial = {"mixer", "context"} <= set(table.columns)
     out = []
-    with style.paper_style():
+    with style.paper_style(venue):
         made: list[Drawn | None] = [forest.draw(findings)]
         if factorial:
             made += [
@@ -39,6 +50,8 @@ def draw(
                 errors.draw(table, yardsticks),
                 curves.draw(table, curve_rows),
             ]
+        else:
+            made.append(levels.draw(table, findings))
         made += [forest.draw(findings, absolute=True), audit.draw(audits)]
         for drawn in made:
             if drawn is not None:

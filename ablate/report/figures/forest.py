@@ -13,6 +13,7 @@ from ablate.report.findings import Finding
 _MOST_LABELLED = 6  # claims with a line of their own; more share one line as ticks
 _STEP = 0.66  # height of a claim, in rows
 _ROW = 0.16  # inches
+_BELOW = 0.38  # how far below its estimate the population's lies, in rows
 
 
 def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | None:
@@ -46,11 +47,18 @@ def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | No
         figure=figure,
         title=f"Declared {what}s and their margins",
         caption=(
-            f"Every declared {what} that this profile tests: estimate and interval (filled: "
+            f"Every declared {what} that has its trials: estimate and interval (filled: "
             "primary; open: secondary). The band is the margin of an equivalence, the dashed "
             "line the threshold of a superiority. In grey the separate claims of a hypothesis "
             "that must hold at each level or for each pair; where there are many, only their "
-            "estimates, as ticks on one line. On the right: estimate, interval and verdict, whose "
+            "estimates, as ticks on one line. "
+            + (
+                "The thin line with a diamond below an estimate is the same contrast for new data "
+                "sets (population estimand). "
+                if any(finding.population is not None for finding in tested)
+                else ""
+            )
+            + "On the right: estimate, interval and verdict, whose "
             "colours are green (supported), blue (equivalent), orange (refuted) and grey "
             "(inconclusive)." + base.OFF_AXIS * beyond
         ),
@@ -63,7 +71,7 @@ def _height(finding: Finding) -> float:
     claims = len(finding.parts)
     if claims < 2:
         return 1.0
-    return 1.0 + _STEP * (claims if claims <= _MOST_LABELLED else 1)
+    return 1.25 + _STEP * (claims if claims <= _MOST_LABELLED else 1)
 
 
 def _panel(panel: Any, group: Sequence[Finding]) -> list[tuple[float, float, float, str]]:
@@ -75,9 +83,10 @@ def _panel(panel: Any, group: Sequence[Finding]) -> list[tuple[float, float, flo
         height = _height(finding)
         _margin(panel, finding, top, top + height)
         _estimate(panel, finding, top + 0.5)
+        _population(panel, finding, top + 0.5 + _BELOW)
         bars.append((finding.low, finding.high, top + 0.5, style.VERDICTS[finding.verdict]))
         ticks.append((top + 0.5, finding.id, True))
-        ticks += _claims(panel, finding, top + 0.85 + 0.3 * _STEP)
+        ticks += _claims(panel, finding, top + 1.05 + 0.3 * _STEP)
         top += height
         panel.axhline(top, color="#dddddd", linewidth=0.4, zorder=0)
     panel.set_ylim(top, 0)
@@ -113,6 +122,24 @@ def _estimate(panel: Any, finding: Finding, row: float) -> None:
     )
 
 
+def _population(panel: Any, finding: Finding, row: float) -> None:
+    """The estimand over new data sets; its ends may lie beyond the axis."""
+    part = finding.population
+    if part is None:
+        return
+    panel.plot([part.low, part.high], [row] * 2, color="#444444", linewidth=0.6, zorder=2)
+    panel.plot(
+        part.estimate,
+        row,
+        marker="D",
+        markersize=2.2,
+        markerfacecolor="white",
+        markeredgecolor="#444444",
+        markeredgewidth=0.6,
+        zorder=4,
+    )
+
+
 def _claims(panel: Any, finding: Finding, place: float) -> list[tuple[float, str, bool]]:
     """The separate claims below a hypothesis; returns their labels."""
     parts = finding.parts
@@ -121,7 +148,9 @@ def _claims(panel: Any, finding: Finding, place: float) -> list[tuple[float, str
     if len(parts) > _MOST_LABELLED:
         estimates = [part.estimate for part in parts]
         panel.plot(estimates, [place] * len(parts), "|", markersize=4, color="#777777", zorder=3)
-        return [(place, f"{len(parts)} claims", False)]
+        alone = all(p.label.startswith("data ") and ", " not in p.label for p in parts)
+        what = "data sets" if alone else "claims"
+        return [(place, f"{len(parts)} {what}", False)]
     ticks = []
     for index, part in enumerate(parts):
         here = place + index * _STEP

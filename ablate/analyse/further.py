@@ -1,0 +1,93 @@
+"""Beyond the verdicts, in one call: attribution, variance, robustness; or in words why not.
+
+Nothing here decides a hypothesis. What a table cannot serve is a reason, not an error, since it
+must not cost the reader the verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from ablate.analyse.attribution import Attribution, attribute, declared
+from ablate.analyse.leave_out import with_failed_as_worst, without_each_data_set
+from ablate.analyse.multiverse import Multiverse, multiverse
+from ablate.analyse.variance import Anova, Components, anova, components
+from ablate.errors import UserError
+from ablate.study.contrast import Level
+from ablate.study.hypotheses import Hypothesis
+
+
+@dataclass(frozen=True)
+class Further:
+    """What else the trials say. Parts are None where there is nothing to say, and `reasons` (part ->
+    why) tells. without, failed: as `ablate.analyse.leave_out` gives them, perhaps empty."""
+
+    attribution: Attribution | None
+    variance: Components | None
+    anova: Anova | None
+    multiverse: Multiverse | None
+    without: pd.DataFrame
+    failed: pd.DataFrame
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def further(
+    table: pd.DataFrame,
+    hypotheses: Sequence[Hypothesis],
+    levels: Mapping[str, Sequence[Level]],
+    curves: pd.DataFrame | None = None,
+    *,
+    alpha: float = 0.05,
+    margin: float | None = 3.0,
+    registered: Mapping[str, bool] | None = None,
+    metric: str = "score",
+) -> Further:
+    """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.
+
+    The multiverse is that of the primary hypotheses, or of all where none is. metric: of variance.
+    """
+    reasons: dict[str, str] = {}
+    chosen = declared(hypotheses)
+    attribution = None
+    if isinstance(chosen, str):
+        reasons["attribution"] = chosen
+    else:
+        changes, where, of = chosen
+        try:
+            attribution = attribute(table, changes, where, metric=of, alpha=alpha)
+        except UserError as error:
+            reasons["attribution"] = str(error)
+    found: Components | None = None
+    effects: Anova | None = None
+    try:
+        found = components(table, metric)
+    except UserError as error:
+        reasons["variance"] = str(error)
+    try:
+        effects = anova(table, metric)
+    except UserError as error:
+        reasons["anova"] = str(error)
+    primary = [h for h in hypotheses if h.primary] or list(hypotheses)
+    other: Multiverse | None = None
+    if primary:
+        other = multiverse(
+            table, primary, levels, curves, alpha=alpha, margin=margin, registered=registered
+        )
+    else:
+        reasons["multiverse"] = "the study has no hypothesis."
+    return Further(
+        attribution=attribution,
+        variance=found,
+        anova=effects,
+        multiverse=other,
+        without=without_each_data_set(
+            table, hypotheses, levels, alpha=alpha, margin=margin, registered=registered
+        ),
+        failed=with_failed_as_worst(
+            table, hypotheses, levels, alpha=alpha, margin=margin, registered=registered
+        ),
+        reasons=reasons,
+    )

@@ -1,0 +1,189 @@
+"""What a cell's configuration holds: plain JSON, every key with its meaning, unit and default.
+
+    data, mixer, context, condition, history, head      the factors that every trial has
+    algorithm, layout, input                            factors that only some studies vary
+    preset                                              the preset that it was made from: a label
+    settings                                            the algorithm's own hyper-parameters
+    model, train, evaluate                              the sections below
+
+A study file and a preset say the same things with the same names. What was added after results
+existed keeps its default out of a trial's identity (`settled`): a trial that was computed before a
+setting existed did what the default does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ablate.errors import UserError, unknown
+
+FACTORS = ("mixer", "context", "condition", "history", "head")
+OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
+CONDITIONS = (
+    *("none", "time", "return-to-go", "return-to-go+time", "policy-id"),
+    *("average-return", "average-return+time", "goal", "goal+time"),
+)
+HISTORIES = (
+    *("states+actions", "states", "actions", "states+actions+rewards"),
+    "states+actions+returns",
+)
+INPUTS = ("continuous", "discretised")
+
+
+def _later(default: Any, **limits: Any) -> Any:
+    """A field that came after the first results: not hashed at its default."""
+    return Field(default=default, json_schema_extra={"later": True}, **limits)
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """Size and shape of a model. The width is solved for so that the parameters match, or given."""
+
+    parameters: int = Field(default=16_000, gt=0)
+    tolerance: float = Field(
+        default=0.05, gt=0, lt=1
+    )  # largest relative mismatch of the parameter count
+    layers: int = Field(default=2, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    width: int | None = _later(None, gt=0)  # given, it is not solved for
+    heads: int = _later(1, ge=1)  # of attention
+    activation: Literal["gelu", "relu"] = _later("gelu")  # of attention's feed-forward part
+    # how attention knows the order of tokens
+    positions: Literal["learned", "rotary", "none"] = _later("learned")
+    window: int = _later(0, ge=0)  # timesteps that sliding-window attention sees; 0: all of them
+    timesteps: int = _later(0, ge=0)  # rows of a learned table of absolute timesteps; 0: no table
+    token_norm: bool = _later(False)  # a LayerNorm over the embedded tokens
+    embedding_dropout: float | None = _later(None, ge=0, lt=1)  # null: as `dropout`
+    # the Decision Transformer's state and return heads and its word embedding, none of which is trained
+    auxiliary: bool = _later(False)
+    initialisation: Literal["torch", "gpt2"] = _later("torch")  # of the mixer's weights
+
+
+class TrainSection(Section):
+    """Training, equal in every cell."""
+
+    updates: int = Field(default=800, gt=0)
+    targets_per_update: int = Field(default=128, gt=0)  # supervised actions, whatever the context
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: int = Field(default=50, ge=0)  # updates
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)  # largest gradient norm; null: none
+    loss: Literal["last", "all"] = (
+        "last"  # the window's last action, or the action at every position
+    )
+    precision: Literal["float32", "bfloat16"] = "float32"
+    keep: float = _later(1.0, gt=0, le=1)  # share of the training data, the best trajectories first
+    # of what the share is: of the timesteps (Chen et al. 2021) or of the trajectories (CORL)
+    keep_by: Literal["timesteps", "episodes"] = _later("timesteps")
+    # a window is drawn by the timestep at which it ends, or, as released with DT, starts
+    windows: Literal["end", "start"] = _later("end")
+    return_scale: float | None = _later(None, gt=0)  # null: the spread of the data's returns-to-go
+    betas: tuple[float, float] = _later((0.9, 0.999))
+    optimiser: Literal["adamw", "adam"] = _later("adamw")
+
+
+class EvaluateSection(Section):
+    """Evaluation, equal in every cell."""
+
+    episodes: int = Field(default=50, gt=0)
+    # return to ask for: a percentile of the data's returns ("p90"), or a number
+    target: str | float = "p90"
+    checkpoint: Literal["last"] = "last"
+    actions: Literal["sample", "mode"] = "sample"
+    points: int = Field(default=8, gt=0)  # of the learning curve
+    context: int | None = _later(None, gt=0)  # K of acting; null: that of training
+    # beyond K, the window is encoded anew, or a recurrent state goes on
+    state: Literal["re-encoded", "carried"] = _later("re-encoded")
+    decode: Literal["direct", "plan"] = _later("direct")  # act by the model, or by search with it
+    plan: dict[str, Any] = _later({})  # options of the search, see `ablate.plan`
+    decrement: bool = _later(True)  # lower the target by each reward; DT's delayed mode doesn't
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, target: str | float) -> str | float:
+        if isinstance(target, str) and not re.fullmatch(r"p(100|\d{1,2})", target):
+            raise ValueError("expected a percentile of the data's returns such as p90, or a number")
+        return target
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelSection,
+    "train": TrainSection,
+    "evaluate": EvaluateSection,
+}
+
+
+def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[str, Any]:
+    """The configuration with every default filled in, checked.
+
+    Raises UserError naming what is unknown, missing or out of range.
+    """
+    known = ("data", *FACTORS, *OPTIONAL, "settings", *SECTIONS)
+    for name in config:
+        if name not in known:
+            raise unknown(f"{where}: the part", name, known)
+    for name in ("data", *FACTORS):
+        if name not in config:
+            raise UserError(f"{where}: '{name}' is missing.")
+    for name, allowed in (
+        ("condition", CONDITIONS),
+        ("history", HISTORIES),
+        ("input", INPUTS),
+    ):
+        if name in config and config[name] not in allowed:
+            raise unknown(f"{where}: the {name}", config[name], allowed)
+    made: dict[str, Any] = {name: config[name] for name in ("data", *FACTORS)}
+    made |= {name: config.get(name, default) for name, default in OPTIONAL.items()}
+    made["settings"] = dict(config.get("settings", {}))
+    for name, section in SECTIONS.items():
+        try:
+            made[name] = section.model_validate(config.get(name, {})).model_dump(mode="json")
+        except ValidationError as error:
+            raise UserError(f"{where}: {_first(name, error, section)}") from None
+    return made
+
+
+def settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it is hashed: what came later and is at its default is left out."""
+    made = dict(config)
+    made.pop("preset", None)  # says where the rest comes from, and changes nothing
+    for name, default in OPTIONAL.items():
+        if made.get(name) == default:
+            del made[name]
+    if not made.get("settings", True):
+        del made["settings"]
+    for name, section in SECTIONS.items():
+        if name in made:
+            made[name] = settled_section(section, made[name])
+    return made
+
+
+def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
+    """One section without what came later and is at its default."""
+    defaults = section().model_dump(mode="json")
+    later = {
+        name
+        for name, field in section.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+    }
+    return {k: v for k, v in values.items() if k not in later or v != defaults[k]}
+
+
+def _first(section: str, error: ValidationError, model: type[Section]) -> str:
+    """The first problem pydantic found, as one line."""
+    problem = error.errors()[0]
+    where = ".".join([section, *(str(part) for part in problem["loc"])])
+    if problem["type"] == "extra_forbidden":
+        return f"there is no '{where}'; allowed: {', '.join(model.model_fields)}."
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: found '{problem['input']}'; {text[0].lower() + text[1:].rstrip('.')}."

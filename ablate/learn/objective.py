@@ -1,0 +1,280 @@
+"""What one update does: an algorithm, as the trainer sees it.
+
+The trainer draws targets, sets the learning rate, reports points, sets diverged policies aside and resumes; an
+`Objective` turns a batch of targets into one update of S policies at once. A user's own subclasses `Objective`
+and is registered with ``@register("algorithm", NAME)``; `update` is all it must have. Whatever it trains beside
+the policy (critics, temperatures, copies) it declares with `add`, so that an interrupted training can go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from ablate.data.windows import Visibility, gather_windows
+from ablate.errors import UserError, unknown
+from ablate.learn.transitions import Transitions
+from ablate.models.stack import Stack
+from ablate.registry import get, register
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the trainer reads: tokens (T, F), timestep (T,), actions (T, M), what windows show.
+
+    transitions: what Q-learning sees beside them; only where the objective asks for it.
+    """
+
+    table: Tensor
+    timestep: Tensor
+    actions: Tensor
+    visible: Visibility
+    transitions: Transitions | None = None
+
+    @property
+    def context(self) -> int:
+        """K, timesteps a window holds at most."""
+        return self.visible.context
+
+    def ending(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Windows that end at `targets` (S, B): tokens (S, B, K, F), rows (S, B, K), lengths (S, B)."""
+        return gather_windows(self.table, self.timestep, self.visible, targets)
+
+    def starting(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of windows that start at `targets` and end K timesteps later or with the episode."""
+        last = self._last_row[targets]  # (S, B)
+        end = torch.minimum(targets + self.context - 1, last)
+        rows = targets.unsqueeze(-1) + torch.arange(self.context, device=targets.device)
+        rows = torch.minimum(rows, end.unsqueeze(-1))
+        lengths = end - targets + 1
+        shown = self.table.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return self.visible.show(shown, lengths), rows, lengths
+
+    @cached_property
+    def _last_row(self) -> Tensor:
+        """The last row of each row's episode, (T,)."""
+        starts = torch.nonzero(self.timestep == 0).flatten()
+        ends = torch.cat([starts[1:], starts.new_tensor([len(self.timestep)])])
+        return (ends - 1).repeat_interleave(ends - starts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One update's draw. update: its number, from 0. targets: (S, B) int64 rows of the training set."""
+
+    update: int
+    targets: Tensor
+
+
+class Settings(BaseModel):
+    """An algorithm's own hyper-parameters; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tensors that are trained or kept, and the optimiser that trains them, if one does."""
+
+    tensors: list[Tensor]
+    optimiser: torch.optim.Optimizer | None
+
+
+class Objective(ABC):
+    """Trains the S policies of `stack` on `source`, in place.
+
+    Class attributes:
+        Settings: its own hyper-parameters, a subclass of `ablate.learn.objective.Settings`.
+        heads: registered heads that it can train; empty where any will do.
+        losses: levels of `train.loss` that it knows.
+        transitions: whether it needs `source.transitions`.
+        growth: a loss this many times its first value (or 1, if that is more) has diverged.
+
+    Args:
+        train: the `train` part of a configuration. settings: what the study or preset says of `Settings`.
+        study, seeds: name the random streams; `seeds` in the order of the stack.
+
+    Raises UserError for settings, a head or a loss that the algorithm doesn't have.
+    """
+
+    Settings: ClassVar[type[Settings]] = Settings
+    heads: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[tuple[str, ...]] = ("last", "all")
+    transitions: ClassVar[bool] = False
+    growth: ClassVar[float] = 1e3
+
+    def __init__(
+        self,
+        stack: Stack,
+        source: Source,
+        train: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        study: str,
+        seeds: Sequence[int],
+    ) -> None:
+        self.stack, self.source, self.train = stack, source, train
+        self.study, self.seeds = study, list(seeds)
+        self.settings: Any = checked_settings(type(self), settings)
+        self.device = source.table.device
+        if self.heads and stack.spec.head not in self.heads:
+            raise unknown("head: the algorithm's policy", stack.spec.head, self.heads)
+        if train["loss"] not in self.losses:
+            raise unknown("train.loss: the algorithm's loss", train["loss"], self.losses)
+        if self.transitions and source.transitions is None:
+            raise ValueError(f"{type(self).__name__}: the source has no transitions.")
+        self.parts: dict[str, Part] = {}
+        self.optimiser = self.add(
+            "", stack.parameters(), train["learning_rate"], train["weight_decay"]
+        )
+
+    @abstractmethod
+    def update(self, batch: Batch, rate: float) -> Tensor:
+        """Update every policy once, at learning rate `rate`; the loss of each before it, (S,), detached.
+
+        A loss that is no longer finite, or has grown beyond `growth`, marks its policy as diverged.
+        """
+
+    def add(
+        self,
+        name: str,
+        tensors: Sequence[Tensor],
+        learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+    ) -> Any:
+        """Declare further tensors, "" being the policy's; with a learning rate, their optimiser is returned."""
+        made = None
+        if learning_rate is not None:
+            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+            made = kind[self.train.get("optimiser", "adamw")](
+                list(tensors),
+                lr=learning_rate,
+                betas=tuple(self.train.get("betas", (0.9, 0.999))),
+                weight_decay=weight_decay,
+                fused=True,
+            )
+        self.parts[name] = Part(list(tensors), made)
+        return made
+
+    def policy_step(self, loss: Tensor, rate: float) -> None:
+        """Descend along the gradient of `loss` (S,): of each policy along its own."""
+        self.optimiser.zero_grad(set_to_none=True)
+        # The sum over policies: the gradient of each is that of its own loss.
+        loss.sum().backward()
+        if self.train["clip"] is not None:
+            self.stack.clip_(self.train["clip"])
+        set_rate(self.optimiser, rate)
+        self.optimiser.step()
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Where a policy's products are computed as `train.precision` says."""
+        if self.train["precision"] == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """All that an interrupted training needs to go on, by name."""
+        found: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            prefix = f"{name}/" if name else ""
+            for index, tensor in enumerate(part.tensors):
+                found[f"{prefix}parameter/{index}"] = tensor.detach().contiguous()
+                state = {} if part.optimiser is None else part.optimiser.state[tensor]
+                for key, value in state.items():
+                    found[f"{prefix}optimiser/{index}/{key}"] = value.contiguous()
+        return found
+
+    @torch.no_grad()
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave. Raises KeyError when a tensor is missing."""
+        for name, part in self.parts.items():
+            prefix = f"{name}/" if name else ""
+            for index, tensor in enumerate(part.tensors):
+                tensor.copy_(tensors[f"{prefix}parameter/{index}"])
+                if part.optimiser is not None:
+                    start = f"{prefix}optimiser/{index}/"
+                    part.optimiser.state[tensor] = {
+                        key.removeprefix(start): value.clone().to(tensor.device)
+                        for key, value in tensors.items()
+                        if key.startswith(start)
+                    }
+
+
+@register("algorithm", "bc")
+class Supervised(Objective):
+    """Behaviour cloning, plain or conditioned: the head's loss of the logged action.
+
+    With a return in the condition this is return-conditioned supervised learning (Chen et al. 2021; Emmons et
+    al. 2022), with a goal, goal-conditioned; with `train.keep` below 1, cloning of the best trajectories.
+    `train.loss` "last" counts a window's last action, "all" the action at each of its positions.
+    """
+
+    def update(self, batch: Batch, rate: float) -> Tensor:
+        """See `Objective.update`."""
+        source, stack = self.source, self.stack
+        cut = source.starting if self.train.get("windows", "end") == "start" else source.ending
+        features, rows, lengths = cut(batch.targets)  # (S, B, K, F), (S, B, K), (S, B)
+        with self.autocast():
+            if self.train["loss"] == "all":
+                mask = torch.arange(source.context, device=self.device) < lengths.unsqueeze(-1)
+                params = stack(features, mask, method="everywhere")  # (S, B, K, P)
+                each = stack.head.loss(params, source.actions[rows])  # (S, B, K)
+                loss = (each * mask).sum((1, 2)) / mask.sum((1, 2))  # (S,)
+            else:
+                params = stack(features, lengths)  # (S, B, P)
+                loss = stack.head.loss(params, source.actions[rows[..., -1]]).mean(1)  # (S,)
+        self.policy_step(loss, rate)
+        return loss.detach()
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def checked_settings(
+    algorithm: type[Objective], settings: Mapping[str, Any], where: str = "settings"
+) -> Settings:
+    """The algorithm's settings with its defaults filled in.
+
+    Raises UserError, one line, for a key that it doesn't have or a value out of range.
+    """
+    try:
+        return algorithm.Settings.model_validate(dict(settings))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise unknown(where, name, algorithm.Settings.model_fields) from None
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        raise UserError(
+            f"{where}.{name}: found '{problem['input']}'; {text[0].lower() + text[1:].rstrip('.')}."
+        ) from None
+
+
+def settings_of(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a registered algorithm as plain JSON, defaults filled in.
+
+    Raises UserError for an unknown algorithm, and as `checked_settings`.
+    """
+    return checked_settings(get("algorithm", algorithm), settings).model_dump(mode="json")
+
+
+def learning_rate(update: int, train: Mapping[str, Any]) -> float:
+    """Learning rate of update 0, 1, ...: linear warm-up, then constant or half a cosine down to zero."""
+    peak, warmup = train["learning_rate"], train["warmup"]
+    if update < warmup:
+        return peak * (update + 1) / warmup
+    if train["schedule"] == "constant":
+        return peak
+    progress = (update - warmup) / max(1, train["updates"] - warmup)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

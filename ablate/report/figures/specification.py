@@ -1,0 +1,159 @@
+"""The multiverse as a specification curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ablate.analyse.multiverse import Multiverse
+from ablate.report import style
+from ablate.report import text as words
+from ablate.report.figures import base
+
+MOST = 3  # hypotheses beside each other
+_LETTERS = {"supported": "o", "equivalent": "s", "refuted": "X", "inconclusive": "."}
+_AXES = {"score": "score", "seeds": "seeds", "summary": "cell by"}
+
+
+def draw(
+    found: Multiverse | None, hypotheses: tuple[str, ...] = (), trials: tuple[str, ...] = ()
+) -> base.Drawn | None:
+    """Above: each universe's estimate, in order of size; below: the choices that make it.
+
+    hypotheses: which to show, the first MOST when empty. None for a single universe.
+    """
+    if found is None or found.universes < 2:
+        return None
+    tested = found.rows[np.isfinite(found.rows["estimate"])]["hypothesis"].unique().tolist()
+    names = [name for name in (hypotheses or tested) if name in tested][:MOST]
+    if not names:
+        return None
+    options = [(axis, o) for axis, all_of in found.axes.items() if len(all_of) > 1 for o in all_of]
+    figure = style.new_figure(1.75 + 0.115 * len(options))
+    panels = figure.subplots(
+        2,
+        len(names),
+        squeeze=False,
+        sharex="col",
+        gridspec_kw={"height_ratios": [1.35, max(0.115 * len(options), 0.3)]},
+    )
+    shares = {str(row["hypothesis"]): row for row in found.shares.to_dict("records")}
+    for column, name in enumerate(names):
+        top, below = panels[0][column], panels[1][column]
+        rows = found.rows[found.rows["hypothesis"] == name]
+        rows = rows.sort_values(["estimate", "universe"], kind="stable").reset_index(drop=True)
+        _estimates(top, rows)
+        _choices(below, rows, options)
+        share = shares[name]
+        top.text(
+            0,
+            1.02,
+            f"{share['verdict']}: stands in {100 * float(share['stands']):.0f} %",
+            transform=top.transAxes,
+            va="bottom",
+            fontsize=6,
+            color="#555555",
+        ).set_in_layout(False)
+        top.set_title(name, pad=11)
+        if column:
+            below.set_yticks([])
+        below.set_xticks([])
+        below.set_xlabel(f"{len(rows)} universes")
+    panels[0][0].set_ylabel("estimate")
+    panels[1][0].set_yticks(range(len(options)), [_option(axis, o) for axis, o in options])
+    panels[1][0].tick_params(axis="y", labelsize=5.5, length=0)
+    present = [v for v in style.VERDICTS if v in set(found.rows["verdict"])]
+    handles = [
+        Line2D([], [], color=style.VERDICTS[v], marker=_LETTERS[v], linestyle="", label=v)
+        for v in present
+    ]
+    handles.append(
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color="black",
+            markerfacecolor="none",
+            markersize=7,
+            markeredgewidth=0.7,
+            label="as declared",
+        )
+    )
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.0)
+    return base.Drawn(
+        name="multiverse",
+        figure=figure,
+        title="The same runs, scored otherwise",
+        caption=_caption(found, names),
+        trials=trials,
+        script="ablate/report/figures/specification.py",
+        also={"shares": found.shares.to_dict("records"), "unserved": found.unserved},
+    )
+
+
+def _estimates(panel: Any, rows: pd.DataFrame) -> None:
+    """Estimates with intervals, coloured and marked by verdict; the declared one circled."""
+    for place, row in enumerate(rows.itertuples(index=False)):
+        colour = style.VERDICTS.get(str(row.verdict), "#949494")
+        panel.plot([place] * 2, [row.low, row.high], color=colour, linewidth=0.6, zorder=2)
+        marker = _LETTERS.get(str(row.verdict), ".")
+        panel.plot(
+            place, row.estimate, marker, color=colour, markersize=3, markeredgewidth=0, zorder=3
+        )
+        if row.universe == 0:
+            panel.plot(
+                place,
+                row.estimate,
+                "o",
+                markersize=7,
+                markerfacecolor="none",
+                markeredgecolor="#000000",
+                markeredgewidth=0.7,
+                zorder=4,
+            )
+    panel.axhline(0.0, color="#000000", linewidth=0.5, zorder=1)
+    middle = rows["estimate"].to_numpy(dtype=float)
+    reach = np.concatenate([rows["low"].to_numpy(dtype=float), rows["high"].to_numpy(dtype=float)])
+    low, high = np.nanquantile(reach, [0.03, 0.97])  # a few huge intervals are cut
+    low, high = min(low, np.nanmin(middle), 0.0), max(high, np.nanmax(middle), 0.0)
+    pad = 0.05 * max(high - low, 1e-9)
+    panel.set_ylim(low - pad, high + pad)
+    panel.set_xlim(-1, len(rows))
+    panel.tick_params(axis="x", length=0)
+    panel.locator_params(axis="y", nbins=6)
+
+
+def _choices(panel: Any, rows: pd.DataFrame, options: list[tuple[str, str]]) -> None:
+    """A tick in every row of an option that the universe takes."""
+    for height, (axis, option) in enumerate(options):
+        places = np.flatnonzero((rows[axis] == option).to_numpy())
+        panel.plot(places, np.full(len(places), height), "|", color="#333333", markersize=3.6)
+        if height and options[height - 1][0] != axis:
+            panel.axhline(height - 0.5, color="#bbbbbb", linewidth=0.5)
+    panel.set_ylim(len(options) - 0.5, -0.5)
+    panel.spines["bottom"].set_visible(False)
+
+
+def _option(axis: str, option: str) -> str:
+    return f"{_AXES[axis]}: {option}"
+
+
+def _caption(found: Multiverse, names: list[str]) -> str:
+    said = (
+        f"The same runs, scored otherwise: estimates in all {found.universes} universes in order of "
+        "size, with 95 % intervals, judged by the study's own rule, and below the choices that make "
+        "each universe. Blocks of seeds are disjoint; a share of universes counts the blocks of one "
+        "size as one choice."
+    )
+    other = [row for row in found.shares.to_dict("records") if row["hypothesis"] not in names]
+    if other:
+        told = (f"{r['hypothesis']} ({r['verdict']}) {100 * r['stands']:.0f} %" for r in other)
+        said += f" Shares in which the other verdicts stand: {words.listing(told)}."
+    if found.unserved:
+        why = (f"{what} ({reason})" for what, reason in found.unserved.items())
+        said += f" Could not be varied: {words.listing(why)}."
+    return said

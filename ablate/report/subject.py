@@ -1,0 +1,136 @@
+"""What the report is about: one of our studies at its profile, or a study of somebody else's runs.
+
+Both kinds come out the same here, so that nothing behind this door asks which it is; where words
+must differ, `foreign` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ablate.analyse import table as frame
+from ablate.errors import UserError
+from ablate.report import rows, text
+from ablate.study import expand, foreign, identity
+from ablate.study.aliasing import Aliasing, aliasing
+from ablate.study.foreign import ForeignStudy
+from ablate.study.load import STANDARD
+from ablate.study.schema import Study
+
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A study with the trials that count.
+
+    table: one row a trial, each with an id. hash: of what was run, or of how the table is read.
+    registered: when the hypotheses were first kept, empty when never; confirmatory: they are still
+    those. planned: trials. designs: (name, why, cells). settings: (name, value) of what the file
+    says holds in every trial. reading: how a table from elsewhere was read, in words.
+    """
+
+    study: Study | ForeignStudy
+    table: pd.DataFrame
+    hash: str
+    profile: str
+    foreign: bool
+    registered: str
+    confirmatory: bool
+    hashes: Mapping[str, str]
+    planned: int
+    fraction: Aliasing
+    designs: tuple[tuple[str, str, int], ...] = ()
+    settings: Settings = ()
+    size: str = ""
+    reading: tuple[str, ...] = ()
+
+    @property
+    def hypotheses_hash(self) -> str:
+        """Hash of what the study claims."""
+        return identity.hypotheses_hash(self.study)
+
+
+def of(
+    study: Study | ForeignStudy,
+    table: pd.DataFrame,
+    registration: Mapping[str, Any],
+    reading: Sequence[str] = (),
+) -> Subject:
+    """The subject of a report.
+
+    registration: content of study.json, empty for a table that `ablate` did not write. Raises
+    UserError when no trial that counts has finished.
+    """
+    if isinstance(study, ForeignStudy):
+        return _elsewhere(study, table, reading)
+    hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
+    mine = rows.of_profile(study, table, hashes)
+    cells = expand.cells(study)
+    return Subject(
+        study=study,
+        table=mine,
+        hash=identity.study_hash(study),
+        profile=study.profile,
+        foreign=not registration,
+        registered=str(registration.get("registered", "")),
+        confirmatory=registration.get("hypotheses_hash") == identity.hypotheses_hash(study),
+        hashes=hashes,
+        planned=max(len(cells) * study.seeds, len(mine)),
+        fraction=aliasing(expand.frame(cells, study), study.levels),
+        designs=tuple(
+            (name, design.why, sum(name in cell.designs for cell in cells))
+            for name, design in study.designs.items()
+        ),
+        settings=_settings(study),
+        size=_size(study) if registration else "",
+        reading=tuple(reading),
+    )
+
+
+def _elsewhere(study: ForeignStudy, table: pd.DataFrame, reading: Sequence[str]) -> Subject:
+    if not frame.finished(table).any():
+        n = int(frame.failed(table).sum())
+        raise UserError(
+            f"study '{study.study}': cannot decide anything, because none of the {len(table):,} "
+            f"trials of the table has finished ({n:,} failed)."
+        )
+    cells = foreign.cells(study, table)
+    names = [name for name in study.data if name in set(cells["data"])]
+    return Subject(
+        study=study,
+        table=table,
+        hash=study.hash,
+        profile=STANDARD,
+        foreign=True,
+        registered="",
+        confirmatory=False,
+        hashes={},
+        planned=len(table),
+        fraction=aliasing(cells, {**study.levels, "data": tuple(names)}),
+        reading=tuple(reading),
+    )
+
+
+def _size(study: Study) -> str:
+    """`models of about 16,000 parameters trained for 600 updates`, save what is a factor."""
+    words = []
+    if "model.parameters" not in study.factors:
+        words.append(f"models of about {study.model.parameters:,} parameters")
+    if "train.updates" not in study.factors:
+        words.append(f"trained for {study.train.updates:,} updates")
+    return " ".join(words)
+
+
+def _settings(study: Study) -> Settings:
+    """What the file says of model, training and evaluation, save what is a factor."""
+    out = []
+    for section in ("model", "train", "evaluate"):
+        for name, value in getattr(study, section).model_dump(mode="json").items():
+            if f"{section}.{name}" not in study.factors:
+                out.append((f"{section}: {text.plain(name)}", str(value)))
+    return tuple(out)

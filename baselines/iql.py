@@ -1,0 +1,110 @@
+"""Implicit Q-learning: values of the best actions that the data hold, by expectile regression; then weighted cloning.
+
+Kostrikov, Nair & Levine, Offline Reinforcement Learning with Implicit Q-Learning, 2021. Numbers are those of the
+paper's section 5.2 and appendix B for locomotion, as in CORL's `algorithms/offline/iql.py`, whose order of steps
+is followed. AntMaze there: expectile 0.9, beta 10, rewards minus 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ablate.learn import objective
+from ablate.learn.objective import Batch, Source
+from ablate.learn.values import ValueObjective, follow_
+from ablate.models.stack import Stack
+from ablate.registry import register
+
+
+@register("algorithm", "iql")
+class IQL(ValueObjective):
+    """V by expectile regression on Q, Q by V of what follows, the policy by advantage-weighted regression.
+
+    No action that isn't in the data is ever evaluated. The policy's loss is the negative log-density of the
+    logged action times min(exp(beta * (Q - V)), `weight_limit`); for a head without a density, the squared error
+    summed over dimensions, as CORL's deterministic variant.
+    """
+
+    class Settings(objective.Settings):
+        """Hyper-parameters; the policy's own (updates, batch, learning rate, schedule) stand under `train`."""
+
+        expectile: float = Field(default=0.7, gt=0, lt=1)  # paper, section 5.2; 0.5 is SARSA
+        beta: float = Field(default=3.0, ge=0)  # inverse temperature; paper, section 5.2
+        weight_limit: float = Field(
+            default=100.0, gt=0
+        )  # of the exponential weights; released code
+        discount: float = Field(default=0.99, ge=0, lt=1)  # paper, appendix B
+        tau: float = Field(default=0.005, gt=0, le=1)  # target critic's step; paper, appendix B
+        critic_learning_rate: float = Field(default=3e-4, gt=0)  # of Q and V; paper, appendix B
+        critic_width: int = Field(default=256, ge=1)  # paper, appendix B
+        critic_layers: int = Field(default=2, ge=1)  # hidden; paper, appendix B
+        # rewards times 1000 over the range of returns; paper, appendix B, for locomotion
+        return_range: float | None = Field(default=1000.0, gt=0)
+        reward_shift: float = 0.0
+
+    settings: Settings
+
+    def __init__(
+        self,
+        stack: Stack,
+        source: Source,
+        train: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        study: str,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__(stack, source, train, settings, study, seeds)
+        rate = self.settings.critic_learning_rate
+        self.critic = self.value_networks("critic", networks=2, actions=True)
+        self.target_critic = self.critic.frozen_copy()
+        self.value = self.value_networks("value", networks=1, actions=False)
+        self.critic_optimiser = self.add("critic", self.critic.parameters(), rate)
+        self.value_optimiser = self.add("value", self.value.parameters(), rate)
+        self.add("target_critic", self.target_critic.parameters())
+
+    def update(self, batch: Batch, rate: float) -> Tensor:
+        """See `Objective.update`: V, then Q, then the policy, all by what was known before the update."""
+        own, rows = self.settings, batch.targets
+        here, after = self.pairs(rows)
+        actions = self.source.actions[rows]  # (S, B, M)
+
+        with torch.no_grad():
+            value_after = self.value(after)[0]  # (S, B)
+            best = self.target_critic(here, actions).amin(0)  # (S, B)
+        advantage = best - self.value(here)[0]
+        value_loss = self.mean(expectile_loss(advantage, own.expectile), rows)
+        self.value_optimiser.zero_grad(set_to_none=True)
+        value_loss.sum().backward()
+        self.value_optimiser.step()
+
+        wanted = self.backed_up(rows, value_after)
+        errors = (self.critic(here, actions) - wanted).square().mean(0)  # (S, B), mean of the twins
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.mean(errors, rows).sum().backward()
+        self.critic_optimiser.step()
+        follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)
+
+        weights = (own.beta * advantage.detach()).exp().clamp(max=own.weight_limit)  # (S, B)
+        with self.autocast():
+            params = self.stack(here.features, here.lengths)  # (S, B, P)
+        loss = self.mean(weights * self.imitation(params, actions), rows)
+        self.policy_step(loss, rate)
+        return loss.detach()
+
+    def imitation(self, params: Tensor, actions: Tensor) -> Tensor:
+        """Negative log-density of actions (S, B, M), or their squared error, (S, B)."""
+        head = self.stack.head
+        if head.density:
+            return -head.log_prob(params, actions)
+        return (head.mean(params) - actions).square().sum(-1)
+
+
+def expectile_loss(error: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(error < 0)| * error^2: its minimiser is the expectile; 0.5 gives half the squared error."""
+    weight = torch.where(error < 0, 1.0 - expectile, expectile)
+    return weight * error.square()

@@ -1,0 +1,100 @@
+"""TD3+BC: the least that makes an off-policy learner work offline, an imitation term in the policy's loss.
+
+Fujimoto & Gu, A Minimalist Approach to Offline Reinforcement Learning, 2021. Numbers and order of steps are those
+of the paper's table 3 and of CORL's `algorithms/offline/td3_bc.py`; where the two differ it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ablate.learn import objective
+from ablate.learn.objective import Batch, Source
+from ablate.learn.values import ValueObjective, follow_, frozen_copy
+from ablate.models.stack import Stack
+from ablate.registry import register
+
+
+@register("algorithm", "td3+bc")
+class TD3BC(ValueObjective):
+    """Twin critics, a delayed deterministic policy with target smoothing, and the logged action's pull.
+
+    The policy's loss is mean((pi - a)^2) - alpha / mean|Q| * mean(Q(s, pi)).
+    """
+
+    class Settings(objective.Settings):
+        """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`."""
+
+        alpha: float = Field(default=2.5, ge=0)  # weight of Q against imitation; paper, section 5
+        discount: float = Field(default=0.99, ge=0, lt=1)  # paper, table 3
+        tau: float = Field(default=0.005, gt=0, le=1)  # target networks' step; paper, table 3
+        policy_noise: float = Field(default=0.2, ge=0)  # std of target smoothing; paper, table 3
+        noise_clip: float = Field(default=0.5, ge=0)  # its bound; paper, table 3
+        policy_every: int = Field(default=2, ge=1)  # critic updates a policy update; table 3
+        critic_learning_rate: float = Field(default=3e-4, gt=0)  # paper, table 3
+        critic_width: int = Field(default=256, ge=1)  # paper, table 3
+        critic_layers: int = Field(default=2, ge=1)  # hidden; paper, table 3
+        return_range: float | None = Field(default=None, gt=0)  # rewards as they are; CORL
+        reward_shift: float = 0.0
+
+    heads: ClassVar[tuple[str, ...]] = ("mse",)  # the policy is deterministic
+    settings: Settings
+
+    def __init__(
+        self,
+        stack: Stack,
+        source: Source,
+        train: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        study: str,
+        seeds: Sequence[int],
+    ) -> None:
+        super().__init__(stack, source, train, settings, study, seeds)
+        self.critic = self.value_networks("critic", networks=2, actions=True)
+        self.target_critic = self.critic.frozen_copy()
+        self.target_policy = frozen_copy(stack)
+        self.last_loss = torch.zeros(stack.size, device=self.device, dtype=self.dtype)
+        self.critic_optimiser = self.add(
+            "critic", self.critic.parameters(), self.settings.critic_learning_rate
+        )
+        self.add("target_critic", self.target_critic.parameters())
+        self.add("target_policy", self.target_policy.parameters())
+        self.add("last_loss", [self.last_loss])
+
+    def update(self, batch: Batch, rate: float) -> Tensor:
+        """See `Objective.update`: the critics always, the policy every `policy_every` updates."""
+        own, rows = self.settings, batch.targets
+        here, after = self.pairs(rows)
+        actions = self.source.actions[rows]  # (S, B, M)
+
+        with torch.no_grad():
+            noise = own.policy_noise * self.noise(batch.update, "normal", *actions.shape[1:])
+            noise = noise.clamp(-own.noise_clip, own.noise_clip)
+            next_actions = self.target_policy(after.features, after.lengths) + noise
+            next_values = self.target_critic(after, next_actions.clamp(-1.0, 1.0))  # (2, S, B)
+            wanted = self.backed_up(rows, next_values.amin(0))  # (S, B)
+
+        errors = (self.critic(here, actions) - wanted).square()  # (2, S, B)
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.mean(errors, rows).sum().backward()
+        self.critic_optimiser.step()
+
+        if (batch.update + 1) % own.policy_every == 0:
+            with torch.no_grad():
+                encoded = self.critic.encode(here)
+            with self.autocast():
+                chosen = self.stack(here.features, here.lengths)  # (S, B, M)
+            values = self.critic.values(encoded, chosen, networks=1, constant=True)[0]  # (S, B)
+            weight = own.alpha / self.mean(values.detach().abs(), rows)  # (S,)
+            pull = self.mean((chosen - actions).square().mean(-1), rows)
+            loss = pull - weight * self.mean(values, rows)
+            self.policy_step(loss, rate)
+            self.last_loss.copy_(loss.detach())
+            follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)
+            follow_(self.target_policy.parameters(), self.stack.parameters(), own.tau)
+        return self.last_loss.clone()

@@ -1,0 +1,243 @@
+"""Studies of somebody else's runs: the file, and the table that the analysis is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablate.analyse.table import check, factor_columns, finished, metric_columns
+from ablate.errors import UserError
+from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
+
+STUDY = """\
+study: theirs
+question: Does A beat B?
+table:
+  columns: {data: task, algo: Algorithm, score: return}
+  metrics: [score, steps]
+factors:
+  algo: [A, B]
+  width: [16, 64]
+data: [hop, run]
+margin: 3
+hypotheses:
+  - id: ab
+    says: A beats B.
+    contrast: algo[A] - algo[B]
+    test: superiority
+    primary: true
+"""
+
+
+def write(folder: Path, text: str = STUDY) -> Path:
+    path = folder / "theirs.yaml"
+    path.write_text(text)
+    return path
+
+
+def rows(**changes: object) -> pd.DataFrame:
+    """A whole table, as text."""
+    lines = [
+        {
+            "task": task,
+            "Algorithm": algo,
+            "width": width,
+            "seed": seed,
+            "return": 10 * seed,
+            "steps": 5,
+        }
+        for task in ("hop", "run")
+        for algo in ("A", "B")
+        for width in ("16", "64.0")
+        for seed in (1, 2)
+    ]
+    return pd.DataFrame(lines).assign(**changes).astype(str)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> ForeignStudy:
+    return load_foreign(write(tmp_path))
+
+
+def made(study: ForeignStudy, table: pd.DataFrame):
+    return tidy(study, table, "runs.csv", [f"row {i + 1}" for i in range(len(table))])
+
+
+def refusal(study: ForeignStudy, table: pd.DataFrame) -> str:
+    with pytest.raises(UserError) as found:
+        made(study, table)
+    line = str(found.value)
+    assert "\n" not in line
+    assert line.startswith("runs.csv")
+    return line
+
+
+def test_the_table_is_what_the_analysis_reads(study):
+    found = made(study, rows())
+    table = found.table
+    assert factor_columns(table) == ["data", "algo", "width"]
+    assert metric_columns(table) == ["score", "steps"]
+    assert table["width"].tolist()[:4] == [16, 16, 64, 64]
+    assert table["seed"].tolist()[:2] == [1, 2]
+    assert table["score"].dtype == np.float64
+    assert finished(table).all()
+    assert found.notes == ("runs.csv: 16 rows",)
+    check(table, ["score", "steps"])
+
+
+def test_what_is_left_out_is_counted(study, tmp_path):
+    table = rows()
+    table.loc[0, "Algorithm"] = "C"
+    table.loc[1, "Algorithm"] = ""
+    table.loc[2, "return"] = ""
+    table.loc[3, "task"] = "swim"
+    found = made(study, table)
+    assert len(found.table) == 13
+    text = "; ".join(found.notes)
+    assert (
+        "2 rows left out, as the study doesn't declare their Algorithm: (empty) (1), C (1)" in text
+    )
+    assert "1 row left out, as the study doesn't declare their task: swim (1)" in text
+    assert "1 row finished without a value of 'score'" in text
+    with_filter = load_foreign(
+        write(tmp_path, STUDY.replace("  metrics:", "  rows: {suite: x}\n  metrics:"))
+    )
+    table["suite"] = ["x"] * 8 + ["y"] * 8
+    assert "8 rows left out: another suite" in made(with_filter, table).notes
+
+
+def test_status_and_attempts(study, tmp_path):
+    table = rows(status="done")
+    table.loc[3, "status"] = "Crashed"
+    table.loc[3, "return"] = "inf"
+    table.loc[4, "status"] = "running"
+    again = table.iloc[[3]].assign(status="done", **{"return": "5"})
+    both = pd.concat([again, table], ignore_index=True)
+    text = STUDY.replace("  metrics:", "  finished: [done]\n  failed: [crashed]\n  metrics:")
+    study = load_foreign(write(tmp_path, text))
+    found = made(study, both)
+    assert found.table["status"].value_counts().to_dict() == {"COMPLETED": 15, "running": 1}
+    assert "1 row left out: another attempt at the same trial counts" in found.notes
+    assert "1 row with status 'running': counted as not finished" in found.notes
+    alone = made(study, table)
+    assert alone.table["status"].tolist()[3] == "FAILED"
+    assert np.isnan(alone.table["score"].iloc[3])
+
+
+def test_anchors_normalise(tmp_path):
+    text = STUDY.replace("  metrics:", "  anchors: {hop: [0, 20], r*: [10, 110]}\n  metrics:")
+    found = made(load_foreign(write(tmp_path, text)), rows())
+    scores = found.table.groupby(["data", "seed"], observed=True)["score"].first()
+    assert scores.tolist() == [50.0, 100.0, 0.0, 10.0]
+    assert any("0 and 100: hop 0 to 20; r* 10 to 110" in note for note in found.notes)
+
+
+def test_one_data_set_needs_no_column(tmp_path):
+    text = STUDY.replace("data: task, ", "").replace("data: [hop, run]", "data: [hop]")
+    table = rows().iloc[:8].drop(columns="task")
+    assert set(made(load_foreign(write(tmp_path, text)), table).table["data"]) == {"hop"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda t: t.drop(columns="return"),
+            "the column (the study's 'score'): 'return' is not known",
+        ),
+        (lambda t: t.drop(columns="seed"), "there is no column 'seed'; say under table.columns"),
+        (lambda t: t.rename(columns={"task": "Task"}), "Did you mean 'Task'?"),
+        (
+            lambda t: t.assign(**{"return": "good"}),
+            "row 1: 'return' is 'good'; a metric is a number",
+        ),
+        (
+            lambda t: t.assign(**{"return": "inf"}),
+            "row 1: 'return' is infinite in a finished trial",
+        ),
+        (lambda t: t.assign(seed=""), "row 1: the seed ('seed') is empty"),
+        (lambda t: pd.concat([t, t.iloc[[2]]]), "algo=A, width=64, seed=1): row 3 and row 17"),
+        (lambda t: t.assign(Algorithm="C"), "no row has a declared level of 'algo'"),
+        (lambda t: t.iloc[:0], "no row has a declared level of 'data'"),
+        (lambda t: t.assign(trial="x"), "two rows have the trial 'x': row 1 and row 2"),
+        (lambda t: pd.DataFrame({"a;b": ["1;2"]}), "separated by ';', not by commas"),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_line(study, change, said):
+    assert said in refusal(study, change(rows()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("question: Does A beat B?", "", ":1: 'question' is missing"),
+        ("  metrics: [score, steps]", "  metrics: []", "there is no metric"),
+        ("  metrics: [score, steps]", "  metrics: [a.b]", "a metric can't be called 'a.b'"),
+        ("  metrics: [score, steps]", "  metric: [score]", "Did you mean 'metrics'?"),
+        ("  algo: [A, B]", "  seed: [A, B]", "'seed' is not a factor"),
+        ("  algo: [A, B]", "  algo: [A, A]", "'A' stands twice"),
+        ("  algo: [A, B]", "  algo: []", "the factor 'algo' has no levels"),
+        ("  algo: [A, B]", '  "al go": [A, B]', "can't stand in a contrast"),
+        ("algo: Algorithm", "alog: Algorithm", "Did you mean 'algo'?"),
+        ("algo[A] - algo[B]", "algo[A] - algo[X]", "'X' is not known"),
+        ("test: superiority", "test: superiority\n    metric: loss", "'loss' is not known"),
+        ("  metrics:", "  finished: [ok]\n  failed: [OK]\n  metrics:", "both finished and failed"),
+        (
+            "  metrics:",
+            "  anchors: {hop: [1, 1], run: [0, 1]}\n  metrics:",
+            "two different numbers",
+        ),
+        ("  metrics:", "  anchors: {hop: [0, 1]}\n  metrics:", "'run' needs one pair of anchors"),
+        ("margin: 3", "margin: none", "margin: found 'none'"),
+        ("margin: 3", "designs: {}", "has no such part: 'designs' is not known"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(tmp_path, old, new, said):
+    assert old in STUDY
+    path = write(tmp_path, STUDY.replace(old, new))
+    with pytest.raises(UserError) as found:
+        load_foreign(path)
+    line = str(found.value)
+    assert said in line
+    assert line.startswith(f"{path}:")
+    assert "\n" not in line
+
+
+def test_the_kinds_of_study_are_told_apart(tmp_path):
+    assert is_foreign(write(tmp_path))
+    assert not is_foreign(Path(__file__).parents[2] / "studies/memory_vs_arch.yaml")
+
+
+def test_the_hash_is_of_what_is_read_and_not_of_words(tmp_path, study):
+    other = load_foreign(write(tmp_path, STUDY.replace("Does A beat B?", "Which is better?")))
+    assert other.hash == study.hash
+    changed = load_foreign(write(tmp_path, STUDY.replace("[16, 64]", "[16]")))
+    assert changed.hash != study.hash
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["task", "Algorithm", "width", "seed", "return", "steps", "status", "trial"]
+        ),
+        st.lists(
+            st.text(max_size=6) | st.sampled_from(["A", "hop", "1", "16"]), min_size=3, max_size=3
+        ),
+        max_size=8,
+    )
+)
+def test_any_table_is_read_or_refused_in_one_line(tmp_path_factory, columns):
+    study = load_foreign(write(tmp_path_factory.mktemp("any")))
+    table = pd.DataFrame(columns, index=range(3)).astype(object)
+    problem = ""
+    try:
+        check(made(study, table).table, ["score"])
+    except UserError as error:
+        problem = str(error)
+    assert "\n" not in problem
