@@ -3,6 +3,7 @@
     data, mixer, context, condition, history, head      the factors that every trial has
     algorithm, layout, input                            factors that only some studies vary
     preset                                              the preset that it was made from: a label
+    timesteps                                           K, where the context is given in tokens
     settings                                            the algorithm's own hyper-parameters
     model, train, evaluate                              the sections below
 
@@ -31,6 +32,7 @@ HISTORIES = (
     *("states+actions", "states", "actions", "states+actions+rewards"),
     "states+actions+returns",
 )
+TOKENS = re.compile(r"([1-9]\d*) tokens")  # a context by its tokens, as in "512 tokens"
 INPUTS = ("continuous", "discretised")
 
 
@@ -128,7 +130,7 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
 
     Raises UserError naming what is unknown, missing or out of range.
     """
-    known = ("data", *FACTORS, *OPTIONAL, "settings", *SECTIONS)
+    known = ("data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS)
     for name in config:
         if name not in known:
             raise unknown(f"{where}: the part", name, known)
@@ -144,6 +146,7 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
             raise unknown(f"{where}: the {name}", config[name], allowed)
     made: dict[str, Any] = {name: config[name] for name in ("data", *FACTORS)}
     made |= {name: config.get(name, default) for name, default in OPTIONAL.items()}
+    made["timesteps"] = config.get("timesteps", 0)
     made["settings"] = dict(config.get("settings", {}))
     for name, section in SECTIONS.items():
         try:
@@ -153,6 +156,11 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
     return made
 
 
+def timesteps(config: Mapping[str, Any]) -> int:
+    """K, the timesteps that a model of this configuration sees."""
+    return int(config.get("timesteps") or config["context"])
+
+
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as it is hashed: what came later and is at its default is left out."""
     made = dict(config)
@@ -160,8 +168,9 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, default in OPTIONAL.items():
         if made.get(name) == default:
             del made[name]
-    if not made.get("settings", True):
-        del made["settings"]
+    for name in ("settings", "timesteps"):
+        if not made.get(name, True):
+            del made[name]
     for name, section in SECTIONS.items():
         if name in made:
             made[name] = settled_section(section, made[name])

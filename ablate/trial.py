@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ablate import registry, streams
-from ablate.config import complete
-from ablate.data import catalogue
-from ablate.data.best import best
+from ablate.cells import Cell, Config, JointCell, prepare
 from ablate.data.catalogue import DataSet
-from ablate.data.normalise import Scales, fit_scales
-from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.evaluate.agent import Agent, at_context, stored
-from ablate.evaluate.heldout import HeldOut, held_out, held_out_metrics
 from ablate.evaluate.rollout import Rollouts, rollout
 from ablate.evaluate.video import Filmed
 from ablate.learn.checkpoint import save_policy
-from ablate.learn.objective import Source
-from ablate.learn.train import train_cohort, windows_per_update
-from ablate.learn.transitions import transitions
-from ablate.models.layouts import Layout
-from ablate.models.match import Matched, parameters_at, solve_width
-from ablate.models.policy import Policy, build, flops_per_target
-from ablate.models.spec import ModelSpec
-from ablate.models.stack import Stack
+from ablate.learn.train import train_cohort
 
-HELD_OUT_TARGETS = 4096
 CURVE_TARGETS = 512
 
-Config = dict[str, Any]
+__all__ = ["Cell", "JointCell", "Outcome", "Watch", "measure_ways", "prepare", "run_cohort"]
+AnyCell = Any  # a `Cell` or a `JointCell`, whose policies are of its own kind
 
 
 @dataclass
@@ -54,115 +40,15 @@ class Outcome:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Everything the seeds of a cell share: its data, how they are read, and a model of matched size.
-
-    trained: the part of the training set that is learned from (see `train.keep`).
-    """
-
-    config: Config
-    data: DataSet
-    trained: Trajectories
-    layout: Layout
-    scales: Scales
-    matched: Matched
-    model: ModelSpec
-
-    @property
-    def device(self) -> torch.device:
-        """Where the cell trains and acts."""
-        return self.scales.mean.device
-
-    def policy(self, study: str, seed: int) -> Policy:
-        """A freshly initialised policy; its parameters come from the seed's `init` stream alone."""
-        made = build(self.model, streams.torch_stream(study, seed, "init"), self.data.train.actions)
-        return made.to(self.device)
-
-    def agent(self, policies: Sequence[Policy]) -> Agent:
-        """The policies as one stacked program that reads this cell's data."""
-        return Agent(Stack(list(policies)), self.layout, self.scales, self.config["context"])
-
-    def actor(self, policies: Sequence[Policy]) -> Agent:
-        """The same as it acts: with the context and the state of the evaluation."""
-        settings = self.config["evaluate"]
-        context = settings["context"] or self.config["context"]
-        stack = Stack([at_context(policy, context) for policy in policies])
-        return Agent(stack, self.layout, self.scales, context, settings["state"])
-
-    def source(self, agent: Agent) -> Source:
-        """What the trainer reads: the training set as tokens of `agent`."""
-
-        def read(trajectories: Trajectories) -> tuple[torch.Tensor, torch.Tensor]:
-            data = stored(trajectories, self.layout, self.device)
-            return agent.tokens(data.fields), data.timestep
-
-        table, timestep = read(self.trained)
-        algorithm = registry.get("algorithm", self.config["algorithm"])
-        return Source(
-            table=table,
-            timestep=timestep,
-            actions=torch.from_numpy(self.trained.actions).to(self.device),
-            visible=agent.visible,
-            transitions=transitions(self.trained, read, self.device)
-            if algorithm.transitions
-            else None,
-        )
-
-
-def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell:
-    """Load the data, lay out the tokens and solve the mixer's width for the declared parameter count.
-
-    Raises UserError for a data set that cannot be had or a width that cannot be matched.
-    """
-    config = complete(config)
-    data = catalogue.load(config["data"], cache)
-    horizon = data.spec.make_env(1).horizon
-    layout = Layout(
-        observation_dim=data.train.observations.shape[1],
-        action_dim=data.train.actions.shape[1],
-        policies=data.spec.num_policies,
-        history=config["history"],
-        condition=config["condition"],
-        goal=data.spec.shown_goal if "goal" in config["condition"] else (),
-        timesteps=config["model"]["timesteps"] > 0,
-    )
-    if config["condition"] == "policy-id" and layout.policies == 0:
-        raise UserError(
-            f"condition policy-id: {config['data']} does not record which policy acted."
-        )
-    if "goal" in config["condition"] and not layout.goal:
-        raise UserError(f"condition {config['condition']}: {config['data']} shows no goal's place.")
-    model = ModelSpec.of(config, layout)
-    if model.width:
-        count = parameters_at(model, model.width)
-        matched = Matched(model.width, count, 0.0)
-    else:
-        matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
-    # By the whole training set also where only the best of it is learned from (Chen et al. 2021).
-    scales = fit_scales(data.train, horizon)
-    if config["train"]["return_scale"] is not None:
-        scales = replace(scales, return_to_go=config["train"]["return_scale"])
-    return Cell(
-        config=config,
-        data=data,
-        trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
-        layout=layout,
-        scales=scales.to(device),
-        matched=matched,
-        model=model.at(matched.width),
-    )
-
-
 @dataclass
 class Cohort:
     """A cohort in progress: one policy and one outcome a seed, in the order of `seeds`."""
 
     study: str
     seeds: list[int]
-    policies: list[Policy]
+    policies: list[Any]
     outcomes: list[Outcome]
-    held: HeldOut
+    held: Any
 
 
 @dataclass(frozen=True)
@@ -189,12 +75,10 @@ def run_cohort(
     stacked: train the seeds as one program, or one after another; the results agree to rounding. folder:
     where checkpoints, and the state of an interrupted training, are kept.
     """
-    cell = prepare(config, cache, device)
+    cell: AnyCell = prepare(config, cache, device)
     watch = watch or Watch()
     policies = [cell.policy(study, seed) for seed in seeds]
-    held = held_out(
-        cell.data.held_out, cell.agent(policies[:1]), cell.layout, study, HELD_OUT_TARGETS
-    )
+    held = cell.held(study, policies)
     cohort = Cohort(study, list(seeds), policies, [Outcome() for _ in seeds], held)
     groups = [list(range(len(seeds)))] if stacked else [[i] for i in range(len(seeds))]
     for number, group in enumerate(groups):
@@ -205,16 +89,16 @@ def run_cohort(
         train_group(cell, cohort, group, folder, Watch(share, watch.on_point))
     evaluate(cell, cohort)
     for seed, policy, outcome in zip(seeds, policies, cohort.outcomes, strict=True):
-        outcome.metrics |= size_metrics(cell)
+        outcome.metrics |= cell.sizes()
         if folder is not None:
             outcome.checkpoint = folder / f"seed-{seed}.safetensors"
-            about = config | {"study": study, "seed": seed, "width": cell.model.width}
+            about = config | {"study": study, "seed": seed, "width": cell.matched.width}
             save_policy(outcome.checkpoint, policy.state_dict(), about)
     return cohort.outcomes
 
 
 def train_group(
-    cell: Cell, cohort: Cohort, group: list[int], folder: Path | None, watch: Watch
+    cell: AnyCell, cohort: Cohort, group: list[int], folder: Path | None, watch: Watch
 ) -> None:
     """Train the policies of `group` as one stack, in place; fill their learning curves and failures."""
     train = cell.config["train"]
@@ -225,7 +109,7 @@ def train_group(
     began = time.process_time()
 
     def on_point(update: int, loss: torch.Tensor) -> list[dict[str, float]]:
-        metrics = held_out_metrics(agent, cohort.held, limit=CURVE_TARGETS)
+        metrics = cell.measure(agent, cohort.held, limit=CURVE_TARGETS)
         rows = []
         for place, index in enumerate(group):
             row = {"update": float(update), "train_loss": float(loss[place])}
@@ -258,11 +142,11 @@ def train_group(
         outcome.seconds = (time.process_time() - began) / len(group)
 
 
-def evaluate(cell: Cell, cohort: Cohort) -> None:
+def evaluate(cell: AnyCell, cohort: Cohort) -> None:
     """Score the last checkpoint of every seed: rollouts in the environment and held-out prediction."""
     target = target_return(cell.data, cell.config["evaluate"]["target"])
     rollouts = act(cell, cohort.policies, cohort.study, cohort.seeds, target)
-    predicted = held_out_metrics(cell.agent(cohort.policies), cohort.held)
+    predicted = _measured(cell, cohort)
     scores = cell.data.anchors.score(rollouts.returns)  # (S, E)
     for index, outcome in enumerate(cohort.outcomes):
         outcome.metrics |= {
@@ -276,9 +160,16 @@ def evaluate(cell: Cell, cohort: Cohort) -> None:
         outcome.metrics |= {name: float(value[index]) for name, value in predicted.items()}
 
 
+def _measured(cell: AnyCell, cohort: Cohort) -> dict[str, torch.Tensor]:
+    """Prediction on held-out targets, (S,) each."""
+    groups = [cohort.policies] if cell.stacks else [[policy] for policy in cohort.policies]
+    found = [cell.measure(cell.agent(group), cohort.held) for group in groups]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
 def act(
-    cell: Cell,
-    policies: Sequence[Policy],
+    cell: AnyCell,
+    policies: Sequence[Any],
     study: str,
     seeds: Sequence[int],
     target: float,
@@ -308,21 +199,6 @@ def act(
     return rollouts
 
 
-def size_metrics(cell: Cell) -> dict[str, float]:
-    """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
-    train = cell.config["train"]
-    per_update = windows_per_update(train, cell.config["context"])
-    if train["loss"] == "all":
-        per_update *= cell.config["context"]  # at most: a window at an episode's start holds fewer
-    return {
-        "width": float(cell.matched.width),
-        "parameters": float(cell.matched.parameters),
-        "parameter_mismatch": 100.0 * cell.matched.mismatch,
-        "flops_per_target": float(flops_per_target(cell.model)),
-        "targets": float(train["updates"] * per_update),
-    }
-
-
 def target_return(data: DataSet, rule: str | float) -> float:
     """Return-to-go shown at the start: `p90` is the 90th percentile of the training returns, a number itself.
 
@@ -342,10 +218,11 @@ def measure_ways(
 
     CPU time on a CPU, which other programs disturb least; elapsed time on a GPU.
     """
-    cell = prepare(config, cache, device)
+    cell: AnyCell = prepare(config, cache, device)
     train = config["train"] | {"updates": 6, "warmup": 1}
     seconds = {}
-    for way, size in (("stacked", len(seeds)), ("single", 1)):
+    ways = [("stacked", len(seeds)), ("single", 1)]
+    for way, size in ways if cell.stacks else ways[1:]:
         agent = cell.agent([cell.policy(study, seed) for seed in seeds[:size]])
         marks: list[float] = []
 

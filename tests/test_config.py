@@ -17,7 +17,7 @@ LEAST = {
 
 def test_defaults_are_filled_in_and_said_once() -> None:
     made = complete(LEAST)
-    assert list(made) == ["data", *FACTORS, *OPTIONAL, "settings", *SECTIONS]
+    assert list(made) == ["data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS]
     assert complete(made) == made
     assert made["model"]["heads"] == 1
     assert made["evaluate"]["state"] == "re-encoded"

@@ -157,9 +157,7 @@ def test_the_checkpoint_is_what_was_evaluated(cache: Path, tmp_path: Path) -> No
     cell = prepare(config(head="mixture"), cache)
     policy = cell.policy("another", 0)
     policy.load_state_dict(state)
-    held = trial.held_out(
-        cell.data.held_out, cell.agent([policy]), cell.layout, "trial-tests", 4096
-    )
+    held = cell.held("trial-tests", [policy])
     again = trial.Cohort("trial-tests", [6], [policy], [Outcome()], held)
     trial.evaluate(cell, again)
     assert all(outcome.metrics[name] == value for name, value in again.outcomes[0].metrics.items())

@@ -44,12 +44,16 @@ def further(
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
     metric: str = "score",
+    crossing: pd.DataFrame | None = None,
 ) -> Further:
     """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.
 
-    The multiverse is that of the primary hypotheses, or of all where none is. metric: of variance.
+    The multiverse is that of the primary hypotheses, or of all where none is. metric: of variance,
+    which is taken apart on the trials of `crossing` (all when None; a sparse fraction of many factors
+    takes minutes).
     """
     reasons: dict[str, str] = {}
+    crossed = table if crossing is None else crossing
     chosen = declared(hypotheses)
     attribution = None
     if isinstance(chosen, str):
@@ -63,11 +67,11 @@ def further(
     found: Components | None = None
     effects: Anova | None = None
     try:
-        found = components(table, metric)
+        found = components(crossed, metric)
     except UserError as error:
         reasons["variance"] = str(error)
     try:
-        effects = anova(table, metric)
+        effects = anova(crossed, metric)
     except UserError as error:
         reasons["anova"] = str(error)
     primary = [h for h in hypotheses if h.primary] or list(hypotheses)

@@ -121,6 +121,12 @@ def read(folder: Path) -> Record | None:
         raise _damaged(path, f"an entry is missing: {error}") from error
 
 
+def of(record: Record | None, declared: str) -> Record | None:
+    """The record, if a look was taken and hypotheses and looks are still as `declared` (their
+    hash)."""
+    return record if record is not None and record.taken and record.declared == declared else None
+
+
 def _record(found: Mapping[str, Any]) -> Record:
     plan = Plan(
         seeds=tuple(map(int, found["seeds"])),

@@ -48,7 +48,8 @@ def fit(contrasts: Floats, scales: Floats, within: Sequence[Floats]) -> tuple[Mi
     """Fit the model by REML.
 
     contrasts (D,): the data sets' contrasts of cell means; scales (D,): their k_d; within: samples
-    whose spread is that between seeds, cells' runs or seeds' contrasts (n_c,). Returns (fit, "") or (None, why there is none).
+    whose spread is that between seeds, cells' runs or seeds' contrasts (n_c,). Returns (fit, "") or
+    (None, why there is none).
     """
     count = len(contrasts)
     if count < 2:

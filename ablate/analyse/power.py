@@ -11,8 +11,9 @@ much (trend), or exactly `around` with the declared margin to stay within (equiv
 hypothesis' effect is varied, the others of its family have their planned ones and the estimands that
 they declare. What is detectable has a power of 80 %: an effect beyond the threshold, or for an
 equivalence a margin. In two things the simulation is short of the procedure: Jonckheere-Terpstra's
-count is held against the normal law with its exact variance, not against shuffles; and above 20
-seeds the t test stands for shuffles and sign flips, which by then give the same p values.
+count is held against the normal law with its exact variance, not against shuffles; and above 60
+runs in a contrast the t test stands for shuffles and sign flips, which by then are as powerful (2
+algorithms, 6 data sets, 5 seeds: .785 and .786 at an effect of 7.9, .836 and .834 at 8.4).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from ablate.study.hypotheses import Claim, Hypothesis, claims
 POWER = 0.8
 MOST_SEEDS, MOST_DATA_SETS = 100, 200
 _SEEDS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 50, 60, 70, 80, 90, 100)
-_SHUFFLED = 20  # seeds, up to which labels are shuffled
+_SHUFFLED = 60  # runs in a contrast, up to which labels are shuffled
 _SEARCHED = 500  # repetitions while seeds are searched for
 
 
@@ -496,7 +497,7 @@ def _claim_p(
     two_sided = h.test == "difference"
     null = h.threshold if h.test == "superiority" else h.around
     random = None
-    if null == 0.0 and seeds <= _SHUFFLED:
+    if null == 0.0 and seeds * len(laid.cells) <= _SHUFFLED:
         random = _random(laid, trials, effect, simulation, family, h.test)
     if random is not None:
         return random.two_sided if two_sided else random.greater

@@ -44,8 +44,9 @@ class PowerTable:
 
     def text(self) -> str:
         """Both tables and what has to be known to read them, as plain text."""
+        at = f", profile {self.profile}" if self.profile else ""
         head = [
-            f"{self.study}{f', profile {self.profile}' if self.profile else ''}: what {self.seeds} seeds a cell can show at "
+            f"{self.study}{at}: what {self.seeds} seeds a cell can show at "
             f"alpha {self.alpha:g} after Holm, by {REPETITIONS} simulated studies of the tests that "
             "give the verdict.",
             "Effects are distances beyond the threshold (superiority, difference, trend) or margins "

@@ -307,12 +307,12 @@ def _reml(cells: _Cells) -> dict[Term, float]:
     means = (cells.means - cells.means.mean()) / math.sqrt(scale)
     within = cells.within / scale
     diagonal = np.diag(1.0 / cells.counts)
-    parts = np.array([*alike, diagonal])  # (P, C, C)
+    parts = np.array([*alike, diagonal]).reshape(-1, count * count)  # (P, C * C)
     ones = np.ones(count)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
         """-2 log restricted likelihood and its gradient in the variances."""
-        covariance = np.tensordot(theta, parts, axes=1)
+        covariance = (theta @ parts).reshape(count, count)
         inverse = np.linalg.inv(covariance)
         sign, logdet = np.linalg.slogdet(covariance)
         if sign <= 0:
@@ -323,8 +323,7 @@ def _reml(cells: _Cells) -> dict[Term, float]:
         error, df = float(theta[-1]), cells.df_error
         value = logdet + math.log(weight) + float(means @ residual)
         value += df * math.log(error) + within / error
-        gradient = np.einsum("pij,ij->p", parts, projected)
-        gradient -= np.einsum("pij,i,j->p", parts, residual, residual)
+        gradient = parts @ (projected - np.outer(residual, residual)).ravel()
         gradient[-1] += df / error - within / error**2
         return value, gradient
 
@@ -337,7 +336,7 @@ def _reml(cells: _Cells) -> dict[Term, float]:
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"ftol": 1e-14, "gtol": 1e-8},
+        options={"ftol": 1e-12, "gtol": 1e-7},
     )
     variances = [float(v) * scale for v in solved.x]
     return {**dict(zip(terms, variances[:-1], strict=True)), (SEED,): variances[-1]}

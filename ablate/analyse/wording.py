@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ablate.analyse.claims import TOST, TOST_OVER_DATA_SETS, WELCH, ClaimResult
+from ablate.analyse.tests import DRAWS
 from ablate.analyse.verdict import (
     EQUIVALENT,
     INCONCLUSIVE,
@@ -356,7 +357,8 @@ def _beside(verdict: Verdict) -> str:
     elif found.mixed_reason:
         told += f"; no mixed model: {found.mixed_reason}"
     if found.p_sign_flip is not None:
-        told += f"; exact sign flips {probability(found.p_sign_flip)}"
+        exact = "exact " if 2**found.n_datasets <= DRAWS else ""  # else they are drawn
+        told += f"; {exact}sign flips {probability(found.p_sign_flip)}"
     return told
 
 

@@ -11,6 +11,9 @@ and so a larger Monte-Carlo error. Splits of one variant share runs, so that err
 variants. Without a table the runs are made up: spreads that differ between cells as much as real
 ones do, heavy tails.
 
+At six data sets the two-sided p of the sign flips is a multiple of 2/64, so their level is 2/64 =
+3.1 % and cannot come nearer to 5 %: an exact test of few arrangements, not one that is too careful.
+
 TOST is asked about an effect that lies at the margin, where its false alarm is to call it equivalent.
 Popular procedures have no goal: those that take runs as independent answer another question where
 data sets differ, and percentile bootstraps are too narrow at five seeds.

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
+from ablate.bench.acting import acting_rows
 from ablate.bench.data import data_rows
+from ablate.bench.memory import memory_rows
 from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
 from ablate.errors import unknown
 
@@ -25,6 +27,16 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "data": (
         "Data: CPU seconds on one thread, beside the goal and beside another way (ratio above 1: ours is faster)",
         data_rows,
+    ),
+    "acting": (
+        "Acting: environment steps a second, 64 episodes at once against one after another (one thread; a GPU"
+        " too where there is one)",
+        acting_rows,
+    ),
+    "memory": (
+        "Memory of one update in long contexts, each in a process of its own (growth 2 where the length doubles"
+        " is linear)",
+        memory_rows,
     ),
 }
 

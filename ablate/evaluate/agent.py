@@ -144,6 +144,30 @@ def at_context(policy: Policy, context: int) -> Policy:
     return longer.train(policy.training)
 
 
+def scaled_rows(raw: Fields, layout: Layout, scales: Scales) -> Tensor:
+    """(..., F) rows, as `layout` has them, of raw fields with leading shape (...,)."""
+    goal, average = None, None
+    if raw.goal is not None:
+        at = list(layout.goal)  # normalised as the observation's coordinates that it is about
+        goal = (raw.goal - scales.mean[at]) / scales.std[at]
+    if "average-return" in layout.condition:
+        left = (scales.horizon - raw.time).clamp(min=1.0)  # in units of the returns' spread over H
+        average = raw.return_to_go / left * (scales.horizon / scales.return_to_go)
+    return layout.table(
+        Fields(
+            observation=scales.observation(raw.observation),
+            action=raw.action,
+            reward=raw.reward / scales.reward,
+            return_to_go=raw.return_to_go / scales.return_to_go,
+            time=raw.time / scales.horizon,
+            policy=raw.policy,
+            average_return=average,
+            goal=goal,
+            timestep=raw.time,
+        )
+    )
+
+
 class Agent:
     """S policies of one shape with what they need to read trajectories and to act.
 
@@ -201,33 +225,8 @@ class Agent:
         return self
 
     def tokens(self, raw: Fields) -> Tensor:
-        """(..., F) tokens of raw fields with leading shape (...,)."""
-        return self.layout.table(
-            Fields(
-                observation=self.scales.observation(raw.observation),
-                action=raw.action,
-                reward=raw.reward / self.scales.reward,
-                return_to_go=raw.return_to_go / self.scales.return_to_go,
-                time=raw.time / self.scales.horizon,
-                policy=raw.policy,
-                average_return=self._average_return(raw),
-                goal=self._goal(raw),
-                timestep=raw.time,
-            )
-        )
-
-    def _average_return(self, raw: Fields) -> Tensor:
-        """Return-to-go for each timestep that is left, in units of the returns-to-go's spread (...,)."""
-        horizon = self.scales.horizon
-        left = (horizon - raw.time).clamp(min=1.0)
-        return raw.return_to_go / left * (horizon / self.scales.return_to_go)
-
-    def _goal(self, raw: Fields) -> Tensor | None:
-        """The goal's coordinates (..., G), normalised as those of the observation."""
-        if raw.goal is None:
-            return None
-        coordinates = list(self.layout.goal)
-        return (raw.goal - self.scales.mean[coordinates]) / self.scales.std[coordinates]
+        """(..., F) rows of raw fields with leading shape (...,)."""
+        return scaled_rows(raw, self.layout, self.scales)
 
     def windows(self, table: Tensor, timestep: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Windows ending at `targets` (S, B): tokens (S, B, K, F) with what is hidden zeroed, lengths."""

@@ -73,6 +73,10 @@ def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
     changed = lab.perturbed(shape, alone)
     # With a leak along the batch a derivative over several windows would show that leak.
     slope = changed * 0.0 if alone else lab.gradient(shape)
+    if lab.agent.layout.timesteps:
+        # An index that is looked up in a table has no derivative; only perturbing it tells.
+        time = FIELDS.index("time")
+        slope[time] = np.where(slope[time] == 0.0, np.nan, slope[time])
     free = allowed(lab, shape)
     noise = np.array([[0.0 if lag in free[f] else 1.0 for lag in lab.lags] for f in FIELDS])
     noise = noise[:, None] * FAINT * np.nan_to_num(slope).max(initial=0.0)

@@ -14,7 +14,9 @@ from ablate.evaluate.agent import Agent, stored
 from ablate.models.layouts import Layout
 
 EARLY = 8  # timesteps 0..7, where history has told least: the pilot's window of reference/science
-CHUNK = 2048  # targets encoded at once
+CHUNK = 2048  # targets encoded at once, in contexts up to LONG
+LONG = 512
+TIMESTEPS = 1 << 18  # of longer contexts, encoded at once
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> d
     stride = 1 if limit is None else max(1, len(data.targets) // limit)
     targets, early = data.targets[::stride], data.early[::stride]
     errors, nll, losses = [], [], []
-    for part in torch.split(targets, CHUNK):
+    for part in torch.split(targets, _chunk(agent.context)):
         features, lengths = agent.windows(data.table, data.timestep, part.expand(size, -1))
         params = agent.stack(features, lengths)  # (S, B, P)
         logged = data.logged[part].expand(size, -1, -1)
@@ -87,3 +89,7 @@ def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> d
         "action_nll": torch.cat(nll, 1).mean(1) if nll else undefined,
         "heldout_loss": torch.cat(losses, 1).mean(1),
     }
+
+
+def _chunk(context: int) -> int:
+    return CHUNK if context <= LONG else max(1, TIMESTEPS // context)

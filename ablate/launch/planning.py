@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from ablate import trial
+from ablate.config import timesteps
+from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
 from ablate.study import expand
@@ -14,6 +17,8 @@ from ablate.study.cost import spell, trial_seconds, wall_seconds
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
+
+TOKENS = (512, 4096, 16_384)
 
 
 def describe(study: Study, results: Path, workers: int) -> str:
@@ -36,7 +41,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
         lines.append(f"  {name}: {count} cells. {design.why}".rstrip())
     lines += ["", "What the fraction can tell:"]
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
-    lines += ["", *_sizes(cells, cache_folder(results))]
+    lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells)]
     lines += ["", "Hypotheses:"]
     for hypothesis in study.hypotheses:
         mark = "*" if hypothesis.primary else " "
@@ -47,7 +52,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
 
 def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
     """Matched widths and parameter counts by mixer and context, over whatever else varies."""
-    found: dict[tuple[str, int], list[trial.Cell]] = {}
+    found: dict[tuple[str, int], list[trial.Cell | trial.JointCell]] = {}
     missing: dict[str, str] = {}
     for cell in cells:
         if cell.data in missing:
@@ -57,7 +62,7 @@ def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
         except UserError as error:
             missing[cell.data] = str(error)
             continue
-        found.setdefault((cell.config["mixer"], cell.config["context"]), []).append(bench)
+        found.setdefault((cell.config["mixer"], timesteps(cell.config)), []).append(bench)
     lines = ["Matched sizes (mixer, context: widths, parameters, largest mismatch):"]
     for (mixer, context), benches in sorted(found.items()):
         widths = sorted({bench.matched.width for bench in benches})
@@ -67,6 +72,31 @@ def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
             f"  {mixer:<10} K={context:<4} {_span(widths):>9}  {_span(counts):>15}  {worst:+.1%}"
         )
     lines += [f"Not there yet: {reason}" for reason in missing.values()]
+    return lines
+
+
+def tokens(cells: Sequence[Cell]) -> list[str]:
+    """How many tokens a timestep takes in each environment, and how many timesteps given numbers of tokens hold.
+
+    N numbers of an observation, M of an action, a reward and a value make a timestep of the joint model: one
+    token each, a token for every four, one for each of state, action, reward and value, or one in all.
+    """
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for name in dict.fromkeys(cell.data for cell in cells):
+        env = catalogue.spec(name).make_env(1)
+        sizes.setdefault((env.observation_dim, env.action_dim), []).append(name)
+    head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
+    lines = [
+        "Tokens a timestep, and the timesteps that a context in tokens holds:",
+        f"  {'layout':<14} {'tokens':>6} {head}",
+    ]
+    for (observation, action), names in sizes.items():
+        lines.append(f"  N={observation}, M={action}: {', '.join(names)}")
+        every = observation + action + 2
+        layouts = {"dimension": every, "chunk-4": math.ceil(every / 4), "modality": 4, "step": 1}
+        for layout, each in layouts.items():
+            held = " ".join(f"{count // each:>10,}" for count in TOKENS)
+            lines.append(f"  {layout:<14} {each:>6} {held}")
     return lines
 
 

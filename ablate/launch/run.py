@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from rich.console import Console
 
 from ablate import registry, trial
-from ablate.config import FACTORS, OPTIONAL, settled
+from ablate.config import FACTORS, OPTIONAL, settled, timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.evaluate.audit import Audit, audit_config
@@ -254,7 +255,7 @@ def audit_model(config: Mapping[str, Any]) -> Audit:
     """The audit of a configuration's model."""
     return audit_config(
         config["mixer"],
-        config["context"],
+        timesteps(config),
         config["history"],
         config["condition"],
         config["head"],
@@ -264,7 +265,8 @@ def audit_model(config: Mapping[str, Any]) -> Audit:
 
 def model_key(config: Mapping[str, Any]) -> str:
     """What an audit depends on."""
-    parts = [config[name] for name in ("mixer", "context", "history", "condition", "head")]
+    named = {**config, "context": timesteps(config)}
+    parts = [named[name] for name in ("mixer", "context", "history", "condition", "head")]
     shape = audit_options(config)
     parts += [shape] if shape else []
     return identity.digest([identity.CODE_VERSION, parts, identity.plugin_versions(config)])
@@ -369,7 +371,7 @@ def _job(
 ) -> Job:
     config = cohort.config
     speed = ways.get(shape_key(cohort, options.device))
-    stacked = speed is not None and speed["stacked"] < speed["single"]
+    stacked = speed is not None and speed.get("stacked", math.inf) < speed["single"]
     pace = min(speed.values()) if speed else None
     cost = 1.0 + len(cohort.seeds) * trial_seconds(config, pace)
     wanted = tuple(one.seed for one in cohort.trials if one.id in todo)
@@ -439,7 +441,7 @@ def _audit_rank(one: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     """Exact Bayes errors and returns by context, where the data's law is known, in yardsticks.csv."""
-    contexts = sorted({cell.config["context"] for cell in expand.cells(study)})
+    contexts = sorted({timesteps(cell.config) for cell in expand.cells(study)})
     names = dict.fromkeys(cell.data for cell in expand.cells(study))
     known = kept.yardsticks(folder)
     rows = [] if known is None else table_rows(known)

@@ -71,7 +71,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, stacked: bool = False
     )
     if not fast:
         return F.linear(x, weight, bias)
-    out = _Linear.apply(x.reshape(rows, x.shape[-1]), weight, bias)
+    flat = x.reshape(rows, x.shape[-1])
+    if torch.is_grad_enabled():
+        out = _Linear.apply(flat, weight, bias)
+    else:
+        out = _product(flat, weight.contiguous(), bias)
     return out.view(*x.shape[:-1], weight.shape[0])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.config import timesteps
 from ablate.models.layouts import Layout
 
 Column = tuple[str, int, bool, bool]  # see `Layout.columns`
@@ -74,7 +75,7 @@ class ModelSpec:
         return cls(
             mixer=config["mixer"],
             head=config["head"],
-            context=config["context"],
+            context=timesteps(config),
             features=layout.features,
             action_dim=layout.action_dim,
             columns=tuple(layout.columns),

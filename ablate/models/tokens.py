@@ -116,20 +116,26 @@ class Tokenizer(nn.Module, ABC):
         else:
             bins = self.discretiser.bins
             index = self.discretiser.encode(rows[..., : self.discretiser.columns])
+            beside = torch.where(index < bins - 1, index + 1, index - 1)
             for token in self.tokens:
                 own = torch.arange(token.stop - token.start, device=rows.device) * bins
-                embedded = self.layers[token.name](index[..., token.start : token.stop] + own)
-                parts.append(embedded.sum(-2))
+                part = (..., slice(token.start, token.stop))
+                table = self.layers[token.name]
+                embedded = look_up(table, index[part] + own, beside[part] + own, rows[part])
+                parts.append(embedded.sum(-2))  # of (..., numbers, D)
         return torch.stack(parts, dim=-2)
 
     def group(self, rows: Tensor) -> Tensor:
         """All tokens of each timestep, (..., F) to (..., n, D)."""
         tokens = self.content(rows)
         if self.timesteps is not None:
-            now = rows[..., -1:].long().expand(*rows.shape[:-1], self.per_step)
-            index = torch.cat([now[..., : self.hidden] - 1, now[..., self.hidden :]], dim=-1)
+            now = rows[..., -1:].expand(*rows.shape[:-1], self.per_step)
+            time = torch.cat([now[..., : self.hidden] - 1, now[..., self.hidden :]], dim=-1)
             # later timesteps share the last entry, as in the released code (gym/experiment.py)
-            tokens = tokens + self.timesteps(index.clamp(0, self.timesteps.num_embeddings - 1))
+            last = self.timesteps.num_embeddings - 1
+            index = time.long().clamp(0, last)
+            beside = torch.where(index < last, index + 1, index - (time <= last).long()).clamp(0)
+            tokens = tokens + look_up(self.timesteps, index, beside, time)
         return self.drop(tokens if self.norm is None else self.norm(tokens))
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -214,6 +220,19 @@ class Dimension(Chunk):
     """A token for each number, as in the Trajectory Transformer."""
 
     size = 1
+
+
+def look_up(table: nn.Module, index: Tensor, beside: Tensor, values: Tensor) -> Tensor:
+    """Entries (..., D) of an embedding at `index` (...,), which `values` (...,) fall on.
+
+    A lookup has no derivative. Where one is asked for, by the audit, it is that of the line to the
+    neighbouring entry `beside`, so that influences show which are too faint for a perturbation.
+    """
+    found: Tensor = table(index)
+    if not (values.requires_grad and torch.is_grad_enabled()):
+        return found
+    slope = (table(beside) - found).detach()
+    return found + (values - values.detach()).unsqueeze(-1) * slope
 
 
 def tokenizer(name: str) -> type[Tokenizer]:

@@ -315,7 +315,7 @@ class TrajectoryModel(nn.Module):
     def embed_rows(self, entries: Tensor) -> Tensor:
         """Tokens (B, n L, W) of encoded rows (B, L, D), without position."""
         each = self.embed_slots(entries)  # (B, L, D, W)
-        batch, length, slots, width = each.shape
+        batch, length, _, width = each.shape
         if self.spec.layout == "step":
             observation = self.spec.observation_dim
             seen = self.spec.slots - (1 if self.spec.value_mask else 0)

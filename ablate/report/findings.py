@@ -31,7 +31,9 @@ class Part:
 class Finding:
     """A hypothesis and its verdict.
 
-    Estimate and interval are of new seeds on these data sets; `population` of new data sets.
+    Estimate and interval are of the estimand that the hypothesis declares; `fixed` (these data sets,
+    new seeds) and `population` (new data sets) stand side by side, None where there is no such
+    interval; `beside`: further procedures for new data sets, in words.
     p_corrected: Holm's p of what the verdict says; of the hypothesis itself where it is
     inconclusive. test: superiority, equivalence or difference. Estimates are in the metric's
     unit. `failed` counts failed trials among those it would have used.
@@ -63,13 +65,21 @@ class Finding:
     sentence: str = ""
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    estimand: str = "fixed"
+    fixed: Part | None = None
     population: Part | None = None
+    beside: tuple[str, ...] = ()
     absolute: bool = False  # a mean of the metric, not a difference between means
 
     @property
     def tested(self) -> bool:
         """Whether there is an estimate."""
         return not math.isnan(self.estimate)
+
+    @property
+    def other(self) -> Part | None:
+        """The same contrast under the estimand that doesn't decide."""
+        return self.population if self.estimand == "fixed" else self.fixed
 
     @property
     def digits(self) -> int:
@@ -124,13 +134,14 @@ class Finding:
             return f"equivalence within {_value(self.margin)} {unit}{about}".strip()
         if self.test == "superiority":
             return f"more than {self.threshold:g} {unit}".strip()
+        if self.test == "trend":
+            return "a rise"
         return f"different from {self.around:g} {unit}".strip()
 
     @property
     def p_relation(self) -> str:
         """`= 0.014` or `< 0.001`."""
-        shown = text.p_value(self.p_corrected)
-        return shown if shown.startswith(("<", "n/a")) else f"= {shown}"
+        return _relation(self.p_corrected)
 
 
 def from_verdict(
@@ -151,6 +162,10 @@ def from_verdict(
     population = None
     if new.estimate is not None and new.low is not None and new.high is not None:
         population = Part(f"{new.n_datasets} data sets", new.estimate, new.low, new.high)
+    here = verdict.fixed
+    fixed = None
+    if here.estimate is not None and here.low is not None and here.high is not None:
+        fixed = Part("these data sets", here.estimate, here.low, here.high)
     return Finding(
         id=verdict.hypothesis,
         says=verdict.says,
@@ -178,9 +193,32 @@ def from_verdict(
         sentence=verdict.sentence,
         notes=verdict.notes,
         parts=parts,
+        estimand=verdict.estimand,
+        fixed=fixed,
         population=population,
+        beside=_beside(verdict),
         absolute=is_level(verdict.contrast),
     )
+
+
+def _beside(verdict: Verdict) -> tuple[str, ...]:
+    """The population estimand's other procedures, with uncorrected p values."""
+    new = verdict.population
+    digits = text.digits_for(verdict.metric, verdict.estimate)
+    out = []
+    if new.p is not None:
+        out.append(f"t over data sets: p {_relation(new.p)}")
+    if new.mixed_p is not None and new.mixed_low is not None and new.mixed_high is not None:
+        span = text.interval(new.mixed_low, new.mixed_high, digits)
+        out.append(f"mixed model with random slopes: {span}, p {_relation(new.mixed_p)}")
+    if new.p_sign_flip is not None:
+        out.append(f"exact sign flips: p {_relation(new.p_sign_flip)}")
+    return tuple(out)
+
+
+def _relation(p: float) -> str:
+    shown = text.p_value(p)
+    return shown if shown.startswith(("<", "n/a")) else f"= {shown}"
 
 
 def _deciding(verdict: Verdict) -> float | None:

@@ -171,7 +171,8 @@ def _attribution(found: Attribution | None) -> Grid | None:
         f"{text.count(len(found.data_sets), 'data set')}, with {100 * found.confidence:.3g} % "
         "intervals for new seeds and for new data sets; percentages with Fieller intervals. Alone: "
         "the factor changed from the start; last: into the end. The latter two don't sum to the "
-        "total; in its row stand their sums." + (f" {found.refusal}" if found.refusal else ""),
+        "total; in its row stand their sums."
+        + (f" No percentages: {found.refusal}" if found.refusal else ""),
         ("", "change", "share", "%", "share, new data sets", "alone", "last"),
         tuple(rows),
         found.trials,

@@ -18,8 +18,8 @@ def make(story: Story) -> dict[str, str]:
 
 
 def names(story: Story) -> dict[tuple[str, str], str]:
-    """(hypothesis id, kind of value), ("design", its name) or ("data", its name) -> the macro's
-    name, as `make` gives it."""
+    """(hypothesis id, kind of value), ("design", its name), ("data", its name) or ("further", its
+    heading) -> the macro's name, as `make` gives it."""
     return {key: name for name, (key, _) in _named(story).items()}
 
 
@@ -33,6 +33,10 @@ def behind(story: Story) -> dict[str, str]:
 def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
     """Name -> (what it is, LaTeX text), each name once."""
     out = {name: (("", name), value) for name, value in _general(story).items()}
+    for heading, paragraph in story.further:
+        out[_free(out, text.macro_name(heading))] = (("further", heading), text.latex(paragraph))
+    for name, value in story.numbers.items():
+        out[_free(out, name)] = (("further", name), value)
     for name, _, cells in story.designs:
         out[_free(out, text.macro_name("design", name, "cells"))] = (("design", name), f"{cells:,}")
     for data in story.data:
@@ -85,6 +89,9 @@ def _of(finding: Finding) -> dict[str, str]:
             "Level": text.latex(finding.level),
             "CorrectedP": text.math_number(finding.p_relation),
         }
+    if finding.tested and finding.fixed is not None:
+        shown = text.interval(finding.fixed.low, finding.fixed.high, finding.digits)
+        values["FixedInterval"] = text.math_number(shown)
     if finding.tested and finding.population is not None:
         part = finding.population
         values |= {

@@ -76,6 +76,7 @@ def render(
             embedded=_embedded(embedded),
             row_count=len(table),
             strip=strip,
+            span=text.interval,
             p_value=text.p_value,
             number=text.number,
             packages=provenance.packages(),
@@ -138,12 +139,12 @@ def spans(places: Iterable[int]) -> list[int]:
 
 
 def strip(finding: Finding) -> Markup:
-    """A small picture of a verdict: estimate and interval here, and for new data sets; the margin
-    or threshold; zero. Words beside it say the same, so it is hidden from screen readers."""
+    """A small picture of a verdict: its interval, and below it the other estimand's; the margin or
+    threshold; zero. Words beside it say the same, so it is hidden from screen readers."""
     bars = [(finding.estimate, finding.low, finding.high, "var(--bar)", 4.0)]
-    if finding.population is not None:
-        new = finding.population
-        bars.append((new.estimate, new.low, new.high, "var(--soft)", 2.0))
+    if finding.other is not None:
+        other = finding.other
+        bars.append((other.estimate, other.low, other.high, "var(--soft)", 2.0))
     marks = [] if finding.absolute else [0.0]
     band = None
     if finding.test == "equivalence" and finding.margin is not None:

@@ -22,8 +22,12 @@ from ablate.report.tables import Table
 SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
 _NOT_OURS = ("d4rl", "minari", "file")  # families that this project doesn't generate
-_APPENDED = ("learning_curves", "receptive_fields")  # figures
-_WIDE = ("verdicts", "replication", "context_effect", "scores")  # tables set small
+_APPENDED = (  # figures
+    *("learning_curves", "receptive_fields", "profiles", "learning_bands", "variance"),
+    *("multiverse", "leave_out"),
+)
+_SMALL = ("verdicts", "replication", "context_effect", "scores", "attribution")  # tables
+_LATE = ("scores", "context_effect", "omega_squared", "multiverse")  # tables
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ def source(
         table.name: {
             "name": table.name,
             "caption": text.latex(table.caption),
-            "main": table.name not in ("scores", "context_effect"),
-            "small": table.name in _WIDE,
+            "main": table.name not in _LATE,
+            "small": table.name in _SMALL,
         }
         for table in tables
     }
@@ -98,6 +102,8 @@ def source(
             (text.latex(n), text.latex(why.rstrip(".")), named["design", n])
             for n, why, _ in story.designs
         ],
+        sequential=text.latex(story.sequential),
+        further=[(text.latex(h), named["further", h]) for h, _ in story.further],
         width=f"{style.sizes(venue)[0]:g}",
         reading=[text.latex(line) for line in story.reading],
         aliasing=[text.latex(line) for line in story.aliasing],

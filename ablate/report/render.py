@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from ablate.analyse.analysis import analyse
-from ablate.report import context, macros, page, paper, provenance, style, subject, tables
+from ablate.analyse import looks
+from ablate.analyse.analysis import Analysis, analyse
+from ablate.analyse.further import further
+from ablate.analyse.looks import Record
+from ablate.analyse.wording import answer, sentence
+from ablate.report import (
+    context,
+    macros,
+    page,
+    paper,
+    provenance,
+    style,
+    subject,
+    summaries,
+    tables,
+)
+from ablate.report import further as further_tables
 from ablate.report.figures import every
 from ablate.report.story import Story, gather
 from ablate.study.foreign import ForeignStudy
@@ -39,36 +54,51 @@ def render(
     reference: pd.DataFrame | None = None,
     reading: Sequence[str] = (),
     venue: str = style.DEFAULT,
+    record: Record | None = None,
 ) -> Rendered:
     """Everything that the report writes for the study at its profile.
 
     table: one row a trial; curves: trial, update, metrics; registration: content of study.json,
     empty for a table that `ablate` did not write; reading: how such a table was read; yardsticks:
-    data, context, and the metrics of the
-    exact posterior; reference: an earlier measurement, see `ablate.report.context`. Raises
-    UserError when nothing of this profile has finished.
+    data, context, and the metrics of the exact posterior; reference: an earlier measurement, see
+    `ablate.report.context`; record: the looks of a study that is run sequentially. Raises UserError
+    when nothing of this profile has finished.
     """
     about = subject.of(study, table, registration, reading)
     mine = about.table
+    curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
+    alpha = study.alpha if record is None else record.level
     analysis = analyse(
         mine,
         study.hypotheses,
         study.levels,
-        alpha=study.alpha,
+        alpha=alpha,
         margin=study.margin,
         registered=about.confirmatory,
     )
-    story = gather(about, analysis)
-    curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
+    if record is not None:
+        analysis = _held(analysis, record)
+    beyond = further(
+        mine,
+        study.hypotheses,
+        study.levels,
+        curve_rows,
+        alpha=alpha,
+        margin=study.margin,
+        registered={h.id: about.confirmatory for h in study.hypotheses},
+        crossing=summaries.crossing(mine),
+    )
+    story = gather(about, analysis, beyond, "" if record is None else record.line)
     factorial = {"mixer", "context"} <= set(mine.columns)
     earlier = reference if factorial and reference is not None else pd.DataFrame()
     compared = context.compare(mine, earlier, study.margin, study.alpha) if len(earlier) else []
     drawn = every.draw(
-        mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared, venue
+        mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared, venue, beyond
     )
     shown = [
         context.comparison(compared, study.margin),
         context.effects(mine) if factorial else None,
+        *further_tables.grids(beyond),
     ]
     grids = [grid for grid in shown if grid is not None]
     made = tables.make(story, mine, grids)
@@ -109,3 +139,10 @@ def render(
     files["main.tex"] = paper.source(story, figures, made, venue).encode()
     files["main.json"] = sidecar(paper.SCRIPT, list(results))
     return Rendered(files, page.render(story, mine, drawn, audit, grids), story, inputs, venue)
+
+
+def _held(analysis: Analysis, record: Record) -> Analysis:
+    """The analysis with what earlier looks decided put back."""
+    held = looks.held(analysis.verdicts, record)
+    told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in held)
+    return replace(analysis, verdicts=told, answer=answer(told))

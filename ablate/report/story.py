@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis
-from ablate.report import text
+from ablate.analyse.further import Further
+from ablate.report import further, text
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
@@ -34,7 +35,8 @@ class Story:
     vary; designs: (name, why, cells) of the crossings that were run; aliasing: sentences on what
     the fraction of the factorial cannot tell; pairing: what equal seeds were measured to buy; size:
     how large the models were and how long they trained, in words. foreign: the table is not ours;
-    reading: what was read of it and what was left out.
+    reading: what was read of it and what was left out. sequential: how looks were taken, if any.
+    further: (heading, paragraph) beyond the verdicts; numbers: LaTeX by macro name, of the same.
     """
 
     study: str
@@ -62,6 +64,9 @@ class Story:
     size: str = ""
     foreign: bool = False
     reading: tuple[str, ...] = ()
+    sequential: str = ""
+    further: tuple[tuple[str, str], ...] = ()
+    numbers: Mapping[str, str] = field(default_factory=dict)
     aliasing: tuple[str, ...] = ()
     pairing: tuple[str, ...] = ()
 
@@ -136,7 +141,9 @@ class Story:
         return tuple(finding for finding in self.findings if not finding.tested)
 
 
-def gather(subject: Subject, analysis: Analysis) -> Story:
+def gather(
+    subject: Subject, analysis: Analysis, beyond: Further | None = None, sequential: str = ""
+) -> Story:
     """Collect what there is to say."""
     study, table = subject.study, subject.table.reset_index(drop=True)
     claimed = {hypothesis.id: hypothesis for hypothesis in study.hypotheses}
@@ -169,6 +176,9 @@ def gather(subject: Subject, analysis: Analysis) -> Story:
         size=subject.size,
         foreign=subject.foreign,
         reading=subject.reading,
+        sequential=sequential,
+        further=() if beyond is None else tuple(further.paragraphs(beyond)),
+        numbers={} if beyond is None else further.macros(beyond),
         aliasing=tuple(subject.fraction.words[1:]),
         pairing=pairing_words(analysis.pairing),
     )

@@ -93,14 +93,17 @@ def mixers(names: Iterable[str]) -> dict[str, Look]:
     return _looks(names, _MIXER_ORDER, _MIXERS, _OTHERS)
 
 
-_SERIES = (  # for levels that nothing above knows: dark to light, each with a marker of its own
+_SERIES = (  # for levels that nothing above knows
     Look(_COLOURS[0], "o", "-"),
     Look(_COLOURS[3], "D", (0, (1, 1))),
     Look(_COLOURS[2], "^", (0, (4, 1))),
     Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
     Look(_COLOURS[4], "v", (0, (6, 2))),
     Look(_COLOURS[7], "X", (0, (2, 2))),
-    *_OTHERS,
+    Look(_COLOURS[5], "P", (0, (5, 1, 1, 1, 1, 1))),
+    Look(_COLOURS[9], "<", (0, (3, 1))),
+    Look("#5b2a86", ">", (0, (1, 2))),
+    Look("#1a1a1a", "h", (0, (8, 2))),
 )
 
 

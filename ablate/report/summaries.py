@@ -121,6 +121,22 @@ def at(rows: pd.DataFrame, levels: dict[str, Any]) -> pd.DataFrame:
     return rows
 
 
+def crossing(table: pd.DataFrame) -> pd.DataFrame:
+    """The trials whose variance is taken apart: the data sets that the most cells cross alike, at the
+    levels that the figure of scores shows; the whole of a table without mixers and contexts."""
+    if not {"mixer", "context"} <= set(table.columns):
+        return table
+    done = finished(table)
+    groups: dict[tuple, list[pd.DataFrame]] = {}
+    for name, levels in core(table).items():
+        rows = at(done[done["data"] == name], levels)
+        cells = rows[["mixer", "context"]].drop_duplicates()
+        key = (repr(levels), *sorted(map(tuple, cells.to_numpy().tolist())))
+        groups.setdefault(key, []).append(rows)
+    largest = max(groups, key=lambda key: (len(groups[key]) * (len(key) - 1), str(key)))
+    return pd.concat(groups[largest])
+
+
 @dataclass(frozen=True)
 class Change:
     """Means at the shortest and the longest context, and the estimate of long minus short, over

@@ -12,7 +12,7 @@ from ablate.analyse import table as frame
 from ablate.report import style, summaries, text
 from ablate.report.context import Grid
 from ablate.report.figures import levels as factor_figure
-from ablate.report.findings import Finding
+from ablate.report.findings import Finding, Part
 from ablate.report.story import Story
 
 SCRIPT = "ablate/report/tables.py"
@@ -62,58 +62,64 @@ def verdicts(story: Story) -> Table | None:
     if not story.findings:
         return None
     rows = [_verdict_row(finding) for finding in story.findings]
-    head = ["", "criterion", "estimate", "interval", "$p$", "failed", "verdict"]
-    columns = "l>{\\raggedright\\arraybackslash}p{1.15in}rrrrl"
-    several = any(finding.population is not None for finding in story.findings)
-    if several:  # a column for the other estimand
-        head[4:4] = ["new data sets"]
-        columns = columns.replace("rrrr", "rrrrr")
-        for row, finding in zip(rows, story.findings, strict=True):
-            row[4:4] = [_population(finding)]
+    head = [
+        "",
+        "criterion",
+        "estimate",
+        "these data sets",
+        "new data sets",
+        "$p$",
+        "failed",
+        "verdict",
+    ]
+    if all(finding.population is None for finding in story.findings):  # nothing over data sets
+        head.remove("new data sets")
+        for row in rows:
+            del row[4]
+    columns = "l>{\\raggedright\\arraybackslash}p{1.15in}" + "r" * (len(head) - 3) + "l"
     return Table(
         "verdicts",
         tabular(columns, head, rows),
-        "Verdicts. Estimates and intervals are of the fixed estimand (these data sets, new seeds), in "
-        "the unit of the criterion; "
-        + (
-            "beside them the interval for new data sets (population estimand; in brackets the number "
-            "of data sets it rests on); "
-            if several
-            else ""
-        )
-        + "p is of what the "
-        "verdict says, corrected by Holm's method within the declared family; `failed' counts "
-        "failed trials among those the contrast needs. A star marks primary hypotheses, a dagger "
-        "exploratory ones.",
+        "Verdicts. Estimates, in the unit of the criterion, with intervals of the fixed estimand "
+        "(these data sets, new seeds) and, where a contrast is there on several data sets, of the "
+        "population estimand (new data sets; in brackets the number that it rests on). A hypothesis "
+        "is decided for new seeds unless a double dagger says that it is for new data sets. p is of "
+        "what the verdict says, corrected by Holm's method within the declared family; `failed' "
+        "counts failed trials among those the contrast needs. A star marks primary hypotheses, a "
+        "dagger exploratory ones.",
         tuple(trial for finding in story.findings for trial in finding.trials),
     )
 
 
-def _population(finding: Finding) -> str:
-    part = finding.population
+def _interval(part: Part | None, finding: Finding) -> str:
     if part is None:
         return "--"
-    shown = text.math_number(text.interval(part.low, part.high, finding.digits))
-    return f"{shown} ({part.label.split()[0]})"
+    return text.math_number(text.interval(part.low, part.high, finding.digits))
 
 
 def _verdict_row(finding: Finding) -> list[str]:
-    mark = ("$^\\star$" if finding.primary else "") + (
-        "" if finding.confirmatory else "$^\\dagger$"
-    )
+    marks = [
+        *(["\\star"] if finding.primary else []),
+        *([] if finding.confirmatory else ["\\dagger"]),
+        *(["\\ddagger"] if finding.estimand == "population" else []),
+    ]
+    mark = f"$^{{{' '.join(marks)}}}$" if marks else ""
     if not finding.tested:
         return [
             text.latex(finding.id) + mark,
             text.latex(finding.criterion),
-            *["--"] * 3,
+            *["--"] * 4,
             str(finding.failed),
             "not tested",
         ]
+    new = finding.population
+    rests = f" ({new.label.split()[0]})" if new is not None else ""
     return [
         text.latex(finding.id) + mark,
         text.latex(finding.criterion),
         text.math_number(finding.shown_estimate),
-        text.math_number(finding.shown_interval),
+        _interval(finding.fixed, finding),
+        _interval(new, finding) + rests,
         text.math_number(text.p_value(finding.p_corrected)),
         str(finding.failed),
         text.latex(finding.verdict),

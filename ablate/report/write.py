@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablate.analyse import looks
 from ablate.errors import UserError
 from ablate.report import provenance, style, text
 from ablate.report.paper import compile_pdf
@@ -91,6 +92,7 @@ def write_report(
         reference,
         reading,
         _venue(venue, before),
+        None if foreign else looks.read(folder),
     )
     compiled, notes = _pdf(made, paper, before, pdf)
     files = dict(made.files)
@@ -144,6 +146,7 @@ def check(
         reference,
         reading,
         _venue(venue, before),
+        None if foreign else looks.read(folder),
     )
     pdf = _read(paper / PDF)
     recorded = before.get("pdf") or {}
@@ -185,6 +188,8 @@ def printed(report: Report) -> str:
         lines += _wrapped(f"Mind: {story.incomplete}.")
     if not story.confirmatory and story.findings:
         lines += _wrapped(f"Mind: {story.standing[0].lower()}{story.standing[1:]}")
+    if story.sequential:
+        lines += _wrapped(story.sequential)
     for line in story.reading:
         lines += _wrapped(f"Read: {line}.")
     if story.findings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate.config import timesteps
+
 REFERENCE_PARAMETERS = 16_000
 # Seconds of one thread for a timestep seen in training, forward and backward, at the reference
 # size. Rough: for when nothing has been measured on this machine.
@@ -30,9 +32,9 @@ def trial_seconds(config: Mapping[str, Any], pace: float | None = None) -> float
         known = SECONDS_PER_TIMESTEP
         rate = known.get(config["mixer"], sum(known.values()) / len(known))
         rate *= config["model"]["parameters"] / REFERENCE_PARAMETERS
-        pace = train["targets_per_update"] * config["context"] * rate + SECONDS_PER_UPDATE
+        pace = train["targets_per_update"] * timesteps(config) * rate + SECONDS_PER_UPDATE
     # An episode re-encodes its window at each step, on top of what stepping costs at any context.
-    episode = SECONDS_PER_EPISODE * (0.2 + config["context"] / 20)
+    episode = SECONDS_PER_EPISODE * (0.2 + timesteps(config) / 20)
     return train["updates"] * pace + config["evaluate"]["episodes"] * episode
 
 

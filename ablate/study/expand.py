@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from ablate import presets
-from ablate.config import FACTORS, OPTIONAL, SECTIONS
+from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS
+from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
@@ -104,7 +106,42 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
         if name not in made:
             section, setting = name.split(".")
             made[section][setting] = level
+    made["timesteps"] = 0
+    if found := TOKENS.fullmatch(str(made["context"])):
+        each = tokens_per_timestep(made)
+        if int(found[1]) < each:
+            raise UserError(
+                f"context '{found[0]}': a timestep of {data} takes {each} tokens in the layout "
+                f"'{made['layout']}'; a context holds one at least."
+            )
+        made["timesteps"] = int(found[1]) // each
     return made
+
+
+def tokens_per_timestep(config: Mapping[str, Any]) -> int:
+    """How many tokens a timestep takes in a configuration's layout and data set."""
+    from ablate.models.layouts import Layout
+    from ablate.models.spec import ModelSpec
+    from ablate.models.tokens import tokenizer
+    from ablate.models.trajectory import group_sizes
+
+    observation, action = _sizes(config["data"])
+    if config["algorithm"] == "joint":
+        return len(group_sizes(config["layout"], observation, action))
+    spec = catalogue.spec(config["data"])
+    goal = spec.shown_goal if "goal" in config["condition"] else ()
+    layout = Layout(
+        observation, action, spec.num_policies, config["history"], config["condition"], goal
+    )
+    one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
+    return tokenizer(config["layout"])(ModelSpec.of(one, layout)).per_step
+
+
+@functools.cache
+def _sizes(data: str) -> tuple[int, int]:
+    """Numbers of an observation and of an action."""
+    env = catalogue.spec(data).make_env(1)
+    return env.observation_dim, env.action_dim
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:

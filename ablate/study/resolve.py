@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ablate import presets, registry
-from ablate.config import CONDITIONS, FACTORS, HISTORIES, INPUTS, OPTIONAL, SECTIONS
+from ablate.config import CONDITIONS, FACTORS, HISTORIES, INPUTS, OPTIONAL, SECTIONS, TOKENS
 from ablate.errors import UserError
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
@@ -126,10 +126,13 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
     no_repeats(source, key, f"level of {name}", levels)
     if name == "context":
         for index, level in enumerate(levels):
+            if isinstance(level, str) and TOKENS.fullmatch(level):
+                continue
             if not isinstance(level, int) or isinstance(level, bool) or level < 1:
                 raise source.refuse(
                     (*key, index),
-                    f"the context '{level}' is no whole number of timesteps, 1 or more.",
+                    f"the context '{level}' is no whole number of timesteps, 1 or more, nor of tokens "
+                    "as in '512 tokens'.",
                 )
         return tuple(levels)
     if name in (*FACTORS, *OPTIONAL):

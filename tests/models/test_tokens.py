@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ablate.errors import UserError
+from ablate.evaluate.audit import audit_config
 from ablate.models.layouts import Layout
 from ablate.models.match import given_width, parameters_at, solve_width
 from ablate.models.policy import build, count_parameters, flops_per_target
@@ -199,6 +200,30 @@ def test_the_bins_travel_with_the_weights() -> None:
         build(
             ModelSpec("gru", "mse", 2, 3, 1, 4, input="discretised"), torch.Generator(), None, bins
         )
+
+
+@pytest.mark.parametrize("input_", ["continuous", "discretised"])
+def test_asking_for_derivatives_of_the_input_changes_no_output(input_: str) -> None:
+    model = spec("modality", timesteps=6, input=input_)
+    policy, rows = make(model), windows(model, batch=4)
+    lengths = torch.tensor([4, 4, 4, 4])
+    plain = policy(rows, lengths)
+    asked = rows.clone().requires_grad_()
+    out = policy(asked, lengths)
+    assert torch.equal(plain, out)
+    (grad,) = torch.autograd.grad(out.square().sum(), asked)
+    seen = grad != 0
+    seen[:, 0, N : N + M + 1] = True  # hidden
+    assert seen[:3].all()
+    assert seen[3, :, :-1].all()  # the fourth window ends at timestep 6, beyond the table's 0 ... 5
+
+
+@pytest.mark.parametrize("options", [{"timesteps": 60}, {"input": "discretised"}])
+def test_a_recurrence_passes_the_audit_over_many_lookups(options: dict[str, int]) -> None:
+    result = audit_config(
+        "gru", 10, "states+actions+returns", "return-to-go", layout="modality", **options
+    )
+    assert result.passed, result.findings
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

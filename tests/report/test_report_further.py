@@ -12,7 +12,7 @@ import report_samples as samples
 from ablate.analyse.calibration import calibrations
 from ablate.analyse.further import Further, further
 from ablate.report import further as told
-from ablate.report import style
+from ablate.report import style, text
 from ablate.report.figures import calibration, variants
 from ablate.report.figures import further as figures
 from ablate.study.hypotheses import Hypothesis
@@ -73,6 +73,7 @@ def test_every_part_has_a_figure_of_the_same_bytes_each_time(drawn):
         assert b"/Subtype /Image" not in first["pdf"]  # vector
         assert one.trials
         assert one.caption.endswith(".")
+        assert "?" not in text.latex(one.caption)  # LaTeX has every glyph
         assert (figures_root() / one.script).exists()
 
 
@@ -93,6 +94,9 @@ def test_words_tables_and_macros_say_what_was_found(found):
     assert "failed trials counted as the worst" in words["With less, or with failures"]
     assert [grid.name for grid in told.grids(found)] == ["attribution", "multiverse"]
     for grid in told.grids(found):
+        assert "?" not in "".join(
+            text.latex(cell) for row in [grid.head, *grid.rows] for cell in row
+        )
         assert all(len(row) == len(grid.head) for row in grid.rows)
     macros = told.macros(found)
     assert all(re.fullmatch("[A-Za-z]+", name) for name in macros)
@@ -153,7 +157,7 @@ def test_calibration_is_drawn_with_its_slopes():
     )
     with style.paper_style():
         one = calibration.draw(calibrations(rows, ["mixer"]), ["t1"])
-        labels = [text.get_text() for text in one.figure.legends[0].get_texts()]
+        labels = [label.get_text() for label in one.figure.legends[0].get_texts()]
         again = calibration.draw(calibrations(rows, ["mixer"]), ["t1"])
         assert style.files(one.figure)["pdf"] == style.files(again.figure)["pdf"]
     assert labels[0].startswith("GRU: slope 1.00")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablate.analyse.further import Further
 from ablate.report import style
 from ablate.report.context import Compared
 from ablate.report.figures import (
@@ -14,6 +15,7 @@ from ablate.report.figures import (
     curves,
     errors,
     forest,
+    further,
     interaction,
     levels,
     replication,
@@ -32,6 +34,7 @@ def draw(
     margin: float | None,
     compared: Sequence[Compared] = (),
     venue: str = style.DEFAULT,
+    beyond: Further | None = None,
 ) -> list[tuple[Drawn, dict[str, bytes]]]:
     """Each figure that has something to show, with its bytes by kind (pdf, png, svg).
 
@@ -52,6 +55,8 @@ def draw(
             ]
         else:
             made.append(levels.draw(table, findings))
+        if beyond is not None:
+            made += further.draw(beyond, table, curve_rows)
         made += [forest.draw(findings, absolute=True), audit.draw(audits)]
         for drawn in made:
             if drawn is not None:

@@ -53,9 +53,10 @@ def draw(findings: Sequence[Finding], absolute: bool = False) -> base.Drawn | No
             "that must hold at each level or for each pair; where there are many, only their "
             "estimates, as ticks on one line. "
             + (
-                "The thin line with a diamond below an estimate is the same contrast for new data "
-                "sets (population estimand). "
-                if any(finding.population is not None for finding in tested)
+                "The thin line with a diamond below an estimate is the same contrast under the "
+                "estimand that doesn't decide: for new data sets, where the hypothesis is about new "
+                "seeds, and the other way about. "
+                if any(finding.other is not None for finding in tested)
                 else ""
             )
             + "On the right: estimate, interval and verdict, whose "
@@ -83,7 +84,7 @@ def _panel(panel: Any, group: Sequence[Finding]) -> list[tuple[float, float, flo
         height = _height(finding)
         _margin(panel, finding, top, top + height)
         _estimate(panel, finding, top + 0.5)
-        _population(panel, finding, top + 0.5 + _BELOW)
+        _other(panel, finding, top + 0.5 + _BELOW)
         bars.append((finding.low, finding.high, top + 0.5, style.VERDICTS[finding.verdict]))
         ticks.append((top + 0.5, finding.id, True))
         ticks += _claims(panel, finding, top + 1.05 + 0.3 * _STEP)
@@ -122,9 +123,9 @@ def _estimate(panel: Any, finding: Finding, row: float) -> None:
     )
 
 
-def _population(panel: Any, finding: Finding, row: float) -> None:
-    """The estimand over new data sets; its ends may lie beyond the axis."""
-    part = finding.population
+def _other(panel: Any, finding: Finding, row: float) -> None:
+    """The estimand that doesn't decide; its ends may lie beyond the axis."""
+    part = finding.other
     if part is None:
         return
     panel.plot([part.low, part.high], [row] * 2, color="#444444", linewidth=0.6, zorder=2)

@@ -1,0 +1,111 @@
+"""A plan of the Trajectory Transformer's search at hopper's sizes: CPU time of one thread.
+
+The weights are the initial ones: what a search costs depends on them only through how many sequences share
+their past, and untrained ones share least.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ablate.bench.update import Row, one_thread
+from ablate.models.discretise import Discretiser
+from ablate.models.trajectory import TrajectoryModel, TrajectorySpec, build_trajectory_model
+from ablate.plan.options import PlanOptions, released_positions
+from ablate.plan.search import Plan, search
+
+OBSERVATIONS, ACTIONS = 11, 3
+HOPPER = PlanOptions()  # horizon 15, beam 128, context 5
+LONG = PlanOptions(horizon=5, beam_width=64, max_context_transitions=32)  # a window of 511 tokens
+EPISODES = 16
+# what, options, goal in seconds, the public code's seconds (one thread of another machine, CPU time)
+CASES = (
+    ("H 15, beam 128, context 5", HOPPER, 8.0, 77.5),
+    ("H 15, beam 128, context 5", replace(HOPPER, mode="full"), 5.0, 77.5),
+    ("H 5, beam 64, 511 tokens", LONG, 8.0, 360.0),
+    ("H 5, beam 64, 511 tokens", replace(LONG, mode="full"), 8.0, 360.0),
+)
+SHORT = PlanOptions(horizon=5, beam_width=64)
+SEVERAL = (SHORT, replace(SHORT, mode="full"))
+
+
+def planner_rows(chunks: int = 2) -> list[Row]:
+    """One row a case, then 16 episodes planned as one batch beside 16 times one."""
+    rows: list[Row] = []
+    with one_thread():
+        for what, options, goal, public in CASES:
+            seconds, plan = seconds_of(options, 1, chunks)
+            bounds = released_positions(hopper(options).spec, replace(options, mode="reference"))
+            rows.append(
+                {
+                    "what": what,
+                    "mode": options.mode,
+                    "episodes": 1,
+                    "seconds": seconds,
+                    "goal": goal,
+                    "released": public,
+                    "ratio": public / seconds,
+                    "positions": plan.positions,
+                    "bound": lower_bound(options),
+                    "a cache without sharing": bounds["cached"],
+                    "released positions": bounds["released"],
+                    "load": os.getloadavg()[0],
+                }
+            )
+        for options in SEVERAL:
+            alone, _ = seconds_of(options, 1, chunks)
+            seconds, plan = seconds_of(options, EPISODES, 1)
+            rows.append(
+                dict.fromkeys(rows[0], "")
+                | {
+                    "what": f"H 5, beam 64, context 5; goal: {EPISODES} times one",
+                    "mode": options.mode,
+                    "episodes": EPISODES,
+                    "seconds": seconds,
+                    "goal": EPISODES * alone,
+                    "positions": plan.positions,
+                    "bound": EPISODES * lower_bound(options),
+                    "load": os.getloadavg()[0],
+                }
+            )
+    return rows
+
+
+def lower_bound(options: PlanOptions) -> int:
+    """Token positions of a search that computes every new token once: nothing cropped, the prefix once."""
+    slots = OBSERVATIONS + ACTIONS + 2
+    given = options.executed * slots + OBSERVATIONS
+    drawn = options.horizon * options.beam_width * options.n_expand * (ACTIONS + 1)
+    return given + drawn + (options.horizon - 1) * options.beam_width * (OBSERVATIONS + 1)
+
+
+def hopper(options: PlanOptions) -> TrajectoryModel:
+    """The released shape; the window holds what mode full looks at."""
+    window = max(10, options.max_context_transitions)
+    if options.mode == "full":
+        window = options.executed + options.horizon
+    spec = TrajectorySpec(OBSERVATIONS, ACTIONS, window=window)
+    data = np.random.default_rng(0).normal(size=(10_000, spec.slots))
+    generator = torch.Generator().manual_seed(0)
+    return build_trajectory_model(spec, generator, Discretiser.fit(data, spec.bins)).eval()
+
+
+def seconds_of(options: PlanOptions, episodes: int, chunks: int) -> tuple[float, Plan]:
+    """CPU seconds of one search, the least of `chunks`, and the plan."""
+    model = hopper(options)
+    generator = torch.Generator().manual_seed(1)
+    context = torch.randn(episodes, options.executed, model.spec.slots, generator=generator)
+    observation = torch.randn(episodes, OBSERVATIONS, generator=generator)
+    shape = (episodes, options.horizon, options.beam_width * options.n_expand, model.spec.slots)
+    noise = torch.rand(shape, generator=generator)
+    best = float("inf")
+    for _ in range(chunks):
+        start = time.process_time()
+        plan = search(model, context, observation, options, noise)
+        best = min(best, time.process_time() - start)
+    return best, plan

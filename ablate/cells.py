@@ -1,0 +1,332 @@
+"""A cell: everything that its seeds share. Data, how they are read, a model of matched size, how it acts.
+
+Two kinds of model share one page of training and evaluation (`ablate.trial`): policies, which predict the
+action, and the joint model, which predicts whole trajectories (`algorithm: joint`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablate import registry, streams
+from ablate.config import complete, timesteps
+from ablate.data import catalogue
+from ablate.data.best import best
+from ablate.data.catalogue import DataSet
+from ablate.data.normalise import Scales, fit_scales
+from ablate.data.trajectories import Trajectories
+from ablate.data.windows import window_rows
+from ablate.errors import UserError, unknown
+from ablate.evaluate.agent import Agent, at_context, scaled_rows, stored
+from ablate.evaluate.heldout import HeldOut, held_out, held_out_metrics
+from ablate.learn.joint import (
+    JointSettings,
+    JointSource,
+    JointStack,
+    fit_model,
+    joint_source,
+    joint_spec,
+)
+from ablate.learn.objective import Source
+from ablate.learn.train import windows_per_update
+from ablate.learn.transitions import transitions
+from ablate.models.discretise import Discretiser
+from ablate.models.layouts import Layout
+from ablate.models.match import Matched, parameters_at, solve_width
+from ablate.models.policy import Policy, build, count_parameters, flops_per_target
+from ablate.models.spec import ModelSpec
+from ablate.models.stack import Stack
+from ablate.models.tokens import fit_bins
+from ablate.models.trajectory import TrajectoryModel, TrajectorySpec, build_trajectory_model
+from ablate.plan.agent import TrajectoryAgent
+from ablate.plan.options import PlanOptions
+
+HELD_OUT_TARGETS = 4096
+JOINT_TARGETS = 512  # of the joint model, whose every target is a whole window
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything the seeds of a cell share: its data, how they are read, and a model of matched size.
+
+    trained: the part of the training set that is learned from (see `train.keep`).
+    """
+
+    config: Config
+    data: DataSet
+    trained: Trajectories
+    layout: Layout
+    scales: Scales
+    matched: Matched
+    model: ModelSpec
+
+    @property
+    def context(self) -> int:
+        """K, in timesteps."""
+        return timesteps(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cell trains and acts."""
+        return self.scales.mean.device
+
+    def policy(self, study: str, seed: int) -> Policy:
+        """A freshly initialised policy; its parameters come from the seed's `init` stream alone."""
+        generator = streams.torch_stream(study, seed, "init")
+        return build(self.model, generator, self.data.train.actions, self.bins).to(self.device)
+
+    @cached_property
+    def bins(self) -> Any:
+        """The bins of discretised input, of the training set; None where it is continuous."""
+        if self.model.input != "discretised":
+            return None
+        return fit_bins(self.rows(self.data.train)[0], self.model)
+
+    def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
+        """Trajectories as the model reads them: rows (T, F) and timesteps (T,)."""
+        data = stored(trajectories, self.layout, self.device)
+        return scaled_rows(data.fields, self.layout, self.scales), data.timestep
+
+    def agent(self, policies: Sequence[Policy]) -> Agent:
+        """The policies as one stacked program that reads this cell's data."""
+        return Agent(Stack(list(policies)), self.layout, self.scales, self.context)
+
+    def actor(self, policies: Sequence[Policy]) -> Agent:
+        """The same as it acts: with the context and the state of the evaluation."""
+        settings = self.config["evaluate"]
+        context = settings["context"] or self.context
+        stack = Stack([at_context(policy, context) for policy in policies])
+        return Agent(stack, self.layout, self.scales, context, settings["state"])
+
+    def source(self, agent: Agent) -> Source:
+        """What the trainer reads: the training set as tokens of `agent`."""
+        table, timestep = self.rows(self.trained)
+        algorithm = registry.get("algorithm", self.config["algorithm"])
+        return Source(
+            table=table,
+            timestep=timestep,
+            actions=torch.from_numpy(self.trained.actions).to(self.device),
+            visible=agent.visible,
+            transitions=transitions(self.trained, self.rows, self.device)
+            if algorithm.transitions
+            else None,
+        )
+
+    def held(self, study: str, policies: Sequence[Policy]) -> HeldOut:
+        """The held-out targets that every cell of the study is measured on."""
+        agent = self.agent(policies[:1])
+        return held_out(self.data.held_out, agent, self.layout, study, HELD_OUT_TARGETS)
+
+    def measure(self, agent: Agent, held: HeldOut, limit: int | None = None) -> dict[str, Tensor]:
+        """Prediction on held-out targets, (S,) each; on about `limit` of them."""
+        return held_out_metrics(agent, held, limit)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether several seeds can train as one program."""
+        return True
+
+    def sizes(self) -> dict[str, float]:
+        """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
+        train = self.config["train"]
+        per_update = windows_per_update(train, self.context)
+        if train["loss"] == "all":
+            per_update *= self.context  # at most: a window at an episode's start holds fewer
+        return {
+            "width": float(self.matched.width),
+            "parameters": float(self.matched.parameters),
+            "parameter_mismatch": 100.0 * self.matched.mismatch,
+            "flops_per_target": float(flops_per_target(self.model)),
+            "targets": float(train["updates"] * per_update),
+        }
+
+
+@dataclass(frozen=True)
+class JointCell:
+    """The same of a model of whole trajectories, which acts by search or by likelihood."""
+
+    config: Config
+    data: DataSet
+    trained: Trajectories
+    spec: TrajectorySpec
+    matched: Matched
+    device: torch.device
+
+    @property
+    def context(self) -> int:
+        """K, in timesteps."""
+        return timesteps(self.config)
+
+    @property
+    def settings(self) -> JointSettings:
+        """The algorithm's own settings."""
+        return JointSettings.model_validate(self.config["settings"])
+
+    def policy(self, study: str, seed: int) -> TrajectoryModel:
+        """A freshly initialised model with bins and scales of the training set."""
+        generator = streams.torch_stream(study, seed, "init")
+        return fit_model(self.spec, self.data.train, self.settings, generator).to(self.device)
+
+    def agent(self, models: Sequence[TrajectoryModel]) -> JointProgram:
+        """The model in the shape in which it trains."""
+        return JointProgram(JointStack(list(models)))
+
+    def actor(self, models: Sequence[TrajectoryModel]) -> TrajectoryAgent:
+        """The models as they act."""
+        evaluate = self.config["evaluate"]
+        dims = (self.spec.observation_dim, self.spec.action_dim, 0)
+        layout = Layout(*dims, self.config["history"], self.config["condition"], self.spec.goal)
+        options = plan_options(evaluate["plan"])
+        decode = "plan" if evaluate["decode"] == "plan" else "likelihood"
+        return TrajectoryAgent(models, layout, options, decode)
+
+    def source(self, agent: JointProgram) -> JointSource:
+        """What the trainer reads."""
+        return joint_source(self.trained, self.spec, self.settings, self.device)
+
+    def held(self, study: str, models: Sequence[TrajectoryModel]) -> JointHeld:
+        """Held-out windows that end where a policy's targets do."""
+        rows = joint_source(self.data.held_out, self.spec, self.settings, self.device)
+        timestep = torch.from_numpy(self.data.held_out.timestep).to(self.device)
+        # A window that begins with its episode says nothing of its first observation.
+        targets = torch.nonzero(timestep >= min(self.context - 1, int(timestep.max()))).flatten()
+        drawn = streams.stream(study, 0, "held-out").permutation(len(targets))[:JOINT_TARGETS]
+        ends = targets[torch.from_numpy(drawn).to(self.device).sort().values]
+        length = min(self.context, int(timestep.max()) + 1)
+        index, _ = window_rows(ends, timestep, length)
+        return JointHeld(rows.table[index])
+
+    @torch.no_grad()
+    def measure(
+        self, agent: JointProgram, held: JointHeld, limit: int | None = None
+    ) -> dict[str, Tensor]:
+        """Of each window's last timestep (1,): the action's negative log-density, and that of a whole timestep.
+
+        `action_nll` in the action's units, given all before it; `timestep_nll` of (a, r, V) and the next
+        observation, the mean over the window's timesteps (NaN without a density, or for windows of one).
+        """
+        model = agent.stack.model.eval()
+        stride = 1 if limit is None else max(1, len(held.rows) // limit)
+        undefined = torch.full((1,), float("nan"), device=self.device)
+        if not self.spec.density:
+            return {"action_nll": undefined, "timestep_nll": undefined}
+        each = torch.cat([model.log_density(part) for part in held.rows[::stride].split(64)])
+        first = self.spec.observation_dim
+        action = -each[:, -1, first : first + self.spec.action_dim].sum(-1).mean()
+        whole = -model.per_timestep(each).mean() if each.shape[1] > 1 else undefined[0]
+        return {"action_nll": action[None], "timestep_nll": whole[None]}
+
+    @property
+    def stacks(self) -> bool:
+        """Whether several seeds can train as one program."""
+        return False
+
+    def sizes(self) -> dict[str, float]:
+        """Width, parameters and targets."""
+        train = self.config["train"]
+        windows = windows_per_update(train, self.context)
+        return {
+            "width": float(self.matched.width),
+            "parameters": float(self.matched.parameters),
+            "parameter_mismatch": 0.0,
+            "targets": float(train["updates"] * windows * self.context),
+        }
+
+
+@dataclass(frozen=True)
+class JointProgram:
+    """What trains: a stack of one joint model."""
+
+    stack: JointStack
+
+
+@dataclass(frozen=True)
+class JointHeld:
+    """Held-out windows (B, K, D) of raw rows."""
+
+    rows: Tensor
+
+
+def plan_options(found: dict[str, Any]) -> PlanOptions:
+    """The options of a search. Raises UserError for one that it doesn't have, or out of range."""
+    known = [field.name for field in fields(PlanOptions)]
+    for name in found:
+        if name not in known:
+            raise unknown("evaluate.plan", name, known)
+    return PlanOptions(**found)
+
+
+def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell | JointCell:
+    """Load the data, lay out the tokens and solve the mixer's width for the declared parameter count.
+
+    Raises UserError for a data set that cannot be had or a width that cannot be matched.
+    """
+    config = complete(config)
+    data = catalogue.load(config["data"], cache)
+    if config["algorithm"] == "joint":
+        return _joint(config, data, device)
+    horizon = data.spec.make_env(1).horizon
+    layout = Layout(
+        observation_dim=data.train.observations.shape[1],
+        action_dim=data.train.actions.shape[1],
+        policies=data.spec.num_policies,
+        history=config["history"],
+        condition=config["condition"],
+        goal=data.spec.shown_goal if "goal" in config["condition"] else (),
+        timesteps=config["model"]["timesteps"] > 0,
+    )
+    if config["condition"] == "policy-id" and layout.policies == 0:
+        raise UserError(
+            f"condition policy-id: {config['data']} does not record which policy acted."
+        )
+    if "goal" in config["condition"] and not layout.goal:
+        raise UserError(f"condition {config['condition']}: {config['data']} shows no goal's place.")
+    model = ModelSpec.of(config, layout)
+    if model.width:
+        count = parameters_at(model, model.width)
+        matched = Matched(model.width, count, 0.0)
+    else:
+        matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
+    # By the whole training set also where only the best of it is learned from (Chen et al. 2021).
+    scales = fit_scales(data.train, horizon)
+    if config["train"]["return_scale"] is not None:
+        scales = replace(scales, return_to_go=config["train"]["return_scale"])
+    return Cell(
+        config=config,
+        data=data,
+        trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
+        layout=layout,
+        scales=scales.to(device),
+        matched=matched,
+        model=model.at(matched.width),
+    )
+
+
+def _joint(config: Config, data: DataSet, device: str) -> JointCell:
+    spec = joint_spec(config, data.train.observations.shape[1], data.train.actions.shape[1])
+    plan_options(config["evaluate"]["plan"])
+    bins = None
+    if spec.discrete or spec.input == "discretised":
+        bins = Discretiser.fit(np.tile([[0.0], [1.0]], (1, spec.slots)), spec.bins)  # any will do
+    scale = np.ones(spec.slots)
+    parameters = count_parameters(
+        build_trajectory_model(spec, torch.Generator(), bins, 0.0 * scale, scale)
+    )
+    return JointCell(
+        config=config,
+        data=data,
+        trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
+        spec=spec,
+        matched=Matched(spec.width, parameters, 0.0),
+        device=torch.device(device),
+    )

@@ -1,0 +1,168 @@
+"""Acting with trajectory models: by search, or slot by slot by likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ablate.errors import unknown
+from ablate.models.layouts import Fields, Layout
+from ablate.models.trajectory import TrajectoryModel
+from ablate.plan.imagine import Imagination
+from ablate.plan.options import PlanOptions, check_fits, window_cap
+from ablate.plan.search import ActionValue, search
+
+DECODINGS = ("plan", "likelihood")
+SEEDS = 2**31 - 1
+
+
+class TrajectoryAgent:
+    """S models of one shape that act; what a rollout asks of an agent.
+
+    decode: `plan` searches as `options` say. `likelihood` takes each action slot's most likely bin, or draws it
+    where noise is given, after at most `options.executed` timesteps; keys and values are carried from one timestep
+    to the next while the window is unbroken, and the window is encoded again where it slides.
+
+    layout: what a rollout reads of it is which goal to show. value: see `ablate.plan.search`.
+
+    Raises UserError where the models can't be searched so.
+    """
+
+    noise_dim = 1  # the seed of a timestep's draws
+
+    def __init__(
+        self,
+        models: Sequence[TrajectoryModel],
+        layout: Layout,
+        options: PlanOptions,
+        decode: str = "plan",
+        value: ActionValue | None = None,
+    ) -> None:
+        if decode not in DECODINGS:
+            raise unknown("evaluate.decode", decode, DECODINGS)
+        if decode == "plan":
+            check_fits(models[0].spec, options)
+        self.models = list(models)
+        self.layout, self.options, self.decode, self.value = layout, options, decode, value
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return len(self.models)
+
+    @property
+    def device(self) -> torch.device:
+        """Where fields are to lie."""
+        return self.models[0].mean.device
+
+    def eval(self) -> TrajectoryAgent:
+        """Switch dropout off."""
+        for model in self.models:
+            model.eval()
+        return self
+
+    def start(self, batch: int) -> TrajectoryActor:
+        """`batch` fresh episodes of each model."""
+        return TrajectoryActor(self, batch)
+
+
+class TrajectoryActor:
+    """Episodes in progress, (S, E) of them, all at the same timestep."""
+
+    def __init__(self, agent: TrajectoryAgent, batch: int) -> None:
+        self.agent, self.batch = agent, batch
+        self.timestep = 0
+        spec = agent.models[0].spec
+        self.context = torch.zeros(agent.size, batch, 0, spec.slots, device=agent.device)
+        self.observation = torch.zeros(agent.size, batch, spec.observation_dim, device=agent.device)
+        self.planned = torch.zeros(agent.size, batch, 0, spec.action_dim, device=agent.device)
+        self.running: list[Imagination | None] = [None] * agent.size
+        self.positions = 0  # token positions computed
+
+    @torch.no_grad()
+    def act(self, raw: Fields, noise: Tensor | None) -> Tensor:
+        """Fields of the present timestep (S, E, ...) -> actions (S, E, M).
+
+        noise: (S, E, 1) uniform numbers in [0, 1), one seed an episode; None: likelihood takes the most
+        likely, and a search draws from fixed seeds.
+        """
+        options = self.agent.options
+        if self.timestep:
+            told = [
+                self.observation,
+                raw.action,
+                raw.reward[..., None],
+                torch.zeros_like(raw.reward[..., None]),
+            ]
+            row = torch.cat(told, -1)[:, :, None]
+            self.context = torch.cat([self.context, row], 2)
+            self.context = self.context[:, :, max(0, self.context.shape[2] - options.executed) :]
+        self.observation = raw.observation
+        if self.agent.decode == "likelihood":
+            chosen = torch.stack([self._likeliest(s, raw, noise) for s in range(self.agent.size)])
+        else:
+            if self.timestep % options.plan_freq == 0:
+                plans = [self._plan(s, raw, noise) for s in range(self.agent.size)]
+                self.planned = torch.stack(plans)  # (S, E, H, M)
+            chosen = self.planned[:, :, self.timestep % options.plan_freq]
+        self.timestep += 1
+        return chosen.clamp(-1.0, 1.0)
+
+    def _plan(self, s: int, raw: Fields, noise: Tensor | None) -> Tensor:
+        model, options = self.agent.models[s], self.agent.options
+        spec = model.spec
+        draws = None
+        if options.objective == "return":
+            shape = (options.horizon, options.beam_width * options.n_expand, spec.slots)
+            draws = self._draws(s, noise, shape)
+        goal = None if raw.goal is None or not spec.goal else raw.goal[s]
+        plan = search(
+            model, self.context[s], raw.observation[s], options, draws, goal, self.agent.value
+        )
+        self.positions += plan.positions
+        return plan.actions(spec.observation_dim, spec.action_dim)
+
+    def _likeliest(self, s: int, raw: Fields, noise: Tensor | None) -> Tensor:
+        """Actions (E, M) drawn slot by slot, or the most likely."""
+        model, options = self.agent.models[s], self.agent.options
+        spec = model.spec
+        n, slots = spec.observation_dim, spec.slots
+        running = self.running[s]
+        if running is None or not options.executed:
+            cap = window_cap(
+                spec, PlanOptions(max_context_transitions=options.max_context_transitions)
+            )
+            goal = None if raw.goal is None or not spec.goal else raw.goal[s]
+            running = Imagination(model, self.context[s], raw.observation[s], cap, goal)
+            self.running[s] = running
+        else:
+            ended = self.context[s][
+                :, -1, slots - 2 :
+            ]  # reward and, never read, value of the last timestep
+            running.tell(torch.cat([ended, raw.observation[s]], -1))
+        draws = None if noise is None else self._draws(s, noise, (spec.action_dim,))
+        drawn = []
+        for number in range(spec.action_dim):
+            params = running.parameters()
+            if spec.discrete:  # an action can't be to stop
+                params = params.clone()
+                params[..., -1] = float("-inf")
+            uniform = params[..., 0] if draws is None else draws[:, None, number]
+            symbols = running.draw(params, n + number, uniform, 1 if draws is None else None, None)
+            running.push(symbols)
+            drawn.append(symbols[:, 0])
+        return running.raw(torch.stack(drawn, -1), n)
+
+    def _draws(self, s: int, noise: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers (E, *shape), each episode's from its own seed."""
+        seeds = [self.timestep] * self.batch
+        if noise is not None:
+            seeds = (noise[s, :, 0].double() * SEEDS).long().tolist()
+        made = []
+        generator = torch.Generator()
+        for seed in seeds:
+            generator.manual_seed(seed)
+            made.append(torch.rand(shape, generator=generator))
+        return torch.stack(made).to(self.agent.device)

@@ -1,0 +1,188 @@
+"""Keys and values of sequences that share most of their past.
+
+Rows are r sequences of each of E episodes. What the model has seen is kept in three parts, each once for the rows
+that share it:
+
+    shared: one copy an episode (executed timesteps, and imagined ones that all sequences agree on);
+    body: one copy for every `children` neighbouring rows (a sequence whose continuations are being compared);
+    tail: what the continuations have apart, one copy a row.
+
+Nobody attends to value tokens, so their keys are not kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ablate.models.attention import Turn
+from ablate.models.trajectory import TrajectoryModel
+
+
+class Room:
+    """Keys and values (E, H, g, t, d) of every layer, g groups an episode, with room for more tokens.
+
+    One tensor a layer and kind: smaller ones are given back to the allocator and taken again, larger ones are
+    mapped anew each time, page by page.
+    """
+
+    def __init__(self, buffers: list[Tensor], used: int = 0) -> None:
+        self.buffers = buffers  # keys and values of layer 0, then of layer 1, ...
+        self.used = used
+
+    @classmethod
+    def empty(cls, model: TrajectoryModel, episodes: int, groups: int, capacity: int) -> Room:
+        """Room for `capacity` tokens in each group."""
+        spec = model.spec
+        shape = (episodes, spec.heads, groups, capacity, spec.width // spec.heads)
+        return cls([model.mean.new_empty(shape) for _ in range(2 * spec.layers)])
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (E, H, g, used, d) of a layer."""
+        keys, values = self.buffers[2 * number : 2 * number + 2]
+        return keys[..., : self.used, :], values[..., : self.used, :]
+
+    def reserve(self, more: int) -> None:
+        """Make room for `more` further tokens."""
+        have = self.buffers[0].shape[-2]
+        if self.used + more <= have:
+            return
+        capacity = max(2 * have, self.used + more)
+        for number, old in enumerate(self.buffers):
+            new = old.new_empty(*old.shape[:3], capacity, old.shape[-1])
+            new[..., : self.used, :] = old[..., : self.used, :]
+            self.buffers[number] = new
+
+    def pick(self, groups: Tensor, more: int, behind: Room | None, rows: Tensor) -> None:
+        """Become copies of `groups` (E, g'), each followed by the `rows` (E, g') of `behind`, with room for more."""
+        extra = 0 if behind is None else behind.used
+        total = self.used + extra
+        for number, old in enumerate(self.buffers):
+            new = old.new_empty(*old.shape[:2], groups.shape[1], total + more, old.shape[-1])
+            if self.used:
+                new[..., : self.used, :] = _taken(old[..., : self.used, :], groups)
+            if behind is not None and extra:
+                new[..., self.used : total, :] = _taken(
+                    behind.buffers[number][..., :extra, :], rows
+                )
+            self.buffers[number] = new
+        self.used = total
+
+
+def _taken(values: Tensor, index: Tensor) -> Tensor:
+    """values (E, H, g, t, d) at index (E, g') of each episode's groups: (E, H, g', t, d)."""
+    if len(index) == 1:
+        return values.index_select(2, index[0])
+    every = torch.arange(len(index), device=index.device)[:, None]
+    return values.transpose(1, 2)[every, index].transpose(1, 2)
+
+
+class Cache:
+    """What `rows` sequences of each of `episodes` have been told so far; grows by `extend`.
+
+    `positions` counts the token positions computed through the transformer.
+    """
+
+    def __init__(self, model: TrajectoryModel, episodes: int) -> None:
+        self.model = model
+        self.episodes = episodes
+        self.rows = 1  # of each episode
+        self.children = 1  # rows that share a copy of the body
+        self.shared = Room.empty(model, episodes, 1, 0)
+        self.body = Room.empty(model, episodes, 1, 0)
+        self.tail: Room | None = None
+        self.positions = 0
+
+    def extend(self, tokens: Tensor, turn: Turn | None, kept: Tensor, where: str) -> Tensor:
+        """Features (E r, n, W) of n further tokens (E r, n, W), positions included, of every row.
+
+        turn: of rotary positions. kept: (n,) bool, whose keys later tokens see. where: the part that keeps
+        them, `shared` (rows must be one an episode), `body` (rows must have no children) or `tail`.
+        """
+        rows, count = tokens.shape[:2]
+        self.positions += rows * count
+        stored = torch.nonzero(kept).flatten()
+        everything = len(stored) == count
+        parts = {"shared": self.shared, "body": self.body, "tail": self.tail}
+        home = parts.pop(where)
+        assert home is not None
+        others = [room for room in parts.values() if room is not None and room.used]
+        begin = home.used
+        home.reserve(len(stored))
+        home.used = begin + len(stored)
+        own = None  # which of the new keys a new token sees: a single one sees itself
+        if count > 1 or not everything:
+            own = stored <= torch.arange(count, device=tokens.device)[:, None]  # (n, kept)
+        x = tokens
+        for number, block in enumerate(self.model.blocks):
+            # (E, H, r, n, d) each: heads before rows, so that no part's scores have to be rearranged
+            q, k, v = (self._by_head(part) for part in block.project(x, turn))
+            if len(stored):
+                keys, values = home.layer(number)
+                keys[..., begin:, :] = k if everything else k[..., stored, :]
+                values[..., begin:, :] = v if everything else v[..., stored, :]
+            seen = attend(q, [room.layer(number) for room in (*others, home)], begin, own)
+            merged = seen.permute(0, 2, 1, 3, 4).reshape(rows, -1, count, seen.shape[-1])
+            x = block.finish(x, merged)
+        return self.model.norm(x)
+
+    def branch(self, children: int, room: int) -> None:
+        """Every row becomes `children` neighbours that share what is known so far; `room` for their tails."""
+        assert self.tail is None
+        self.children = children
+        self.rows *= children
+        self.tail = Room.empty(self.model, self.episodes, self.rows, room)
+
+    def select(self, index: Tensor, room: int) -> None:
+        """Keep the rows `index` (E, r'), each episode's own, in that order; `room` for tokens to come."""
+        self.body.pick(index // self.children, room, self.tail, index)
+        self.rows, self.children, self.tail = index.shape[1], 1, None
+
+    def share(self, tokens: int) -> None:
+        """Move the first `tokens` kept keys of the body, equal in all rows of an episode, to the shared part."""
+        self.shared.reserve(tokens)
+        begin, self.shared.used = self.shared.used, self.shared.used + tokens
+        for number, old in enumerate(self.body.buffers):
+            self.shared.buffers[number][..., begin : begin + tokens, :] = old[:, :, :1, :tokens]
+            self.body.buffers[number] = old[..., tokens:, :]
+        self.body.used -= tokens
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(E r, H, n, d) to (E, H, r, n, d)."""
+        return x.unflatten(0, (self.episodes, -1)).transpose(1, 2).contiguous()
+
+
+def attend(q: Tensor, parts: list[tuple[Tensor, Tensor]], begin: int, own: Tensor | None) -> Tensor:
+    """Softmax attention (E, H, r, n, d) of q (E, H, r, n, d) over several parts at once.
+
+    parts: keys and values (E, H, g, t, d), each group serving r / g neighbouring rows. Of the last part the keys
+    from `begin` on are the queries' own, visible as `own` (n, t - begin) says, or all of them.
+    """
+    q = q * q.shape[-1] ** -0.5
+    shape = q.shape[:-1]
+    scores = [
+        torch.bmm(_folded(q, keys.shape[2]), keys.flatten(0, 2).transpose(1, 2)).view(*shape, -1)
+        for keys, _ in parts
+        if keys.shape[3]
+    ]
+    if own is not None and own.shape[1]:
+        scores[-1][..., begin:].masked_fill_(~own, float("-inf"))
+    weights = (scores[0] if len(scores) == 1 else torch.cat(scores, -1)).softmax(-1)
+    out: Tensor | None = None
+    start = 0
+    for keys, values in parts:
+        length = keys.shape[3]
+        if not length:
+            continue
+        part = weights[..., start : start + length]
+        seen = torch.bmm(_folded(part, keys.shape[2]), values.flatten(0, 2)).view(*shape, -1)
+        out = seen if out is None else out.add_(seen)
+        start += length
+    assert out is not None
+    return out
+
+
+def _folded(x: Tensor, groups: int) -> Tensor:
+    """(E, H, r, n, t) to (E H g, r/g n, t): the rows of a group as further queries."""
+    episodes, heads, rows, count, last = x.shape
+    return x.view(episodes * heads * groups, rows // groups * count, last)

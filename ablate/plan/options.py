@@ -1,0 +1,169 @@
+"""What a search is told, what it costs, and which executed timesteps an imagined one can see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablate.errors import UserError, unknown
+from ablate.models.trajectory import TrajectorySpec
+
+OBJECTIVES = ("return", "likelihood")
+MODES = ("reference", "full")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Options of a search; the defaults are the release's for hopper (config/offline.py).
+
+    Attributes:
+        objective: `return`, by imagined rewards and a final value; `likelihood`, the most probable sequence
+            (imitation, and with a model that has a goal: reaching it).
+        mode: `reference` crops whole timesteps off the front as the release does, and counts positions from
+            the new front; `full` crops nothing.
+        horizon: imagined timesteps. beam_width: sequences kept. n_expand: continuations of each (return only).
+        k_obs, k_act, k_rew: draw among so many most likely bins; None: among all.
+        cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
+        percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
+        discount: of imagined rewards.
+        max_context_transitions: timesteps the search may look at, imagined ones counted in (reference), or
+            executed timesteps it is given (full).
+        prefix_context: whether executed timesteps are looked at at all.
+        plan_freq: environment steps between searches.
+    """
+
+    objective: str = "return"
+    mode: str = "reference"
+    horizon: int = 15
+    beam_width: int = 128
+    n_expand: int = 2
+    k_obs: int | None = 1
+    k_act: int | None = None
+    k_rew: int | None = 1
+    cdf_obs: float | None = None
+    cdf_act: float | None = 0.6
+    cdf_rew: float | None = None
+    percentile: float | str = "mean"
+    discount: float = 0.99
+    max_context_transitions: int = 5
+    prefix_context: bool = True
+    plan_freq: int = 1
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise unknown("plan.objective", self.objective, OBJECTIVES)
+        if self.mode not in MODES:
+            raise unknown("plan.mode", self.mode, MODES)
+        for name in (
+            "horizon", "beam_width", "n_expand", "max_context_transitions", "plan_freq",
+            "k_obs", "k_act", "k_rew",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"plan.{name}: found {value}; allowed: whole numbers from 1.")
+        for name in ("cdf_obs", "cdf_act", "cdf_rew"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise UserError(f"plan.{name}: found {value}; allowed: 0 <= share < 1, or nothing.")
+        if self.percentile != "mean" and not (
+            isinstance(self.percentile, (int, float)) and 0.0 < self.percentile < 1.0
+        ):
+            raise UserError(
+                f"plan.percentile: found {self.percentile}; allowed: mean, or a number between 0 and 1."
+            )
+        if not 0.0 <= self.discount <= 1.0:
+            raise UserError(f"plan.discount: found {self.discount}; allowed: 0 ... 1.")
+        if self.plan_freq > self.horizon:
+            raise UserError(
+                f"plan.plan_freq: found {self.plan_freq}; a plan has {self.horizon} timesteps to execute."
+            )
+
+    @property
+    def executed(self) -> int:
+        """Most executed timesteps that stand before the present observation."""
+        return self.max_context_transitions if self.prefix_context else 0
+
+
+def check_fits(spec: TrajectorySpec, options: PlanOptions) -> None:
+    """Raise UserError where the search can't be done with the model."""
+    if options.objective == "likelihood" and spec.head not in ("categorical", "autoregressive"):
+        raise UserError(
+            f"plan.objective: likelihood searches among bins, and the head '{spec.head}' has none; "
+            "allowed: heads categorical, autoregressive, or objective return."
+        )
+    if spec.head == "mse" and (options.beam_width > 1 or options.n_expand > 1):
+        raise UserError("plan: the head 'mse' proposes one action only; allowed: any other head.")
+    if options.percentile != "mean" and spec.head not in ("categorical", "autoregressive"):
+        raise UserError(f"plan.percentile: the head '{spec.head}' has no bins; allowed: mean.")
+    if options.mode == "full" and spec.positions == "learned":
+        needed = options.executed + options.horizon + (1 if spec.layout == "step" else 0)
+        if needed > spec.window:
+            raise UserError(
+                f"plan.mode: full needs a window that holds {options.executed} executed and {options.horizon} "
+                f"imagined timesteps, and the model has learned positions for {spec.window}; allowed: mode "
+                "reference, a model with positions: rotary, or a longer window."
+            )
+
+
+def window_cap(spec: TrajectorySpec, options: PlanOptions) -> int | None:
+    """Most tokens that the model looks at, None where nothing is cropped."""
+    if options.mode == "full":
+        return None
+    tokens = options.max_context_transitions * spec.per_step
+    asked = tokens if spec.layout == "step" else tokens - 1
+    return min(asked, spec.block)
+
+
+def cropped(tokens: int, cap: int | None, per_step: int) -> int:
+    """Timesteps cut off the front of so many tokens: whole ones, as few as let the rest fit."""
+    if cap is None or tokens <= cap:
+        return 0
+    return -(-(tokens - cap) // per_step)
+
+
+def visible_timesteps(spec: TrajectorySpec, options: PlanOptions, executed: int) -> np.ndarray:
+    """(H, executed) bool: whether imagined step h, when its action is chosen, sees an executed timestep.
+
+    executed: timesteps before the present one, the last of them in the last column; the present observation
+    is imagined step 0's own.
+    """
+    given = min(executed, options.executed)
+    first = np.zeros(
+        options.horizon, dtype=np.int64
+    )  # of the timesteps given, the first that is seen
+    cap = window_cap(spec, options)
+    for step in range(options.horizon):
+        tokens = (given + step) * spec.per_step + spec.observation_tokens
+        first[step] = cropped(tokens, cap, spec.per_step)
+    age = np.arange(executed) - (executed - given)  # index among those given; negative: not given
+    return (age[None] >= 0) & (age[None] >= first[:, None])
+
+
+def released_positions(spec: TrajectorySpec, options: PlanOptions) -> dict[str, int]:
+    """Token positions of one return search after a full context: dimension layout, reference mode.
+
+    `released`: every token a forward pass over the whole window, as in the public code. `cached`: each
+    sequence's keys and values kept, the window encoded anew once a timestep, the prefix once for all.
+    """
+    n, a, slots = spec.observation_dim, spec.action_dim, spec.slots
+    cap = window_cap(spec, options)
+    wide = options.beam_width * options.n_expand
+    released, length = 0, options.executed * slots + n
+    start = length - slots * cropped(length, cap, slots)
+    cached = start
+    for step in range(options.horizon):
+        for drawn in range(a + 2):
+            window = length - slots * cropped(length, cap, slots)
+            released += wide * window
+            cached += 0 if step == 0 and drawn == 0 else wide
+            length += 1
+        if step == options.horizon - 1:
+            break
+        for drawn in range(n):
+            window = length - slots * cropped(length, cap, slots)
+            released += options.beam_width * window
+            anew = drawn == 0 and cropped(length, cap, slots) > cropped(length - 1, cap, slots)
+            cached += options.beam_width * (window if anew else 1)
+            length += 1
+    return {"released": released, "cached": cached}

@@ -1,0 +1,164 @@
+"""Beam search over imagined trajectories (Janner et al. 2021; trajectory/search/core.py of the release)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablate.models.trajectory import TrajectoryModel
+from ablate.plan.imagine import Imagination
+from ablate.plan.options import PlanOptions, check_fits, window_cap
+
+ActionValue = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best sequence of each episode.
+
+    Attributes:
+        rows: (E, H, D) raw imagined rows; row 0 holds the present observation as given, then the first action.
+        symbols: (E, H, D) the same as bins where the head is discrete (N: the stop token, which `rows` reads as
+            the last bin, as released); the slots of the present observation are unset.
+        score: (E,) its value: discounted imagined rewards and final value, or log-probability.
+        positions: token positions that were computed, for all episodes together.
+    """
+
+    rows: Tensor
+    symbols: Tensor
+    score: Tensor
+    positions: int
+
+    def actions(self, observation_dim: int, action_dim: int) -> Tensor:
+        """(E, H, M)."""
+        return self.rows[..., observation_dim : observation_dim + action_dim]
+
+
+@torch.no_grad()
+def search(
+    model: TrajectoryModel,
+    context: Tensor,
+    observation: Tensor,
+    options: PlanOptions,
+    noise: Tensor | None = None,
+    goal: Tensor | None = None,
+    value: ActionValue | None = None,
+) -> Plan:
+    """Plan for E episodes at once.
+
+    context: executed rows (E, L, D), raw, of which the last `options.executed` are looked at; observation:
+    (E, N); goal: (E, G) for a model with a goal. noise: uniform numbers in [0, 1), (E, H, beam_width * n_expand,
+    D), for a search on return: entry [e, h, c * beam_width + b, i] draws slot i of imagined step h in the c-th
+    continuation of the b-th best sequence (observations: c = 0). value: Q(observations (E, r, N), actions
+    (E, r, M)) -> (E, r), raw, trained apart; replaces the value tokens: a sequence is worth its rewards before
+    step t and Q of step t.
+
+    Raises UserError where the model can't be searched so.
+    """
+    check_fits(model.spec, options)
+    model.eval()
+    context = context[:, max(0, context.shape[1] - options.executed) :]
+    imagination = Imagination(model, context, observation, window_cap(model.spec, options), goal)
+    if options.objective == "likelihood":
+        score = _by_likelihood(imagination, options)
+    else:
+        if noise is None:
+            raise ValueError("search: a search on return needs noise.")
+        score = _by_return(imagination, observation, options, noise, value)
+    best = imagination.imagined[:, 0]  # (E, M + 2 + (H-1) D)
+    spec = model.spec
+    whole = best.new_zeros(len(best), options.horizon * spec.slots)
+    whole[:, spec.observation_dim :] = best
+    symbols = whole.view(len(best), options.horizon, spec.slots)
+    rows = imagination.raw(symbols).clone()
+    rows[:, 0, : spec.observation_dim] = observation
+    return Plan(rows, symbols, score, imagination.positions)
+
+
+def _by_return(
+    imagination: Imagination,
+    observation: Tensor,
+    options: PlanOptions,
+    noise: Tensor,
+    value: ActionValue | None,
+) -> Tensor:
+    """Leaves the best sequence of each episode first; returns its score (E,)."""
+    spec = imagination.spec
+    episodes, n, slots = imagination.episodes, spec.observation_dim, spec.slots
+    beams, expand = options.beam_width, options.n_expand
+    gained = observation.new_zeros(episodes, 1)  # discounted rewards so far
+    state = observation[:, None]  # (E, r, N)
+    score = gained
+    for step in range(options.horizon):
+        uniform = (
+            noise[:, step].view(episodes, expand, beams, slots).transpose(1, 2)
+        )  # (E, b, c, D)
+        # At first all sequences are the same one: it gets every continuation.
+        uniform = uniform.reshape(episodes, beams * expand, slots)
+        children = expand if imagination.rows == beams else beams * expand
+        params = imagination.parameters()  # once for all continuations
+        params = params.repeat_interleave(children, 1)
+        imagination.branch(children)
+        gained = gained.repeat_interleave(children, 1)
+        state = state.repeat_interleave(children, 1)
+        acted = []
+        for slot in range(n, slots - 2):
+            if slot > n:
+                params = imagination.parameters()
+            symbols = imagination.draw(
+                params, slot, uniform[..., slot], options.k_act, options.cdf_act
+            )
+            imagination.push(symbols)
+            acted.append(symbols)
+        action = imagination.raw(torch.stack(acted, -1), n)
+        read = []
+        for slot in (slots - 2, slots - 1):
+            params = imagination.parameters()
+            read.append(_read(imagination, params, slot, options))
+            symbols = imagination.draw(
+                params, slot, uniform[..., slot], options.k_rew, options.cdf_rew
+            )
+            imagination.push(symbols)
+        reward, after = read
+        factor = options.discount**step
+        if value is None:
+            score = gained + factor * reward + factor * options.discount * after
+        else:
+            score = gained + factor * value(state, action)
+        gained = gained + factor * reward
+        score, index = score.topk(beams, dim=1)
+        imagination.select(index)
+        gained = gained.gather(1, index)
+        if step == options.horizon - 1:
+            break
+        seen = []
+        for slot in range(n):
+            params = imagination.parameters()
+            drawn = noise[:, step, :beams, slot]
+            symbols = imagination.draw(params, slot, drawn, options.k_obs, options.cdf_obs)
+            imagination.push(symbols)
+            seen.append(symbols)
+        state = imagination.raw(torch.stack(seen, -1))
+    return score[:, 0]
+
+
+def _read(imagination: Imagination, params: Tensor, slot: int, options: PlanOptions) -> Tensor:
+    if options.percentile == "mean":
+        return imagination.expected(params, slot)
+    return imagination.percentile(params, slot, float(options.percentile))
+
+
+def _by_likelihood(imagination: Imagination, options: PlanOptions) -> Tensor:
+    """Leaves the most probable sequence of each episode first; returns its log-probability (E,)."""
+    spec = imagination.spec
+    total = imagination.feature.new_zeros(imagination.episodes, 1)
+    for _ in range(options.horizon * spec.slots - spec.observation_dim):
+        log_probs = total[..., None] + imagination.log_probabilities()  # (E, r, N+1)
+        possible = int((log_probs > float("-inf")).sum((1, 2)).min())
+        total, index = log_probs.flatten(1).topk(min(options.beam_width, possible), dim=1)
+        imagination.select(index // log_probs.shape[-1])
+        imagination.push(index % log_probs.shape[-1])
+    return total[:, 0]

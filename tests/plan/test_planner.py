@@ -1,0 +1,227 @@
+"""The planner draws the released planner's plans, token for token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from plain_planner import PlainPlanner
+from plan_samples import BINS, D, M, N, make_model, prefix, situation, uniforms
+
+from ablate.errors import UserError
+from ablate.plan.options import PlanOptions, released_positions, visible_timesteps
+from ablate.plan.search import search
+
+SMALL: dict[str, Any] = {"horizon": 4, "beam_width": 5, "max_context_transitions": 3}
+CASES: dict[str, dict[str, Any]] = {
+    "as released": {},
+    "among the likeliest actions": {"k_act": 3, "cdf_act": None},
+    "both filters": {"k_act": 2, "cdf_act": 0.5},
+    "drawn observations": {"k_obs": None, "cdf_obs": 0.3, "n_expand": 3},
+    "drawn rewards": {"k_rew": None, "cdf_rew": 0.2, "cdf_act": None},
+    "a percentile": {"percentile": 0.7},
+    "context of two": {"max_context_transitions": 2},
+    "no context": {"prefix_context": False},
+    "one sequence": {"beam_width": 1, "n_expand": 1},
+    "undiscounted": {"discount": 1.0, "horizon": 5},
+}
+
+
+def same(plan: Any, wanted: torch.Tensor) -> bool:
+    """Whether all tokens that were drawn are equal: the first observation's were given."""
+    return torch.equal(plan.symbols[0].flatten()[N:], wanted.flatten()[N:])
+
+
+@pytest.mark.parametrize("mode", ["reference", "full"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("executed", [0, 2, 5])
+def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: int) -> None:
+    changes = CASES[case]
+    positions = "rotary" if mode == "full" and case != "as released" else "learned"
+    # Sequences with the same action and reward tie, and the value drawn for them would tell them apart.
+    bins = 60 if case == "drawn rewards" else BINS
+    model = make_model(positions=positions, window=3 if mode == "reference" else 9, bins=bins)
+    options = PlanOptions(mode=mode, **(SMALL | changes))
+    context, observation = situation(executed)
+    noise = uniforms((1, options.horizon, options.beam_width * options.n_expand, D))
+    plan = search(model, context, observation, options, noise)
+    plain = PlainPlanner(model, options)
+    given = context[:, max(0, executed - options.executed) :]
+    wanted, score = plain.by_return(prefix(model, given, observation), noise[0])
+    assert same(plan, wanted)
+    assert float(plan.score[0]) == pytest.approx(score, abs=1e-9)
+    torch.testing.assert_close(plan.rows[0, 0, :N], observation[0])
+    assert plan.positions < plain.positions
+
+
+@pytest.mark.parametrize("mode", ["reference", "full"])
+@pytest.mark.parametrize("goal", [False, True])
+def test_plans_on_likelihood_are_the_released_ones(mode: str, goal: bool) -> None:
+    model = make_model(positions="rotary", goal=(0, 1) if goal else ())
+    options = PlanOptions(
+        objective="likelihood", mode=mode, horizon=3, beam_width=7, max_context_transitions=2
+    )
+    context, observation = situation(2)
+    aim = torch.tensor([[0.3, 1.2]], dtype=torch.float64) if goal else None
+    plan = search(model, context, observation, options, goal=aim)
+    wanted, score = PlainPlanner(model, options, aim).by_likelihood(
+        prefix(model, context, observation)
+    )
+    assert same(plan, wanted)
+    assert float(plan.score[0]) == pytest.approx(score, abs=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["reference", "full"])
+@pytest.mark.parametrize("objective", ["return", "likelihood"])
+def test_episodes_planned_together_get_the_plans_they_get_alone(mode: str, objective: str) -> None:
+    model = make_model(positions="rotary")
+    options = PlanOptions(mode=mode, objective=objective, **SMALL)
+    context, observation = situation(4, episodes=3)
+    context[2], observation[2] = context[0], observation[0]  # one twice, with other noise
+    noise = uniforms((3, options.horizon, options.beam_width * options.n_expand, D))
+    together = search(model, context, observation, options, noise)
+    for e in range(3):
+        alone = search(model, context[e : e + 1], observation[e : e + 1], options, noise[e : e + 1])
+        torch.testing.assert_close(together.rows[e], alone.rows[0])
+        assert torch.equal(together.symbols[e], alone.symbols[0])
+        torch.testing.assert_close(together.score[e], alone.score[0])
+
+
+def test_a_value_function_replaces_the_value_tokens() -> None:
+    model = make_model(positions="rotary")
+    options = PlanOptions(**(SMALL | {"horizon": 1}))
+    context, observation = situation(1)
+    noise = uniforms((1, 1, 10, D))
+    asked = []
+
+    def value(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        asked.append(actions)
+        assert states.shape == (1, 10, N)
+        return -(actions**2).sum(-1)
+
+    plan = search(model, context, observation, options, noise, value=value)
+    found = value(observation[:, None].expand(1, 10, N), asked[0])
+    assert float(plan.score[0]) == pytest.approx(float(found.max()))
+    best = asked[0][0, found[0].argmax()]
+    torch.testing.assert_close(plan.actions(N, M)[0, 0], best)
+
+
+def test_what_a_step_sees_is_what_the_plain_planner_looked_at() -> None:
+    model = make_model(window=4)
+    options = PlanOptions(**(SMALL | {"max_context_transitions": 4}))
+    executed = 4
+    context, observation = situation(executed)
+    plain = PlainPlanner(model, options)
+    plain.by_return(prefix(model, context, observation), uniforms((4, 10, D)))
+    seen = visible_timesteps(model.spec, options, executed)
+    for told, first in plain.windows:
+        step = (told - N) // D - executed
+        if told == (executed + step) * D + N:  # about to choose the first slot of an action
+            expected = np.arange(executed) * D >= first
+            assert (seen[step] == expected).all()
+    assert seen.any()
+    assert not seen.all()
+    everything = visible_timesteps(model.spec, PlanOptions(mode="full", **SMALL), executed)
+    assert everything[:, 1:].all()
+    assert not everything[:, 0].any()
+
+
+def test_positions_are_counted_as_published() -> None:
+    from ablate.models.trajectory import TrajectorySpec
+
+    def counts(n: int, m: int, **options: Any) -> dict[str, int]:
+        return released_positions(TrajectorySpec(n, m), PlanOptions(**options))
+
+    assert counts(11, 3) == {"released": 2_838_528, "cached": 151_627}
+    assert counts(11, 3, horizon=5, beam_width=64)["released"] == 440_704
+    assert counts(17, 6, horizon=5, beam_width=32)["released"] == 543_488
+    assert counts(17, 6)["released"] == 6_991_872
+    assert counts(27, 8, horizon=5)["released"] == 4_523_264
+
+
+@pytest.mark.parametrize("layout", ["dimension", "chunk-2", "modality", "step"])
+@pytest.mark.parametrize("head", ["categorical", "autoregressive", "gaussian", "mixture"])
+@pytest.mark.parametrize("given", ["discretised", "continuous"])
+def test_imagined_slots_have_the_window_paths_parameters(
+    layout: str, head: str, given: str
+) -> None:
+    """The cached path of every kind of model, cropped or not, equals a forward pass over its window."""
+    from ablate.plan.imagine import Imagination
+
+    model = make_model(layout=layout, head=head, input=given, positions="rotary")
+    context, observation = situation(3, episodes=2)
+    noise = uniforms((60, 2, 4))
+    for cap in (None, 3 * model.spec.per_step - (0 if layout == "step" else 1)):
+        imagination = Imagination(model, context, observation, cap)
+        with torch.no_grad():
+            for number in range(2 * D):
+                if number in (0, D):
+                    imagination.branch(2)
+                params = imagination.parameters()
+                slot = imagination.slot
+                check_parameters(imagination, params, slot, context, cap)
+                drawn = imagination.draw(
+                    params, slot, noise[number, :, : imagination.rows], None, None
+                )
+                imagination.push(drawn)
+                if number == D - 1:
+                    index = torch.tensor([[1, 1], [0, 1]])
+                    imagination.select(index[:, :1].repeat(1, 2))
+
+
+def check_parameters(
+    imagination: Any, params: Any, slot: int, context: Any, cap: int | None
+) -> None:
+    model = imagination.model
+    entries = imagination.entries.flatten(0, 1)[:, imagination.crop * D :]
+    told = entries.shape[1]
+    rows = told // D + 1
+    padded = entries.new_zeros(len(entries), rows * D)
+    padded[:, :told] = entries
+    targets = None
+    if model.spec.head == "autoregressive":  # what was told of a token, stop tokens included
+        symbols = torch.zeros_like(padded, dtype=torch.long)
+        drawn = imagination.imagined.flatten(0, 1)[:, -told:]
+        symbols[:, told - drawn.shape[1] : told] = drawn
+        targets = symbols.view(-1, rows, D)
+    whole = model(padded.view(-1, rows, D), targets)[:, told // D, told % D]
+    if model.spec.head == "mixture":
+        found, wanted = params.flatten(0, 1)[:, :-5], whole[:, :-5]
+    else:
+        found, wanted = params.flatten(0, 1), whole
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "reward"}, "plan.objective"),
+        ({"mode": "fast"}, "plan.mode"),
+        ({"horizon": 0}, "plan.horizon"),
+        ({"cdf_act": 1.0}, "plan.cdf_act"),
+        ({"percentile": "median"}, "plan.percentile"),
+        ({"plan_freq": 16}, "plan.plan_freq"),
+        ({"discount": 1.5}, "plan.discount"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PlanOptions(**options)
+
+
+def test_models_that_cant_be_searched_are_refused() -> None:
+    context, observation = situation(1)
+    noise = uniforms((1, 4, 10, D))
+    with pytest.raises(UserError, match="rotary"):
+        search(make_model(), context, observation, PlanOptions(mode="full", **SMALL), noise)
+    with pytest.raises(UserError, match="one action only"):
+        search(make_model(head="mse"), context, observation, PlanOptions(**SMALL), noise)
+    with pytest.raises(UserError, match="has none"):
+        search(
+            make_model(head="gaussian"),
+            context,
+            observation,
+            PlanOptions(objective="likelihood", **SMALL),
+        )
