@@ -13,14 +13,19 @@ Two ways from the alpha spent to a look's level:
 * `normal`: the exact crossing probabilities of a Brownian motion, by recursive numerical
   integration (P. Armitage, C. K. McPherson and B. C. Rowe, J. R. Statist. Soc. A 132 (1969)
   235-244; C. Jennison and B. W. Turnbull, Group Sequential Methods (2000), chapter 19). Its levels
-  are higher. That p values of t tests at few seeds follow this law is an approximation, measured in
-  the tests: see `tests/analyse/test_sequential.py`.
+  are higher. That p values of t tests at few seeds follow this law is an approximation. Measured
+  with Welch's t at nominal 5 %, two arms, first looks of 2 to 4 seeds, 40,000 repetitions: up to
+  .051 at equal spreads and .063 at spreads of 3 and 1; by the union .031 and .041 (three looks
+  that end far apart: .046 and .050). A family of three under Holm, looks at 3, 4 and 6 seeds:
+  .041 and .032; judged at 5 % each time, .080.
 
 Holm's step-down divides a look's level by 1, 2, ...; what is then spent on one hypothesis must be
 alpha over the same number. The union's levels divide exactly. For `normal`, `levels` takes the
 largest level that is right for every divisor up to `divisors` (W. Maurer and F. Bretz, Statistics
 in Biopharmaceutical Research 5 (2013) 311-320, on spending within a step-down test). A hypothesis
-that is decided stays decided, which can only help the others.
+that is decided stays decided, which can only help the others. For new data sets, more seeds bring less
+information than their number says, so that looks are more alike than the normal law has it: both
+ways then err on the safe side.
 """
 
 from __future__ import annotations

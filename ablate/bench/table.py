@@ -10,6 +10,7 @@ from rich.table import Table
 from ablate.bench.acting import acting_rows
 from ablate.bench.data import data_rows
 from ablate.bench.memory import memory_rows
+from ablate.bench.planner import planner_rows
 from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
 from ablate.errors import unknown
 
@@ -37,6 +38,11 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         "Memory of one update in long contexts, each in a process of its own (growth 2 where the length doubles"
         " is linear)",
         memory_rows,
+    ),
+    "planner": (
+        "A plan of the Trajectory Transformer's search at hopper's sizes: CPU seconds on one thread, beside the"
+        " public code's, and token positions computed (bound: every new token once, nothing cropped)",
+        planner_rows,
     ),
 }
 

@@ -7,6 +7,7 @@ environment (acting). The audit compares and perturbs both.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -136,11 +137,13 @@ def at_context(policy: Policy, context: int) -> Policy:
             f"{policy.spec.context}, or a mixer without a fixed length (attention with model.positions: "
             "rotary or none, gru, lstm, ssm, convformer)."
         )
-    state = policy.state_dict()
-    some = next(iter(state.values()))
-    # The initial weights are replaced, so where they come from doesn't matter; a head's bins are buffers.
-    longer = build(dataclasses.replace(policy.spec, context=context), torch.Generator())
-    longer.to(device=some.device, dtype=some.dtype).load_state_dict(state)
+    longer = copy.deepcopy(policy)
+    longer.spec = dataclasses.replace(policy.spec, context=context)
+    # Only a mixer depends on K. Its initial weights are replaced: where they come from doesn't matter.
+    mixer = build(longer.spec, torch.Generator()).mixer
+    some = next(iter(policy.mixer.state_dict().values()))
+    mixer.to(device=some.device, dtype=some.dtype).load_state_dict(policy.mixer.state_dict())
+    longer.mixer = mixer
     return longer.train(policy.training)
 
 

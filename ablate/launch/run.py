@@ -19,6 +19,7 @@ from ablate.config import FACTORS, OPTIONAL, settled, timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.evaluate.audit import Audit, audit_config
+from ablate.evaluate.audit_joint import audit_joint
 from ablate.launch.base import Died, Event, Failed, Finished, Job
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob
@@ -253,6 +254,8 @@ def audit_models(
 
 def audit_model(config: Mapping[str, Any]) -> Audit:
     """The audit of a configuration's model."""
+    if config["algorithm"] == "joint":
+        return audit_joint(config)
     return audit_config(
         config["mixer"],
         timesteps(config),
@@ -273,8 +276,10 @@ def model_key(config: Mapping[str, Any]) -> str:
 
 
 def audit_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the model isn't at its default, but its size: fields of `ModelSpec`."""
+    """What of the model isn't at its default, but its size: fields of `ModelSpec`, or of the joint model."""
     shape = config_shape(config)
+    if shape.get("algorithm") == "joint":
+        return {name: value for name, value in shape.items() if name != "preset"}
     found = {name: shape[name] for name in ("layout", "input") if name in shape}
     size = ("width", "embedding_dropout")
     return found | {k: v for k, v in shape.get("model", {}).items() if k not in size}

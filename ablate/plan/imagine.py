@@ -224,12 +224,10 @@ class Imagination:
         padded = window.new_zeros(rows, whole * slots)
         padded[:, : window.shape[1]] = window
         count = self.tokens - self.crop * spec.per_step
-        agreed = (
-            self.rows == 1
-            or (self.entries == self.entries[:, :1]).all(1).all(0)[self.crop * slots :]
-        )
-        common = count if self.rows == 1 else self._tokens_in(int(agreed.long().cumprod(0).sum()))  # type: ignore[union-attr]
-        common = min(common, count)
+        common = count
+        if self.rows > 1:
+            agreed = (self.entries == self.entries[:, :1]).all(1).all(0)[self.crop * slots :]
+            common = min(count, self._tokens_in(int(agreed.long().cumprod(0).sum())))
         firsts = torch.arange(0, rows, self.rows, device=window.device)
         cache = self.cache
         feature: Tensor | None = None

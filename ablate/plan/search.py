@@ -12,6 +12,7 @@ from ablate.models.trajectory import TrajectoryModel
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, check_fits, window_cap
 
+BYTES = 1 << 30
 ActionValue = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -56,11 +57,56 @@ def search(
     (E, r, M)) -> (E, r), raw, trained apart; replaces the value tokens: a sequence is worth its rewards before
     step t and Q of step t.
 
+    Episodes are planned in batches whose keys and values fill about `BYTES`; plans don't depend on that.
+
     Raises UserError where the model can't be searched so.
     """
     check_fits(model.spec, options)
     model.eval()
     context = context[:, max(0, context.shape[1] - options.executed) :]
+    size = max(1, BYTES // _bytes_of(model, options))
+    plans = []
+    for start in range(0, len(observation), size):
+        part = slice(start, start + size)
+        plans.append(
+            _search(
+                model,
+                context[part],
+                observation[part],
+                options,
+                None if noise is None else noise[part],
+                None if goal is None else goal[part],
+                value,
+            )
+        )
+    if len(plans) == 1:
+        return plans[0]
+    return Plan(
+        torch.cat([plan.rows for plan in plans]),
+        torch.cat([plan.symbols for plan in plans]),
+        torch.cat([plan.score for plan in plans]),
+        sum(plan.positions for plan in plans),
+    )
+
+
+def _bytes_of(model: TrajectoryModel, options: PlanOptions) -> int:
+    """Keys and values of one episode's search at its end, twice: they are copied as sequences are chosen."""
+    spec = model.spec
+    cap = window_cap(spec, options)
+    tokens = options.horizon * spec.per_step if cap is None else cap
+    each = 2 * spec.layers * spec.width * model.mean.element_size()
+    return 2 * options.beam_width * tokens * each
+
+
+def _search(
+    model: TrajectoryModel,
+    context: Tensor,
+    observation: Tensor,
+    options: PlanOptions,
+    noise: Tensor | None,
+    goal: Tensor | None,
+    value: ActionValue | None,
+) -> Plan:
     imagination = Imagination(model, context, observation, window_cap(model.spec, options), goal)
     if options.objective == "likelihood":
         score = _by_likelihood(imagination, options)

@@ -52,6 +52,15 @@ def stale_foreign(
     return check(venue=venue, **_elsewhere(study, table, results, paper))
 
 
+def refuse_foreign(study: Path) -> None:
+    """Raise UserError for a study of somebody else's runs, which cannot be reported without a table."""
+    if is_foreign(study):
+        raise UserError(
+            f"{study}: this study is about a table from elsewhere; name it: "
+            f"python -m ablate report --table FILE --study {study}."
+        )
+
+
 def _elsewhere(study: Path, table: Path, results: Path, paper: Path | None) -> dict[str, Any]:
     """The arguments of the report room for a table from elsewhere."""
     if is_foreign(study):

@@ -50,7 +50,9 @@ def objective(spec: TrajectorySpec, lengths: list[int], **options: Any) -> Joint
 
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5), discount=st.floats(0, 1))
-def test_values_are_the_discounted_rewards_after_this_one(lengths: list[int], discount: float) -> None:
+def test_values_are_the_discounted_rewards_after_this_one(
+    lengths: list[int], discount: float
+) -> None:
     data = make(lengths)
     rewards, values = values_to_go(data, discount, -50.0)
     for e in range(data.num_episodes):
@@ -97,7 +99,7 @@ def test_the_loss_is_the_weighted_cross_entropy_of_the_release() -> None:
     made = objective(spec, [6, 5])
     made.model.eval()
     starts = torch.tensor([0, 3, 7])
-    rows, tokens, entries, counted = made.windows(starts)
+    _, tokens, entries, counted = made.windows(starts)
     assert tokens is not None
     logits = made.model(entries).flatten(1, 2)[:, 1:]
     valid = torch.nn.functional.pad(made.model.discretiser.valid, (0, 1), value=True)  # type: ignore[union-attr]
@@ -143,10 +145,15 @@ def test_the_cosine_stops_at_its_floor_or_climbs_again_as_released() -> None:
 def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
     layout: str, head: str, given_as: str, tmp_path: Path
 ) -> None:
-    spec, chosen = shape(layout=layout, head=head, input=given_as, dropout=0.1), JointSettings(**SMALL)
+    spec, chosen = (
+        shape(layout=layout, head=head, input=given_as, dropout=0.1),
+        JointSettings(**SMALL),
+    )
     data = make([9, 7, 8, 6])
 
-    def trained(updates: list[int], resume: Path | None) -> tuple[list[float], dict[str, torch.Tensor]]:
+    def trained(
+        updates: list[int], resume: Path | None
+    ) -> tuple[list[float], dict[str, torch.Tensor]]:
         losses: list[float] = []
         for count in updates:
             model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0))

@@ -11,7 +11,8 @@ from ablate.models.heads import BINS, NARROWEST, STD_RANGE, Binned, bin_edges, l
 from ablate.registry import get, names
 
 HEADS = names("head")
-DENSITY = [name for name in HEADS if get("head", name).density]
+# softmax gives probabilities of a choice
+DENSITY = [name for name in HEADS if get("head", name).density and name != "softmax"]
 BINNED = [name for name in HEADS if issubclass(get("head", name), Binned)]
 MULTIMODAL = [name for name in DENSITY if not name.endswith("gaussian")]
 RNG = np.random.default_rng(0)
@@ -203,6 +204,21 @@ def test_an_autoregressive_mean_is_that_of_every_combination_of_bins() -> None:
         row = torch.arange(2)
         second = mass.view(2, BINS, BINS, BINS)[row, first].sum(-1).argmax(1)
         torch.testing.assert_close(greedy[:, 1], centres[1][second])
+
+
+@torch.no_grad()
+def test_a_softmax_is_torchs_over_choices() -> None:
+    torch.manual_seed(0)
+    head = get("head", "softmax")(6, 4, None)
+    params = head(torch.randn(1, 6))
+    choices = 2 * torch.eye(4) - 1
+    reference = torch.distributions.Categorical(logits=params[0])
+    torch.testing.assert_close(head.log_prob(params[0], choices), reference.logits)
+    cross_entropy = torch.nn.functional.cross_entropy(params.expand(4, -1), torch.arange(4))
+    torch.testing.assert_close(head.loss(params, choices).mean(), cross_entropy)
+    drawn = head.sample(params.expand(40000, -1), torch.rand(40000, 1))
+    torch.testing.assert_close(drawn.mean(0), head.mean(params)[0], atol=0.02, rtol=0)
+    assert torch.equal(head.mode(params)[0], choices[reference.probs.argmax()])
 
 
 @pytest.mark.parametrize("dimensions", [1, 3, 24])

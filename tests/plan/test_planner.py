@@ -75,12 +75,16 @@ def test_plans_on_likelihood_are_the_released_ones(mode: str, goal: bool) -> Non
 
 @pytest.mark.parametrize("mode", ["reference", "full"])
 @pytest.mark.parametrize("objective", ["return", "likelihood"])
-def test_episodes_planned_together_get_the_plans_they_get_alone(mode: str, objective: str) -> None:
+@pytest.mark.parametrize("budget", [1 << 30, 1])
+def test_episodes_planned_together_get_the_plans_they_get_alone(
+    mode: str, objective: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make_model(positions="rotary")
     options = PlanOptions(mode=mode, objective=objective, **SMALL)
     context, observation = situation(4, episodes=3)
     context[2], observation[2] = context[0], observation[0]  # one twice, with other noise
     noise = uniforms((3, options.horizon, options.beam_width * options.n_expand, D))
+    monkeypatch.setattr("ablate.plan.search.BYTES", budget)
     together = search(model, context, observation, options, noise)
     for e in range(3):
         alone = search(model, context[e : e + 1], observation[e : e + 1], options, noise[e : e + 1])

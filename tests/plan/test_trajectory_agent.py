@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from plan_samples import D, DATA, M, N, make_model
+from plan_samples import DATA, D, M, N, make_model
 
 from ablate.errors import UserError
 from ablate.models.layouts import Fields, Layout
 from ablate.plan.agent import TrajectoryAgent
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, window_cap
+from ablate.plan.search import search
 
 LAYOUT = Layout(N, M, 0, "states+actions", "none")
 SMALL: dict[str, Any] = {"horizon": 3, "beam_width": 4, "max_context_transitions": 3}
@@ -88,21 +89,28 @@ def test_plans_are_executed_for_plan_freq_steps() -> None:
     assert actor.positions > spent
 
 
-def test_a_goal_changes_what_is_done() -> None:
+@pytest.mark.parametrize("decode", ["plan", "likelihood"])
+def test_a_goal_is_shown_to_the_model(decode: str) -> None:
     model = make_model(goal=(0, 1))
-    with torch.no_grad():
-        model.embed_goal.weight.mul_(20.0)
     layout = Layout(N, M, 0, "states+actions", "goal", goal=(0, 1))
     options = PlanOptions(objective="likelihood", **SMALL)
-    acted = []
+    told = []
     for goal in (-3.0, 5.0):
-        actor = TrajectoryAgent([model], layout, options).start(2)
-        raw = fields(0)
-        shown = Fields(*list(vars(raw).values())[:6], goal=torch.full((1, 2, 2), goal, dtype=torch.float64))
-        acted.append(actor.act(shown, None))
-    assert not torch.equal(*acted)
+        actor = TrajectoryAgent([model], layout, options, decode).start(2)
+        raw = replace(fields(0), goal=torch.full((1, 2, 2), goal, dtype=torch.float64))
+        actor.act(raw, None)
+        running = actor.running[0]
+        if decode == "plan":
+            aim = raw.goal
+            assert aim is not None
+            found = search(model, actor.context[0], raw.observation[0], options, goal=aim[0]).score
+            told.append(found)
+        else:
+            assert running is not None
+            told.append(running.parameters())
+    assert (told[0] - told[1]).abs().min() > 1e-9
 
 
 def test_unknown_decoding_is_refused() -> None:
-    with pytest.raises(UserError, match="evaluate.decode"):
+    with pytest.raises(UserError, match=r"evaluate\.decode"):
         TrajectoryAgent([make_model()], LAYOUT, PlanOptions(), "beam")

@@ -124,7 +124,7 @@ def test_sidecars_name_the_rows_of_the_table(tmp_path, no_latex):
 
 
 @pytest.mark.parametrize("case", ["one data set", "one seed", "a cell missing", "unequal seeds"])
-def test_what_cannot_be_decided_is_said(tmp_path, no_latex, case):
+def test_what_cannot_be_decided_is_said(tmp_path, no_latex, no_figures, case):
     table = rows()
     if case == "one data set":
         table = table[table["task"] == "hop"]
@@ -169,7 +169,9 @@ def test_nothing_finished_is_one_honest_line(tmp_path):
         (lambda t: pd.concat([t, t.iloc[[0]]]), "two finished rows for the same trial"),
     ],
 )
-def test_a_bad_table_is_one_line_and_leaves_the_last_report(tmp_path, no_latex, change, said):
+def test_a_bad_table_is_one_line_and_leaves_the_last_report(
+    tmp_path, no_latex, no_figures, change, said
+):
     files = Files(tmp_path, rows())
     files.make()
     before = files.content()
@@ -191,7 +193,7 @@ def test_a_study_of_ours_takes_a_table_with_our_columns(written, tmp_path, no_fi
     assert (tmp_path / "results/small/paper/main.tex").exists()
 
 
-def test_another_venue_is_kept_until_another_is_asked_for(tmp_path, no_latex):
+def test_another_venue_is_kept_until_another_is_asked_for(tmp_path, no_latex, no_figures):
     files = Files(tmp_path, rows())
     files.make(venue="icml2024")
     assert "textwidth=6.75in" in (files.paper / "main.tex").read_text()
@@ -205,7 +207,7 @@ def test_another_venue_is_kept_until_another_is_asked_for(tmp_path, no_latex):
 @pytest.mark.skipif(
     not BENCHMARK.exists(), reason="d3rlpy's benchmark is not here; D3RLPY_BENCHMARK says where"
 )
-def test_the_benchmark_of_d3rlpy(tmp_path, no_latex):
+def test_the_benchmark_of_d3rlpy(tmp_path, no_latex, no_figures):
     from ablate.report import subject
     from ablate.study.foreign import load_foreign, tidy
     from ablate.track.foreign import read_foreign
@@ -238,6 +240,10 @@ def test_the_benchmark_of_d3rlpy(tmp_path, no_latex):
         assert finding.population.low == pytest.approx(reference.low)
         assert finding.population.high == pytest.approx(reference.high)
         assert finding.standing == "exploratory"
+    # 29 of the 36 pairs differ on these data sets, few on new ones: so do the verdicts here.
+    verdicts = {finding.id: finding.verdict for finding in story.findings}
+    assert verdicts["td3bc-cql"] == verdicts["iql-cql"] == "supported"
+    assert verdicts["td3bc-cql-new"] == verdicts["iql-cql-new"] == "inconclusive"
 
 
 def _story(about) -> Story:

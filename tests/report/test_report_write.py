@@ -90,7 +90,8 @@ def test_files_of_an_earlier_report_are_removed_but_not_a_person_s(written, tmp_
     again.curves = None
     report = again.write(pdf=False)
     gone = {path.name for path in report.removed}
-    assert gone == {"learning_curves.pdf", "learning_curves.png", "learning_curves.json"}
+    names = ("learning_curves", "learning_bands")
+    assert gone == {f"{name}.{kind}" for name in names for kind in ("pdf", "png", "json")}
     assert (again.paper / "figures/mine.png").exists()
     assert "learning_curves" not in (again.paper / "main.tex").read_text()
 

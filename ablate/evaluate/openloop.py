@@ -1,0 +1,155 @@
+"""Open-loop rollouts: what a model of the dynamics imagines for h timesteps from a given beginning.
+
+The same joint models that plan are sampled here without search (Janner et al. 2021, section 4.1), beside
+one-step models (`baselines/ensemble.py`), so that long-horizon error can be taken apart: whose actions are
+played, how much of the past is seen, and what the model's head is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ablate import streams
+from ablate.data.trajectories import Trajectories
+from ablate.errors import UserError
+from ablate.models.trajectory import TrajectoryModel
+from ablate.plan.imagine import Imagination
+
+# Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
+External = Callable[[Tensor], Tensor]
+
+
+class Dynamics(Protocol):
+    """A model that imagines."""
+
+    def imagine(
+        self,
+        context: Tensor,
+        observation: Tensor,
+        horizon: int,
+        samples: int,
+        actions: Tensor | External | None,
+        seed: int,
+    ) -> Tensor:
+        """`samples` futures (E, samples, h, N) of E beginnings: observations 1 .. h timesteps ahead.
+
+        context: (E, L, D) raw rows (s, a, r, V) before the present; observation: (E, N). actions: logged ones
+        (E, h, M), an external policy, or None for the model's own. seed: of all that is drawn.
+        """
+
+
+class JointDynamics:
+    """A trajectory model, sampled slot by slot; its window slides where it is full.
+
+    greedy: take the most likely value of each slot instead of drawing one.
+    """
+
+    def __init__(self, model: TrajectoryModel, greedy: bool = False) -> None:
+        self.model, self.greedy = model.eval(), greedy
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        context: Tensor,
+        observation: Tensor,
+        horizon: int,
+        samples: int,
+        actions: Tensor | External | None,
+        seed: int,
+    ) -> Tensor:
+        """See `Dynamics.imagine`."""
+        spec = self.model.spec
+        first, last = spec.observation_dim, spec.observation_dim + spec.action_dim
+        generator = torch.Generator(device=observation.device).manual_seed(seed)
+        keep = context.shape[1] if spec.positions == "rotary" else spec.window - 1
+        context = context[:, max(0, context.shape[1] - keep) :]
+        cap = None if spec.positions == "rotary" else spec.block
+        running = Imagination(self.model, context, observation, cap)
+        running.branch(samples)
+        now = observation[:, None].expand(-1, samples, -1)  # (E, r, N)
+        seen = []
+        for step in range(horizon):
+            if actions is None:
+                self._draw(running, spec.action_dim, generator)
+            else:
+                played = (
+                    actions[:, step, None].expand(-1, samples, -1)
+                    if isinstance(actions, Tensor)
+                    else actions(now.flatten(0, 1)).unflatten(0, now.shape[:2])
+                )
+                _tell(running, played)
+            self._draw(running, spec.slots - last, generator)  # reward and value
+            symbols = self._draw(running, first, generator)
+            now = running.raw(symbols)
+            seen.append(now)
+        return torch.stack(seen, dim=2)
+
+    def _draw(self, running: Imagination, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the next `count` slots: symbols (E, r, count). No slot stops an imagined episode."""
+        drawn = []
+        for _ in range(count):
+            slot, params = running.slot, running.parameters()
+            if self.model.spec.discrete:
+                params = params.clone()
+                params[..., -1] = float("-inf")
+            noise = torch.rand(params.shape[:-1], generator=generator, device=params.device)
+            symbols = running.draw(params, slot, noise, 1 if self.greedy else None, None)
+            running.push(symbols)
+            drawn.append(symbols)
+        return torch.stack(drawn, -1)
+
+
+def _tell(running: Imagination, values: Tensor) -> None:
+    """Tell the next slots, raw values (E, r, c)."""
+    model = running.model
+    for number in range(values.shape[-1]):
+        value, slot = values[..., number], running.slot
+        if model.spec.discrete:
+            assert model.discretiser is not None
+            value = model.discretiser.encode(value[..., None], slot)[..., 0]
+        running.push(value)
+
+
+def beginnings(
+    trajectories: Trajectories, context: int, horizon: int, count: int, name: str
+) -> np.ndarray:
+    """Rows (count,) with `context` timesteps before and `horizon` after them in their episode.
+
+    Drawn by the stream of `name` without replacement, the same for every model. Raises UserError where there
+    are fewer.
+    """
+    timestep = trajectories.timestep
+    left = np.repeat(trajectories.lengths, trajectories.lengths) - timestep - 1
+    rows = np.flatnonzero((timestep >= context) & (left >= horizon))
+    if len(rows) < count:
+        raise UserError(
+            f"{trajectories.name}: {len(rows)} timesteps have {context} before and {horizon} after them; "
+            f"{count} are asked for."
+        )
+    drawn = streams.stream(name, 0, "open-loop").permutation(len(rows))[:count]
+    return np.sort(rows[drawn])
+
+
+def errors(imagined: Tensor, truth: Tensor, scale: Tensor) -> dict[str, Tensor]:
+    """How far imagined futures (E, r, h, N) are from the true one (E, h, N), by step ahead, (h,) each.
+
+    Observations are divided by `scale` (N,), e.g. the data's standard deviations. rmse: of the mean of the
+    samples; spread: standard deviation of the samples about their mean; energy_score: mean |x - y| - mean
+    |x - x'| / 2 over samples (Gneiting & Raftery 2007, equation 21), lower is better.
+    """
+    x, y = imagined / scale, truth / scale
+    mean = x.mean(1)  # (E, h, N)
+    rmse = (mean - y).square().mean((0, 2)).sqrt()
+    spread = x.var(1, unbiased=False).mean((0, 2)).sqrt()
+    to_truth = torch.linalg.vector_norm(x - y[:, None], dim=-1).mean(1)  # (E, h)
+    samples = x.shape[1]
+    among = torch.zeros_like(to_truth)
+    for shift in range(1, samples):  # every ordered pair of different samples once
+        among += torch.linalg.vector_norm(x - x.roll(shift, 1), dim=-1).mean(1)
+    pairs = among / max(1, samples - 1)
+    return {"rmse": rmse, "spread": spread, "energy_score": (to_truth - 0.5 * pairs).mean(0)}
