@@ -186,8 +186,9 @@ class JointCell:
         evaluate = self.config["evaluate"]
         dims = (self.spec.observation_dim, self.spec.action_dim, 0)
         layout = Layout(*dims, self.config["history"], self.config["condition"], self.spec.goal)
-        options = plan_options(evaluate["plan"])
-        decode = "plan" if evaluate["decode"] == "plan" else "likelihood"
+        decode = "likelihood" if evaluate["decode"] == "direct" else "plan"
+        imitated = {"objective": "likelihood"} if evaluate["decode"] == "imitate" else {}
+        options = plan_options(evaluate["plan"] | imitated)
         return TrajectoryAgent(models, layout, options, decode)
 
     def source(self, agent: JointProgram) -> JointSource:

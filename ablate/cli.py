@@ -124,6 +124,13 @@ def run(
     only: Annotated[str, typer.Option(help="Part of the cells, e.g. mixer=gru,context=20.")] = "",
     workers: Workers = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Add seeds in the declared looks until the primary hypotheses are decided.",
+        ),
+    ] = False,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
@@ -136,6 +143,7 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
+    from ablate.launch.decided import until_decided as run_looks
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
 
@@ -158,7 +166,7 @@ def run(
         "seeds": seeds,
         "plugins": plugins,
     }
-    summary = run_study(loaded, options, console, last)
+    summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
         f"{summary.missing} without a result. Table: {results / loaded.study / 'trials.csv'}",
@@ -177,28 +185,79 @@ def report(
     study: Annotated[
         Path | None, typer.Argument(help="The study file [the one that was run last].")
     ] = None,
+    study_: Annotated[
+        Path | None, typer.Option("--study", help="The study file, as an option.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="Runs from elsewhere: a .csv, a .parquet, or a Sacred file store's folder."
+        ),
+    ] = None,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
+    venue: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose figure sizes: neurips2024, iclr2024, icml2024, tmlr2023, jmlr2001..."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only say what in paper/ is stale.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Only A/A splits of the runs: false alarms of each procedure."
+        ),
+    ] = False,
     plugin: Plugin = None,
     results: Results = RESULTS,
-    paper: Annotated[Path, typer.Option(help="Where the paper lies.")] = Path("paper"),
+    paper: Annotated[
+        Path | None,
+        typer.Option(help="Where the paper lies [paper; of a table: results/STUDY/paper]."),
+    ] = None,
 ) -> int:
     """Write figures, tables, the paper and one HTML page from the tidy table; print the answer."""
-    from ablate.report.results import make, stale
+    from ablate.report import results as room
 
-    chosen = _reported(study, profile, set_, seeds, plugin, results)
+    named = study_ if study is None else study
+    if calibrate:
+        from ablate.launch import design
+
+        _plugins(plugin)
+        named = named or Path(room.last_run(results)["study"])
+        print(design.calibration(named, results, table=table).text())
+        return 0
+    if table is not None:
+        if named is None:
+            raise UserError(
+                "report --table: name the study that says how to read it: --study FILE."
+            )
+        if profile is not None or set_ is not None or seeds is not None:
+            raise UserError("report --table: --profile, --set and --seeds are for runs of our own.")
+        _plugins(plugin)
+        if check:
+            return _stale(room.stale_foreign(named, table, results, paper, venue))
+        print(room.make_foreign(named, table, results, paper, venue))
+        return 0
+    if named is not None:
+        room.refuse_foreign(named)
+    chosen = _reported(named, profile, set_, seeds, plugin, results)
+    paper = paper or Path("paper")
     if check:
-        found = stale(chosen, results, paper)
-        for line in found:
-            print(line)
-        print(f"{len(found)} stale." if found else "Everything is as the results say.")
-        return 1 if found else 0
-    print(make(chosen, results, paper))
+        return _stale(room.stale(chosen, results, paper, venue))
+    print(room.make(chosen, results, paper, venue))
     return 0
+
+
+def _stale(found: list[str]) -> int:
+    """Print what is stale; the exit code."""
+    for line in found:
+        print(line)
+    print(f"{len(found)} stale." if found else "Everything is as the results say.")
+    return 1 if found else 0
 
 
 def _reported(
@@ -220,6 +279,43 @@ def _reported(
         plugin = plugin or last["plugins"]
     _plugins(plugin)
     return _study(study, profile, overrides, seeds)
+
+
+@app.command(epilog="Example: python -m ablate power studies/memory_vs_arch_locomotion.yaml")
+@command
+def power(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(help="A table of trials [the study's own, else published spreads]."),
+    ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(help="d3rlpy, corl-locomotion, corl-antmaze or corl-adroit."),
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep power.csv and power.json.")] = False,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """What a study can detect, the seeds and data sets it needs, and what they cost, by simulation."""
+    from ablate.launch import design
+
+    _plugins(plugin)
+    made = design.power(
+        study,
+        results,
+        profile=profile,
+        overrides=[*(set_ or []), *([] if seeds is None else [f"seeds={seeds}"])],
+        pilot=pilot,
+        published=published,
+    )
+    print(made.text())
+    for path in design.save(made, results) if save else ():
+        print(f"{path}: written.")
+    return 0
 
 
 @app.command(epilog="Example: python -m ablate plan studies/memory_vs_arch.yaml --profile full")
@@ -379,15 +475,22 @@ def audit(
     return 0
 
 
-@app.command(epilog="Example: python -m ablate bench --only update")
+@app.command(epilog="Example: python -m ablate bench update")
 @command
 def bench(
-    only: Annotated[str, typer.Option(help="One of: update, cohort, data.")] = "",
+    part: Annotated[
+        str,
+        typer.Argument(help="update, cohort, data, acting, memory, planner or inference [all]."),
+    ] = "",
+    table: Annotated[
+        Path | None,
+        typer.Option(help="For inference: real runs (.csv with data, seed, score) to split."),
+    ] = None,
 ) -> int:
-    """Speed on this machine, as ratios: one Decision Transformer update, cohorts stacked and single."""
+    """Speed on this machine as ratios, and the error rates of the statistics by simulation."""
     from ablate.bench.table import show
 
-    show(console, only)
+    show(console, part, table)
     return 0
 
 

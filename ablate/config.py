@@ -61,7 +61,8 @@ class ModelSection(Section):
     activation: Literal["gelu", "relu"] = _later("gelu")  # of attention's feed-forward part
     # how attention knows the order of tokens
     positions: Literal["learned", "rotary", "none"] = _later("learned")
-    window: int = _later(0, ge=0)  # timesteps that sliding-window attention sees; 0: all of them
+    # timesteps that sliding-window attention sees, 0: all; that convformer's filters span, 0: 6 tokens
+    window: int = _later(0, ge=0)
     timesteps: int = _later(0, ge=0)  # rows of a learned table of absolute timesteps; 0: no table
     token_norm: bool = _later(False)  # a LayerNorm over the embedded tokens
     embedding_dropout: float | None = _later(None, ge=0, lt=1)  # null: as `dropout`
@@ -106,7 +107,8 @@ class EvaluateSection(Section):
     context: int | None = _later(None, gt=0)  # K of acting; null: that of training
     # beyond K, the window is encoded anew, or a recurrent state goes on
     state: Literal["re-encoded", "carried"] = _later("re-encoded")
-    decode: Literal["direct", "plan"] = _later("direct")  # act by the model, or by search with it
+    # act by the model itself, or with a joint model by search for return, or for likelihood
+    decode: Literal["direct", "plan", "imitate"] = _later("direct")
     plan: dict[str, Any] = _later({})  # options of the search, see `ablate.plan`
     decrement: bool = _later(True)  # lower the target by each reward; DT's delayed mode doesn't
 

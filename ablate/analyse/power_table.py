@@ -188,7 +188,7 @@ def make(
 
 
 def from_files(
-    study: Study,
+    study: Study | ForeignStudy,
     results: Path,
     pilot: Path | None,
     spreads: str | None,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from ablate.bench.acting import acting_rows
 from ablate.bench.data import data_rows
+from ablate.bench.inference import inference
 from ablate.bench.memory import memory_rows
 from ablate.bench.planner import planner_rows
 from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
-from ablate.errors import unknown
+from ablate.errors import UserError, unknown
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "update": (
@@ -44,16 +46,25 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         " public code's, and token positions computed (bound: every new token once, nothing cropped)",
         planner_rows,
     ),
+    "inference": (
+        "False alarms of the statistics at a nominal 5 %, by simulation, beside popular procedures",
+        inference,
+    ),
 }
 
 
-def show(console: Console, only: str = "") -> None:
-    """Measure and print; raises UserError for an unknown part."""
-    if only and only not in PARTS:
-        raise unknown("--only", only, PARTS)
+def show(console: Console, part: str = "", runs: Path | None = None) -> None:
+    """Measure and print one part, or all; raises UserError for an unknown one.
+
+    runs: real runs for the part `inference`, see there.
+    """
+    if part and part not in PARTS:
+        raise unknown("bench", part, PARTS)
+    if runs is not None and part != "inference":
+        raise UserError("bench --table: it is read by the part inference only.")
     for name, (title, measure) in PARTS.items():
-        if only in ("", name):
-            rows = measure()
+        if part in ("", name):
+            rows = inference(runs) if name == "inference" else measure()
             table = Table(title=title, title_justify="left")
             for column in rows[0]:
                 table.add_column(column, justify="right")

@@ -136,7 +136,7 @@ def _examine(lab: _Lab, result: Audit) -> None:
     slices = {
         "observation": slice(0, first),
         "action": slice(first, slots - 2),
-        "reward": slots - 2,
+        "reward": slice(slots - 2, slots - 1),
     }
     acted = lab.act(rows)
     moved = ((acted[1:] - acted[:1]).abs().amax(-1) / spread).numpy().reshape(length, slots)

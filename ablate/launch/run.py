@@ -280,9 +280,11 @@ def audit_options(config: Mapping[str, Any]) -> dict[str, Any]:
     shape = config_shape(config)
     if shape.get("algorithm") == "joint":
         return {name: value for name, value in shape.items() if name != "preset"}
-    found = {name: shape[name] for name in ("layout", "input") if name in shape}
+    found: dict[str, Any] = {n: shape[n] for n in ("layout", "input") if n in shape}
     size = ("width", "embedding_dropout")
-    return found | {k: v for k, v in shape.get("model", {}).items() if k not in size}
+    found |= {k: v for k, v in shape.get("model", {}).items() if k not in size}
+    state = config.get("evaluate", {}).get("state", "re-encoded")
+    return found if state == "re-encoded" else found | {"state": state}
 
 
 def model_label(config: Mapping[str, Any]) -> str:
