@@ -73,7 +73,7 @@ def test_help_of_the_data_commands_shows_an_example(tiny: Tiny, name: str) -> No
         (["plan", "tiny.yaml", "--profile", "quik"], "'quik' is not known"),
         (["status", "none.yaml"], "none.yaml"),
         (["audit", "grue"], "mixer: 'grue' is not known"),
-        (["bench", "--only", "updat"], "updat"),
+        (["bench", "updat"], "updat"),
         (["data", "show", "tmase/passive-3"], "data: 'tmase/passive-3' is not known"),
         (["report"], "studies/memory_vs_arch.yaml"),
         (["report", "tiny.yaml"], "trials.csv: there are no results yet; run them first"),

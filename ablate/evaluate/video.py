@@ -1,9 +1,16 @@
-"""A film of one episode, drawn by MuJoCo from the simulator's states."""
+"""A film of one episode, drawn by MuJoCo from the simulator's states.
+
+The drawing is done by a process of its own, `python -m ablate.evaluate.video FOLDER FILE`: MuJoCo chooses how to
+draw when it is imported, and without a screen it chooses wrongly.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +22,13 @@ from ablate.errors import UserError
 HEIGHT, WIDTH = 240, 320  # pixels
 PICTURES_PER_SECOND = 25
 SUFFIXES = (".gif", ".mp4")
+MODEL, STATES = "model.mjb", "states.npy"
 
 
 class Filmed(Wrapper):
-    """An environment whose first episode is drawn at every step; `write` makes the file.
+    """An environment whose first episode's states are kept; `write` makes the film.
 
-    Raises UserError for a file that is neither .gif nor .mp4, an environment that can't be drawn or a
-    machine that can't draw.
+    Raises UserError for a file that is neither .gif nor .mp4, or an environment that can't be drawn.
     """
 
     def __init__(self, env: VectorEnv, path: Path) -> None:
@@ -31,13 +38,13 @@ class Filmed(Wrapper):
                 f"--video {path}: found '{path.suffix}'; allowed: {', '.join(SUFFIXES)}."
             )
         self.path = path
-        self.pictures: list[np.ndarray] = []  # (H, W, 3) uint8
-        self._draw: Callable[[np.ndarray], np.ndarray] | None = None
+        self.states: list[np.ndarray] = []  # (qpos, then qvel) each
         self._done = False
 
     def reset(self, seeds: Sequence[int]) -> Floats:
         observations = self.env.reset(seeds)
-        self._draw = self._draw or _painter(self.path, self.env)
+        if self.env.mujoco_model() is None:
+            raise UserError(f"--video {self.path}: this environment can't be drawn; MuJoCo's can.")
         self._add()
         return observations
 
@@ -51,55 +58,54 @@ class Filmed(Wrapper):
     def _add(self) -> None:
         state = self.env.simulator_state()
         assert state is not None
-        assert self._draw is not None
-        self.pictures.append(self._draw(state[0]))
+        self.states.append(state[0])
 
     def write(self) -> None:
-        """Write the film. Raises UserError when the file or its format can't be written."""
-        import imageio.v3 as imageio
+        """Draw and write the film. Raises UserError when this machine can't draw, or the file can't be written."""
+        import mujoco
 
-        try:
-            if self.path.suffix == ".gif":
-                delay = round(1000 / PICTURES_PER_SECOND)  # milliseconds
-                imageio.imwrite(self.path, np.stack(self.pictures), duration=delay, loop=0)
-            else:
-                imageio.imwrite(self.path, np.stack(self.pictures), fps=PICTURES_PER_SECOND)
-        except (OSError, ImportError, ValueError) as error:
-            line = " ".join(str(error).split())[:200]
+        how = {} if os.environ.get("DISPLAY") else {"MUJOCO_GL": "egl"}
+        with tempfile.TemporaryDirectory() as folder:
+            mujoco.mj_saveModel(self.env.mujoco_model(), str(Path(folder) / MODEL))
+            np.save(Path(folder) / STATES, np.stack(self.states))
+            drawn = subprocess.run(
+                [sys.executable, "-m", "ablate.evaluate.video", folder, str(self.path)],
+                capture_output=True,
+                text=True,
+                env=how | dict(os.environ),
+            )
+        if drawn.returncode:
+            line = (drawn.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(
-                f"--video {self.path}: it can't be written ({line}); a .gif needs nothing, an .mp4 "
-                "needs imageio with ffmpeg."
-            ) from None
+                f"--video {self.path}: it can't be drawn or written here ({line}); MUJOCO_GL=egl, osmesa or "
+                "glfw chooses how MuJoCo draws; an .mp4 needs imageio with ffmpeg."
+            )
 
 
-def _painter(path: Path, env: VectorEnv) -> Callable[[np.ndarray], np.ndarray]:
-    """Draws one state (qpos, then qvel) of the environment as (H, W, 3)."""
-    model: Any = env.mujoco_model()
-    if model is None:
-        raise UserError(f"--video {path}: this environment can't be drawn; MuJoCo's can.")
-    os.environ.setdefault("MUJOCO_GL", "egl" if not os.environ.get("DISPLAY") else "glfw")
+def draw(folder: Path, path: Path) -> None:
+    """Draw the states in `folder` and write the film."""
+    import imageio.v3 as imageio
     import mujoco
 
-    try:
-        renderer = mujoco.Renderer(model, HEIGHT, WIDTH)
-    except Exception as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"--video {path}: MuJoCo can't draw here ({line}); MUJOCO_GL=egl, osmesa or glfw chooses how."
-        ) from None
-    data = mujoco.MjData(model)
-    camera = mujoco.MjvCamera()
+    model = mujoco.MjModel.from_binary_path(str(folder / MODEL))
+    data, camera = mujoco.MjData(model), mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, camera)
-    tracked = model.nbody > 2 and model.nq > 3  # a robot, not a ball in a maze
-    if tracked:
+    if model.nq > 3:  # a robot, not a ball in a maze
         camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
         camera.trackbodyid, camera.distance, camera.elevation = 1, 4.0, -15.0
+    pictures = []
+    with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
+        for state in np.load(folder / STATES):
+            data.qpos[:], data.qvel[:] = state[: model.nq], state[model.nq : model.nq + model.nv]
+            mujoco.mj_forward(model, data)
+            renderer.update_scene(data, camera)
+            pictures.append(renderer.render().copy())
+    film: Any = np.stack(pictures)  # (T, H, W, 3) uint8
+    if path.suffix == ".gif":
+        imageio.imwrite(path, film, duration=round(1000 / PICTURES_PER_SECOND), loop=0)
+    else:
+        imageio.imwrite(path, film, fps=PICTURES_PER_SECOND)
 
-    def draw(state: np.ndarray) -> np.ndarray:
-        data.qpos[:], data.qvel[:] = state[: model.nq], state[model.nq : model.nq + model.nv]
-        mujoco.mj_forward(model, data)
-        renderer.update_scene(data, camera)
-        picture: np.ndarray = renderer.render()
-        return picture.copy()
 
-    return draw
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -65,6 +65,9 @@ def render(
     when nothing of this profile has finished.
     """
     about = subject.of(study, table, registration, reading)
+    record = looks.of(
+        record, about.hypotheses_hash
+    )  # a record of other hypotheses says nothing here
     mine = about.table
     curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
     alpha = study.alpha if record is None else record.level

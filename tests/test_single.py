@@ -1,0 +1,106 @@
+"""`train` and `evaluate`: one model, without a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate import presets
+from ablate.cli import main
+from ablate.errors import UserError
+from ablate.launch import single
+
+SMALL = (
+    "model.width=16", "model.layers=1", "train.updates=12", "train.warmup=2",
+    "train.targets_per_update=64", "evaluate.episodes=3", "evaluate.points=1", "evaluate.target=p90",
+)  # fmt: skip
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def trained(preset: str, cache: Path, folder: Path, data: str = "tmaze/passive-3") -> single.Model:
+    config = presets.configuration(preset, data, [*SMALL, "context=2"])
+    return single.train(config, 0, folder, cache)
+
+
+def test_train_and_evaluate_agree_and_nothing_is_trained_twice(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(cache))
+    options = [part for text in (*SMALL, "context=2") for part in ("--set", text)]
+    line = ["--preset", "dt", "--data", "tmaze/passive-3", "--seed", "0", *options]
+    place = ["--results", str(tmp_path)]
+    code, out, _ = command(capsys, "train", *line, *place)
+    assert code == 0
+    run = out.split("python -m ablate evaluate ")[1].strip()
+    assert "score" in out
+    again = command(capsys, "train", *line, *place)[1]
+    assert "was trained before" in again
+    code, out, _ = command(
+        capsys, "evaluate", run, "--target", "1", "--target", "p10", "--episodes", "4", *place
+    )
+    assert code == 0
+    assert out.count("\n") > 4
+    # The same episodes, asked for the same: the same score as at the end of training.
+    (score,) = single.evaluate(Path(run), cache, [], 3, [])
+    known = single.train(
+        presets.configuration("dt", "tmaze/passive-3", [*SMALL, "context=2"]), 0, tmp_path, cache
+    )
+    assert known.known
+    assert score.scores.mean() == pytest.approx(known.metrics["score"])
+
+
+def test_the_trajectory_transformer_trains_plans_and_is_evaluated(
+    cache: Path, tmp_path: Path
+) -> None:
+    config = presets.configuration(
+        "tt",
+        "tmaze/passive-3",
+        [*SMALL, "model.heads=2", "context=3", "settings.bins=4", "settings.cosine=null"],
+    )
+    config["evaluate"]["plan"] |= {"horizon": 2, "beam_width": 4, "max_context_transitions": 2}
+    made = single.train(config, 0, tmp_path, cache)
+    assert made.metrics["parameters"] > 0
+    assert "timestep_nll" in made.metrics
+    (direct,) = single.evaluate(made.run, cache, [], 3, ["decode=direct"])
+    assert direct.returns.shape == (3,)
+
+
+def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("imageio")
+    made = trained("bc", cache, tmp_path, "pointmaze/umaze-v1")
+    film = tmp_path / "film.gif"
+    try:
+        single.evaluate(made.run, cache, [], 1, [], video=film)
+    except UserError as error:
+        if "can't be drawn or written here" in str(error):
+            pytest.skip(f"no way to draw on this machine: {error}")
+        raise
+    assert film.read_bytes()[:3] == b"GIF"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "iqll", "--data", "tmaze/passive-3"], "Did you mean 'iql'"),
+        (["train", "--preset", "mine.yaml", "--data", "tmaze/passive-3"], "there is no such file"),
+        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "no 'train.update'"),
+        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "x"], "expected KEY=VALUE"),
+        (["train", "--preset", "dt", "--data", "nowhere/x"], "nowhere"),
+        (["evaluate", "nothing"], "there is no such run"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = command(capsys, *arguments, "--results", str(tmp_path))
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
