@@ -4,19 +4,15 @@ anything runs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
 
 from ablate import registry
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.study.contrast import find_level, parse
 from ablate.study.expand import Cell, cells, frame
-from ablate.study.hypotheses import METRICS, Hypothesis, coverage
+from ablate.study.hypotheses import METRICS, Claiming, Hypothesis, coverage
 from ablate.study.schema import Study
 from ablate.study.source import Key, Source
-
-if TYPE_CHECKING:
-    from ablate.study.foreign import ForeignStudy
 
 
 def possible(source: Source, study: Study) -> None:
@@ -60,7 +56,7 @@ RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] 
 )
 
 
-def hypotheses(source: Source, study: Study | ForeignStudy, metrics: Collection[str] = ()) -> None:
+def hypotheses(source: Source, study: Claiming, metrics: Collection[str] = ()) -> None:
     """Refuse a hypothesis that names what is not declared, or that contradicts itself.
 
     metrics: those that it may be about; those that trials have when empty.
@@ -92,9 +88,7 @@ def testable(source: Source, profiles: Sequence[Study]) -> None:
             )
 
 
-def _contrast(
-    source: Source, study: Study | ForeignStudy, hypothesis: Hypothesis, key: Key
-) -> set[str]:
+def _contrast(source: Source, study: Claiming, hypothesis: Hypothesis, key: Key) -> set[str]:
     """The factors a hypothesis' contrast names, all of them known."""
     here = (*key, "contrast")
     pairs_of = hypothesis.pairs_of
@@ -113,7 +107,7 @@ def _contrast(
 
 def _where(
     source: Source,
-    study: Study | ForeignStudy,
+    study: Claiming,
     hypothesis: Hypothesis,
     key: Key,
     named: set[str],

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 from pydantic import (
@@ -121,6 +121,19 @@ class Hypothesis(BaseModel):
         if kept is None:
             return None
         return list(kept) if isinstance(kept, list) else [kept]
+
+
+class Claiming(Protocol):
+    """What a study has that claims something, whoever made its runs."""
+
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]: ...
+
+    @property
+    def levels(self) -> Mapping[str, tuple[Level, ...]]: ...
 
 
 @dataclass(frozen=True)

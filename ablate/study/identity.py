@@ -12,7 +12,7 @@ from ablate import registry
 from ablate.config import SECTIONS, settled, settled_section
 
 if TYPE_CHECKING:
-    from ablate.study.foreign import ForeignStudy
+    from ablate.study.hypotheses import Claiming
     from ablate.study.schema import Study
 
 CODE_VERSION = 1
@@ -84,7 +84,7 @@ def study_hash(study: Study) -> str:
     return digest(content)
 
 
-def hypotheses_hash(study: Study | ForeignStudy) -> str:
+def hypotheses_hash(study: Claiming) -> str:
     """Hash of what the study claims: every hypothesis but its wording, the error rate they share,
     and the looks before all seeds are there, where it declares any."""
     claims = [h.model_dump(mode="json", exclude={"says"}) for h in study.hypotheses]
