@@ -1,5 +1,8 @@
-"""The trainer: algorithms, schedule, checkpoints. Knows nothing of environments."""
+"""Training: the loop, what one update does (`objective`), and checkpoints.
 
-from ablate.learn import objective
+Our own algorithms are imported here so that they are registered.
+"""
 
-__all__ = ["objective"]
+from ablate.learn import joint, objective
+
+__all__ = ["joint", "objective"]

@@ -6,13 +6,14 @@ must differ, `foreign` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ablate.analyse import table as frame
+from ablate.config import SECTIONS
 from ablate.errors import UserError
 from ablate.report import rows, text
 from ablate.study import expand, foreign, identity
@@ -86,10 +87,21 @@ def of(
             (name, design.why, sum(name in cell.designs for cell in cells))
             for name, design in study.designs.items()
         ),
-        settings=_settings(study),
-        size=_size(study) if registration else "",
+        settings=_settings(study, cells),
+        size=_size(study, mine, cells) if registration else "",
         reading=tuple(reading),
     )
+
+
+def _flat(changes: Mapping[str, Any], path: str = "") -> list[str]:
+    """`train.updates 5000` for each leaf."""
+    out = []
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            out += _flat(value, f"{path}{name}.")
+        else:
+            out.append(f"{path}{name} {value}")
+    return out
 
 
 def _elsewhere(study: ForeignStudy, table: pd.DataFrame, reading: Sequence[str]) -> Subject:
@@ -116,9 +128,17 @@ def _elsewhere(study: ForeignStudy, table: pd.DataFrame, reading: Sequence[str])
     )
 
 
-def _size(study: Study) -> str:
-    """`models of about 16,000 parameters trained for 600 updates`, save what is a factor."""
+def _size(study: Study, table: pd.DataFrame, cells: Sequence[expand.Cell]) -> str:
+    """`models of about 16,000 parameters trained for 600 updates`, save what is a factor.
+
+    Where presets say it: what the models have and how long they were trained, from least to most.
+    """
     words = []
+    if "preset" in study.factors:
+        if "parameters" in table.columns and table["parameters"].notna().any():
+            words.append(f"models of {_span(table['parameters'].dropna())} parameters")
+        updates = [cell.config["train"]["updates"] for cell in cells]
+        return " ".join([*words, f"trained for {_span(updates)} updates"])
     if "model.parameters" not in study.factors:
         words.append(f"models of about {study.model.parameters:,} parameters")
     if "train.updates" not in study.factors:
@@ -126,8 +146,24 @@ def _size(study: Study) -> str:
     return " ".join(words)
 
 
-def _settings(study: Study) -> Settings:
-    """What the file says of model, training and evaluation, save what is a factor."""
+def _span(values: Iterable[float]) -> str:
+    """`5,000`, or `5,000 to 20,000`."""
+    low, high = round(min(values := list(values))), round(max(values))
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
+    """What the file says of model, training and evaluation, save what is a factor.
+
+    Of presets: what the study changes of each, as everything else stands in the preset.
+    """
+    if "preset" in study.factors:
+        changed = [
+            (f"preset {name}", "; ".join(_flat(study.presets.get(str(name), {}))) or "as published")
+            for name in study.factors["preset"]
+        ]
+        said = {s: getattr(study, s).model_dump(mode="json", exclude_unset=True) for s in SECTIONS}
+        return (*changed, ("all presets", "; ".join(_flat(said)) or "as published"))
     out = []
     for section in ("model", "train", "evaluate"):
         for name, value in getattr(study, section).model_dump(mode="json").items():

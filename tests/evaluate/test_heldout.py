@@ -44,6 +44,8 @@ def sample(data: Trajectories, targets: int = STEPS, study: str = "s", **options
 class Answering:
     """Stands for an agent of S policies that answers rows (S, B) with `answer(rows)`."""
 
+    context = 1
+
     def __init__(self, answer: Callable[[Tensor], Tensor], size: int = 1, head: Any = None) -> None:
         self.answer, self.size = answer, size
         self.head = head or SquaredError(4, 2)
