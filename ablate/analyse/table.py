@@ -6,7 +6,7 @@ finished trial; "FAILED" one that failed; anything else one that hasn't been fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,18 @@ def factor_columns(table: pd.DataFrame) -> list[str]:
         if "." in name or isinstance(table[name].dtype, pd.CategoricalDtype)
     ]
     return named + sorted(name for name in further if name not in named)
+
+
+def apart_from_presets(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
+    """The table without what presets bring along, where the study varies presets.
+
+    Their mixer, context, scale and so on differ with the preset and are part of what it is; only the
+    declared `factors` are varied beside it.
+    """
+    declared = {"data", *factors}
+    if "preset" not in declared:
+        return table
+    return table.drop(columns=[name for name in factor_columns(table) if name not in declared])
 
 
 def metric_columns(table: pd.DataFrame) -> list[str]:

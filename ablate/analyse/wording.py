@@ -115,6 +115,9 @@ def answer(verdicts: Sequence[Verdict]) -> str:
             title = {"interplay": "How they depend on each other", "other": "Other claims"}
             lead = title.get(theme, theme.capitalize())
             briefs = [_brief(v, plainly=theme not in title) for v in mine]
+            if len(mine) == len(primary) and theme == "other":  # other than nothing
+                told.append(" ".join(map(_capital, briefs)))
+                continue
             told.append(f"{lead}: {' '.join([briefs[0], *map(_capital, briefs[1:])])}")
     told.append(_count(primary, any(v.primary for v in verdicts)))
     if any(v.status == "exploratory" for v in primary):

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ablate.analyse import looks, sequential
 from ablate.analyse.looks import Look, Record
+from ablate.analyse.table import apart_from_presets
 from ablate.analyse.verdict import Verdict, family_of, judge
 from ablate.errors import UserError
 from ablate.launch.run import Options, Summary, run
@@ -114,6 +115,7 @@ def judged(study: Study, folder: StudyFolder, level: float) -> list[Verdict]:
     wanted = {trial.id for trial in expand.trials(study, paper["data"])}
     table = read_table(folder.table)
     rows = table[table["trial"].isin(wanted)].reset_index(drop=True)
+    rows = apart_from_presets(rows, study.factors)
     before = paper["hypotheses_hash"] == identity.hypotheses_hash(study)
     return judge(
         rows,

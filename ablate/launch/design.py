@@ -10,6 +10,7 @@ import pandas as pd
 from ablate.analyse import power_table
 from ablate.analyse.calibrate import Calibration, calibrate
 from ablate.analyse.power_table import PowerTable
+from ablate.analyse.table import apart_from_presets
 from ablate.errors import UserError
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 from ablate.study.load import load
@@ -72,6 +73,6 @@ def _load(path: Path, profile: str | None, overrides: Sequence[str]) -> Study | 
 def _runs(study: Study | ForeignStudy, path: Path) -> pd.DataFrame:
     """The tidy table at `path`."""
     if isinstance(study, Study):
-        return read_table(path, required=NEEDED)
+        return apart_from_presets(read_table(path, required=NEEDED), study.factors)
     found = read_foreign(path)
     return tidy(study, found.table, found.file, found.names).table

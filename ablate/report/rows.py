@@ -38,7 +38,7 @@ def of_profile(study: Study, table: pd.DataFrame, hashes: Mapping[str, str]) -> 
             f"{_name(study)}: no trial of profile '{study.profile}' has finished{failed}; "
             f"{_remedy(study)}."
         )
-    return rows.reset_index(drop=True)
+    return frame.apart_from_presets(rows.reset_index(drop=True), study.factors)
 
 
 def _by_level(study: Study, table: pd.DataFrame) -> pd.DataFrame:
