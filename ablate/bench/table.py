@@ -67,9 +67,12 @@ def show(console: Console, part: str = "", runs: Path | None = None) -> None:
             rows = inference(runs) if name == "inference" else measure()
             table = Table(title=title, title_justify="left")
             for column in rows[0]:
-                table.add_column(column, justify="right")
+                table.add_column(column, justify="right", overflow="fold")
             for row in rows:
                 table.add_row(*(_text(value) for value in row.values()))
+            if not console.is_terminal:  # a file is as wide as it needs to be
+                free = console.options.update(max_width=1000)
+                console.width = max(console.width, console.measure(table, options=free).maximum)
             console.print(table)
 
 
