@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate import trial
+from ablate.cells import plan_options
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
+from ablate.learn.joint import joint_spec
+from ablate.plan.options import visible_timesteps
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
 from ablate.study.cost import spell, trial_seconds, wall_seconds
@@ -41,7 +44,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
         lines.append(f"  {name}: {count} cells. {design.why}".rstrip())
     lines += ["", "What the fraction can tell:"]
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
-    lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells)]
+    lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]
     lines += ["", "Hypotheses:"]
     for hypothesis in study.hypotheses:
         mark = "*" if hypothesis.primary else " "
@@ -98,6 +101,24 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
             held = " ".join(f"{count // each:>10,}" for count in TOKENS)
             lines.append(f"  {layout:<14} {each:>6} {held}")
     return lines
+
+
+def sights(cells: Sequence[Cell]) -> list[str]:
+    """Where a search is declared: how many executed timesteps each imagined one sees, by data set and options."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        if cell.config["algorithm"] != "joint" or cell.config["evaluate"]["decode"] == "direct":
+            continue
+        env = catalogue.spec(cell.data).make_env(1)
+        spec = joint_spec(cell.config, env.observation_dim, env.action_dim)
+        options = plan_options(cell.config["evaluate"]["plan"])
+        seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
+        what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
+        found[what] = " ".join(str(int(count)) for count in seen)
+    if not found:
+        return []
+    lines = ["", "Executed timesteps that each imagined one sees, the present observation apart:"]
+    return lines + [f"  {what}: {seen}" for what, seen in found.items()]
 
 
 def _span(values: Sequence[int]) -> str:
