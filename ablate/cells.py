@@ -40,7 +40,7 @@ from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
-from ablate.models.match import Matched, parameters_at, solve_width
+from ablate.models.match import Matched, given_width, solve_width
 from ablate.models.policy import Policy, build, count_parameters, flops_per_target
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
@@ -294,8 +294,7 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell | JointCel
         raise UserError(f"condition {config['condition']}: {config['data']} shows no goal's place.")
     model = ModelSpec.of(config, layout)
     if model.width:
-        count = parameters_at(model, model.width)
-        matched = Matched(model.width, count, 0.0)
+        matched = given_width(model)
     else:
         matched = solve_width(model, config["model"]["parameters"], config["model"]["tolerance"])
     # By the whole training set also where only the best of it is learned from (Chen et al. 2021).

@@ -344,11 +344,11 @@ def test_iql_learns_the_expectile_of_the_behaviours_return(expectile: float) -> 
         "critic_learning_rate": 5e-3, "critic_width": 32,
     }  # fmt: skip
     made = objective(lottery(), "iql", settings, head="mse")
-    update(made, 700, 5e-3)
+    update(made, 1500, 5e-3)
     seen = torch.from_numpy(EYE[:2]).double()[None]
     values = made.value.values(seen)[0, 0]
     wanted = torch.tensor([expectile, 0.2 + 0.9 * expectile]).double()
-    torch.testing.assert_close(values.detach(), wanted, rtol=0, atol=0.1)
+    torch.testing.assert_close(values.detach(), wanted, rtol=0, atol=0.06)
     chosen = made.stack(seen[:, :, None], torch.ones(1, 2, dtype=torch.long))[0, :, 0].detach()
     assert float(chosen[0]) == pytest.approx(0.5 * math.tanh(1.0), abs=0.06)
     assert float(chosen[1]) == pytest.approx(0.0, abs=0.06)
