@@ -314,7 +314,12 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell | JointCel
 
 def _joint(config: Config, data: DataSet, device: str) -> JointCell:
     spec = joint_spec(config, data.train.observations.shape[1], data.train.actions.shape[1])
-    plan_options(config["evaluate"]["plan"])
+    options = plan_options(config["evaluate"]["plan"])
+    if options.value == "critic" and config["settings"].get("critic") is None:
+        raise UserError(
+            "evaluate.plan.value: critic needs one that is trained; set settings.critic: {}, or "
+            "value: tokens."
+        )
     bins = None
     if spec.discrete or spec.input == "discretised":
         bins = Discretiser.fit(np.tile([[0.0], [1.0]], (1, spec.slots)), spec.bins)  # any will do

@@ -64,6 +64,8 @@ class ModelSection(Section):
     # timesteps that sliding-window attention sees, 0: all; that convformer's filters span, 0: 6 tokens
     window: int = _later(0, ge=0)
     timesteps: int = _later(0, ge=0)  # rows of a learned table of absolute timesteps; 0: no table
+    # standard deviation of the table's initial entries; null: 1, PyTorch's own, as released with DT
+    timestep_std: float | None = _later(None, gt=0)
     token_norm: bool = _later(False)  # a LayerNorm over the embedded tokens
     embedding_dropout: float | None = _later(None, ge=0, lt=1)  # null: as `dropout`
     # the Decision Transformer's state and return heads and its word embedding, none of which is trained

@@ -151,7 +151,7 @@ class CQL(ValueObjective):
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`: temperature, policy and critics, all by what was known before the update."""
         own, rows = self.settings, batch.targets
-        here, after = self.pairs(rows)
+        here, after = self.backup.pairs(rows)
         actions = self.source.actions[rows]  # (S, B, M)
         size, dims = actions.shape[1:]
         normal = self.noise(batch.update, "normal", size, 2 + 2 * own.actions, dims)
@@ -166,18 +166,20 @@ class CQL(ValueObjective):
         chosen, log_density = head.draw(params, normal[:, :, 0])
         encoded = self.critic.encode(here)
         values = self.critic.values(encoded.detach(), chosen, constant=True).amin(0)  # (S, B)
-        loss = self.mean(temperature[:, None] * log_density - values, rows)
-        surplus = self.mean(log_density.detach() + self.entropy, rows)  # (S,)
+        loss = self.backup.mean(temperature[:, None] * log_density - values, rows)
+        surplus = self.backup.mean(log_density.detach() + self.entropy, rows)  # (S,)
 
         with torch.no_grad():
             next_action = head.draw(params_after, normal[:, :, 1])[0]
             value_after = self.target_critic(after, next_action).amin(0)
-            wanted = self.backed_up(rows, value_after)  # (S, B)
+            wanted = self.backup.backed_up(rows, value_after)  # (S, B)
             proposed, log_proposal = self.proposals(params, params_after, normal[:, :, 2:], uniform)
         logged = self.critic.values(encoded, actions)  # (2, S, B)
         elsewhere = self.critic.values(encoded, proposed)  # (2, S, B, 3 A)
         penalty = penalty_of(elsewhere, log_proposal, logged)
-        critic_loss = self.mean((logged - wanted).square() + own.alpha * penalty, rows)  # (2, S)
+        critic_loss = self.backup.mean(
+            (logged - wanted).square() + own.alpha * penalty, rows
+        )  # (2, S)
 
         self.temperature_optimiser.zero_grad(set_to_none=True)
         (-self.log_temperature * surplus).sum().backward()

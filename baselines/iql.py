@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from ablate.learn import objective
+from ablate.learn.implicit_q import ImplicitQ
 from ablate.learn.objective import Batch, Source
-from ablate.learn.values import ValueObjective, follow_
+from ablate.learn.values import ValueObjective
 from ablate.models.stack import Stack
 from ablate.registry import register
 
@@ -59,40 +59,26 @@ class IQL(ValueObjective):
         seeds: Sequence[int],
     ) -> None:
         super().__init__(stack, source, train, settings, study, seeds)
-        rate = self.settings.critic_learning_rate
-        self.critic = self.value_networks("critic", networks=2, actions=True)
-        self.target_critic = self.critic.frozen_copy()
-        self.value = self.value_networks("value", networks=1, actions=False)
-        self.critic_optimiser = self.add("critic", self.critic.parameters(), rate)
-        self.value_optimiser = self.add("value", self.value.parameters(), rate)
-        self.add("target_critic", self.target_critic.parameters())
+        own = self.settings
+        self.values = ImplicitQ(
+            self,
+            self.value_networks,
+            self.backup,
+            expectile=own.expectile,
+            tau=own.tau,
+            rate=own.critic_learning_rate,
+        )
 
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`: V, then Q, then the policy, all by what was known before the update."""
         own, rows = self.settings, batch.targets
-        here, after = self.pairs(rows)
+        here, after = self.backup.pairs(rows)
         actions = self.source.actions[rows]  # (S, B, M)
-
-        with torch.no_grad():
-            value_after = self.value(after)[0]  # (S, B)
-            best = self.target_critic(here, actions).amin(0)  # (S, B)
-        advantage = best - self.value(here)[0]
-        value_loss = self.mean(expectile_loss(advantage, own.expectile), rows)
-        self.value_optimiser.zero_grad(set_to_none=True)
-        value_loss.sum().backward()
-        self.value_optimiser.step()
-
-        wanted = self.backed_up(rows, value_after)
-        errors = (self.critic(here, actions) - wanted).square().mean(0)  # (S, B), mean of the twins
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        self.mean(errors, rows).sum().backward()
-        self.critic_optimiser.step()
-        follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)
-
-        weights = (own.beta * advantage.detach()).exp().clamp(max=own.weight_limit)  # (S, B)
+        advantage = self.values.update(rows, here, after, actions)
+        weights = (own.beta * advantage).exp().clamp(max=own.weight_limit)  # (S, B)
         with self.autocast():
             params = self.stack(here.features, here.lengths)  # (S, B, P)
-        loss = self.mean(weights * self.imitation(params, actions), rows)
+        loss = self.backup.mean(weights * self.imitation(params, actions), rows)
         self.policy_step(loss, rate)
         return loss.detach()
 
@@ -102,9 +88,3 @@ class IQL(ValueObjective):
         if head.density:
             return -head.log_prob(params, actions)
         return (head.mean(params) - actions).square().sum(-1)
-
-
-def expectile_loss(error: Tensor, expectile: float) -> Tensor:
-    """|expectile - 1(error < 0)| * error^2: its minimiser is the expectile; 0.5 gives half the squared error."""
-    weight = torch.where(error < 0, 1.0 - expectile, expectile)
-    return weight * error.square()

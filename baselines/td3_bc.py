@@ -69,7 +69,7 @@ class TD3BC(ValueObjective):
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`: the critics always, the policy every `policy_every` updates."""
         own, rows = self.settings, batch.targets
-        here, after = self.pairs(rows)
+        here, after = self.backup.pairs(rows)
         actions = self.source.actions[rows]  # (S, B, M)
 
         with torch.no_grad():
@@ -77,11 +77,11 @@ class TD3BC(ValueObjective):
             noise = noise.clamp(-own.noise_clip, own.noise_clip)
             next_actions = self.target_policy(after.features, after.lengths) + noise
             next_values = self.target_critic(after, next_actions.clamp(-1.0, 1.0))  # (2, S, B)
-            wanted = self.backed_up(rows, next_values.amin(0))  # (S, B)
+            wanted = self.backup.backed_up(rows, next_values.amin(0))  # (S, B)
 
         errors = (self.critic(here, actions) - wanted).square()  # (2, S, B)
         self.critic_optimiser.zero_grad(set_to_none=True)
-        self.mean(errors, rows).sum().backward()
+        self.backup.mean(errors, rows).sum().backward()
         self.critic_optimiser.step()
 
         if (batch.update + 1) % own.policy_every == 0:
@@ -90,9 +90,9 @@ class TD3BC(ValueObjective):
             with self.autocast():
                 chosen = self.stack(here.features, here.lengths)  # (S, B, M)
             values = self.critic.values(encoded, chosen, networks=1, constant=True)[0]  # (S, B)
-            weight = own.alpha / self.mean(values.detach().abs(), rows)  # (S,)
-            pull = self.mean((chosen - actions).square().mean(-1), rows)
-            loss = pull - weight * self.mean(values, rows)
+            weight = own.alpha / self.backup.mean(values.detach().abs(), rows)  # (S,)
+            pull = self.backup.mean((chosen - actions).square().mean(-1), rows)
+            loss = pull - weight * self.backup.mean(values, rows)
             self.policy_step(loss, rate)
             self.last_loss.copy_(loss.detach())
             follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from ablate.config import timesteps
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
+from ablate.learn.critic import Critic, CriticSettings, CriticTraining
 from ablate.learn.objective import Batch, Objective, Part, Settings, set_rate
+from ablate.learn.transitions import Transitions, transitions
 from ablate.models.discretise import Discretiser
 from ablate.models.trajectory import TrajectoryModel, TrajectorySpec, build_trajectory_model
 from ablate.registry import register
@@ -77,7 +79,8 @@ class JointSource:
     """What the objective reads of a training set.
 
     table: rows (T, D), raw. last: (T,) the last row of each row's episode. stops: (T,) bool, whether that episode
-    truly ends. context: K. goals: (T, G) the coordinates `spec.goal` of the episode's last observation.
+    truly ends. context: K. goals: (T, G) the coordinates `spec.goal` of the episode's last observation. transitions:
+    of raw observations, for a critic; None where none is trained.
     """
 
     table: Tensor
@@ -86,6 +89,7 @@ class JointSource:
     stops: Tensor
     goals: Tensor
     context: int
+    transitions: Transitions | None = None
 
 
 class JointSettings(Settings):
@@ -107,6 +111,7 @@ class JointSettings(Settings):
     )  # updates after which it is at its lowest; null: all
     floor: float = Field(default=0.1, ge=0, le=1)
     clamped: bool = True  # released: false
+    critic: CriticSettings | None = None  # a Q-function for the search, trained apart; null: none
 
 
 def values_to_go(
@@ -147,7 +152,23 @@ def joint_source(
         stops=torch.from_numpy(trajectories.terminations[last]).to(device),
         goals=torch.from_numpy(trajectories.observations[last][:, list(spec.goal)]).to(device),
         context=spec.window,
+        transitions=_transitions(trajectories, settings, device) if settings.critic else None,
     )
+
+
+def _transitions(
+    trajectories: Trajectories, settings: JointSettings, device: torch.device | str
+) -> Transitions:
+    """What a critic backs values up along: raw observations, and the joint model's rewards."""
+
+    def read(one: Trajectories) -> tuple[Tensor, Tensor]:
+        return tuple(  # type: ignore[return-value]
+            torch.from_numpy(values).to(device) for values in (one.observations, one.timestep)
+        )
+
+    rewards, _ = values_to_go(trajectories, settings.discount, settings.penalty)
+    made = transitions(trajectories, read, device)
+    return replace(made, rewards=torch.from_numpy(rewards).to(device, made.rewards.dtype))
 
 
 def joint_spec(config: Mapping[str, Any], observation_dim: int, action_dim: int) -> TrajectorySpec:
@@ -186,7 +207,11 @@ def fit_model(
     discretiser = Discretiser.fit(rows, settings.bins, settings.discretiser, settings.repeats)
     std = rows.std(0)
     std = np.where(std > 1e-6, std, 1.0)
-    return build_trajectory_model(spec, generator, discretiser, rows.mean(0), std)
+    model = build_trajectory_model(spec, generator, discretiser, rows.mean(0), std)
+    if settings.critic is not None:
+        n = spec.observation_dim
+        model.critic = Critic(model.mean[:n], model.std[:n], spec.action_dim, settings.critic)
+    return model
 
 
 @register("algorithm", "joint")
@@ -231,6 +256,18 @@ class Joint(Objective):
         weights += [self.settings.action_weight] * spec.action_dim
         weights += [self.settings.reward_weight, self.settings.value_weight]
         self.weights = torch.tensor(weights, device=self.device)
+        self.critic: CriticTraining | None = None
+        if self.settings.critic is not None:
+            assert isinstance(self.model.critic, Critic)
+            assert self.data.transitions is not None
+            self.critic = CriticTraining(
+                self,
+                self.model.critic,
+                self.data.transitions,
+                self.data.actions,
+                self.settings.discount,
+                self.settings.critic,
+            )
 
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`; the rate is this algorithm's own, see the module."""
@@ -242,6 +279,8 @@ class Joint(Objective):
             self.stack.clip_(self.train["clip"])
         set_rate(self.optimiser, self.rate(batch.update))
         self.optimiser.step()
+        if self.critic is not None:
+            self.critic.update(batch.update)
         return loss.detach()[None]
 
     def loss(self, starts: Tensor) -> Tensor:

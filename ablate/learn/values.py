@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablate import streams
-from ablate.data.windows import BLOCK, gather_windows
+from ablate.data.windows import BLOCK, Visibility, gather_windows
 from ablate.learn.objective import Objective, Source
 from ablate.learn.transitions import Transitions
 from ablate.models.linear import linear
@@ -111,14 +111,17 @@ class Perceptrons:
         tensors = [t[:count] if count < len(t) else t for t in self.parameters()]
         if constant:
             tensors = [t.detach() for t in tensors]
-        if inputs.device.type != "cpu":
-            return _values(tensors, inputs, actions, _batched)
-        # On a CPU one after another: oneDNN multiplies two matrices twice as fast as MKL many pairs.
-        own = zip(*(t.unbind(0) for t in tensors), strict=True)
-        chosen = [None] * count if actions is None else actions
-        return torch.stack(
-            [_values(each, inputs[i], chosen[i], linear) for i, each in enumerate(own)]
-        )
+        return perceptrons(tensors, inputs, actions)
+
+
+def perceptrons(tensors: Sequence[Tensor], inputs: Tensor, actions: Tensor | None) -> Tensor:
+    """Values (R, B) or (R, B, A) of `Perceptrons.parameters`, at inputs (R, B, I) and actions (R, B, [A,] M)."""
+    if inputs.device.type != "cpu":
+        return _values(tensors, inputs, actions, _batched)
+    # On a CPU one after another: oneDNN multiplies two matrices twice as fast as MKL many pairs.
+    own = zip(*(t.unbind(0) for t in tensors), strict=True)
+    chosen = [None] * len(inputs) if actions is None else actions
+    return torch.stack([_values(each, inputs[i], chosen[i], linear) for i, each in enumerate(own)])
 
 
 def _values(
@@ -262,6 +265,43 @@ class ValueNetworks:
         return values.expand(self.networks, *values.shape).flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class Backup:
+    """Transitions as values are backed up along them.
+
+    rewards: (T,), scaled and shifted. discount: of one timestep. visible: what windows show.
+    """
+
+    seen: Transitions
+    visible: Visibility
+    rewards: Tensor
+    discount: float
+
+    def pairs(self, targets: Tensor) -> tuple[View, View]:
+        """Windows that end at targets (S, B), and those that end one timestep later."""
+        seen = self.seen
+        rows = seen.row[targets]
+        both = torch.cat([rows, rows + 1], dim=1)
+        features, _, lengths = gather_windows(seen.table, seen.timestep, self.visible, both)
+        size = targets.shape[1]
+        return (
+            View(features[:, :size], lengths[:, :size]),
+            View(features[:, size:], lengths[:, size:]),
+        )
+
+    def backed_up(self, targets: Tensor, value_after: Tensor) -> Tensor:
+        """r + discount * value of what follows, (S, B); nothing follows a true end."""
+        after = self.seen.going_on[targets] * value_after
+        return self.rewards[targets] + self.discount * after
+
+    def mean(self, each: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the batch of each (..., B), of transitions whose successor is known."""
+        if self.seen.counted is None:
+            return each.mean(-1)
+        counted = self.seen.counted[targets]
+        return (each * counted).sum(-1) / counted.sum(-1).clamp(min=1.0)
+
+
 class ValueObjective(Objective):
     """What algorithms with value networks share. Settings have `discount`, `tau`, `return_range`, `reward_shift`,
     `critic_learning_rate`, `critic_width` and `critic_layers`.
@@ -286,12 +326,13 @@ class ValueObjective(Objective):
     ) -> None:
         super().__init__(stack, source, train, settings, study, seeds)
         assert source.transitions is not None
-        self.seen: Transitions = source.transitions
+        seen, own = source.transitions, self.settings
         scale = 1.0
-        if self.settings.return_range is not None:
-            width = float(self.seen.returns.max() - self.seen.returns.min())
-            scale = self.settings.return_range / width if width > 0 else 1.0
-        self.rewards = self.seen.rewards * scale + self.settings.reward_shift  # (T,)
+        if own.return_range is not None:
+            width = float(seen.returns.max() - seen.returns.min())
+            scale = own.return_range / width if width > 0 else 1.0
+        rewards = seen.rewards * scale + own.reward_shift  # (T,)
+        self.backup = Backup(seen, source.visible, rewards, own.discount)
         self.dtype = stack.parameters()[0].dtype
         self._drawn: dict[str, tuple[int, Tensor]] = {}
 
@@ -310,29 +351,6 @@ class ValueObjective(Objective):
             device=self.device,
             dtype=self.dtype,
         )
-
-    def pairs(self, targets: Tensor) -> tuple[View, View]:
-        """Windows that end at targets (S, B), and those that end one timestep later."""
-        rows, seen = self.seen.row[targets], self.seen
-        both = torch.cat([rows, rows + 1], dim=1)
-        features, _, lengths = gather_windows(seen.table, seen.timestep, self.source.visible, both)
-        size = targets.shape[1]
-        return (
-            View(features[:, :size], lengths[:, :size]),
-            View(features[:, size:], lengths[:, size:]),
-        )
-
-    def backed_up(self, targets: Tensor, value_after: Tensor) -> Tensor:
-        """r + discount * value of what follows, (S, B); nothing follows a true end."""
-        after = self.seen.going_on[targets] * value_after
-        return self.rewards[targets] + self.settings.discount * after
-
-    def mean(self, each: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the batch of each (..., B), of transitions whose successor is known."""
-        if self.seen.counted is None:
-            return each.mean(-1)
-        counted = self.seen.counted[targets]
-        return (each * counted).sum(-1) / counted.sum(-1).clamp(min=1.0)
 
     def noise(self, update: int, kind: str, *shape: int) -> Tensor:
         """Noise (S, *shape) of an update, each seed's from its own stream; `kind` is "normal" or "uniform".

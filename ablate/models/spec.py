@@ -33,6 +33,7 @@ class ModelSpec:
         window: timesteps that sliding-window attention sees; 0 for all.
         timesteps: rows of a learned table of absolute timesteps that is added to every token; 0 for
             no table. The last column then is the timestep.
+        timestep_std: standard deviation of the table's initial entries; None: 1, as PyTorch's.
         token_norm: a LayerNorm over the embedded tokens, before the mixer.
         embedding_dropout: probability of dropping an entry of an embedded token; None: as the mixer
             does by itself.
@@ -58,6 +59,7 @@ class ModelSpec:
     positions: str = "learned"
     window: int = 0
     timesteps: int = 0
+    timestep_std: float | None = None
     token_norm: bool = False
     embedding_dropout: float | None = None
     auxiliary: bool = False

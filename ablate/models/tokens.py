@@ -82,6 +82,8 @@ class Tokenizer(nn.Module, ABC):
                 raise ValueError(f"{self.discretiser.columns} columns have bins, not {count}.")
         self.make(spec.width)
         self.timesteps = nn.Embedding(spec.timesteps, spec.width) if spec.timesteps else None
+        if self.timesteps is not None and spec.timestep_std is not None:
+            nn.init.normal_(self.timesteps.weight, std=spec.timestep_std)
         self.norm = nn.LayerNorm(spec.width) if spec.token_norm else None
         self.drop = Dropout(dropout)
 

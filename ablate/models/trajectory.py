@@ -214,6 +214,8 @@ class TrajectoryModel(nn.Module):
                 f"trajectory model: input {spec.input} with head {spec.head} needs mean and std."
             )
         self.discretiser = discretiser
+        # Q(observations (E, r, N), actions (E, r, M)) -> (E, r) for a search, where one was trained beside it
+        self.critic: nn.Module | None = None
         dtype = torch.get_default_dtype()
         self.register_buffer(
             "mean", torch.zeros(slots) if mean is None else torch.tensor(mean, dtype=dtype)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ablate.errors import unknown
+from ablate.errors import UserError, unknown
 from ablate.models.layouts import Fields, Layout
 from ablate.models.trajectory import TrajectoryModel
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, check_fits, window_cap
-from ablate.plan.search import ActionValue, search
+from ablate.plan.search import search
 
 DECODINGS = ("plan", "likelihood")
 SEEDS = 2**31 - 1
@@ -25,7 +25,7 @@ class TrajectoryAgent:
     where noise is given, after at most `options.executed` timesteps; keys and values are carried from one timestep
     to the next while the window is unbroken, and the window is encoded again where it slides.
 
-    layout: what a rollout reads of it is which goal to show. value: see `ablate.plan.search`.
+    layout: what a rollout reads of it is which goal to show.
 
     Raises UserError where the models can't be searched so.
     """
@@ -38,14 +38,17 @@ class TrajectoryAgent:
         layout: Layout,
         options: PlanOptions,
         decode: str = "plan",
-        value: ActionValue | None = None,
     ) -> None:
         if decode not in DECODINGS:
             raise unknown("evaluate.decode", decode, DECODINGS)
         if decode == "plan":
             check_fits(models[0].spec, options)
+            if options.value == "critic" and models[0].critic is None:
+                raise UserError(
+                    "plan.value: critic needs a model that was trained with one (settings.critic)."
+                )
         self.models = list(models)
-        self.layout, self.options, self.decode, self.value = layout, options, decode, value
+        self.layout, self.options, self.decode = layout, options, decode
 
     @property
     def size(self) -> int:
@@ -118,9 +121,8 @@ class TrajectoryActor:
             shape = (options.horizon, options.beam_width * options.n_expand, spec.slots)
             draws = self._draws(s, noise, shape)
         goal = None if raw.goal is None or not spec.goal else raw.goal[s]
-        plan = search(
-            model, self.context[s], raw.observation[s], options, draws, goal, self.agent.value
-        )
+        value = model.critic if options.value == "critic" else None
+        plan = search(model, self.context[s], raw.observation[s], options, draws, goal, value)
         self.positions += plan.positions
         return plan.actions(spec.observation_dim, spec.action_dim)
 

@@ -11,6 +11,7 @@ from ablate.models.trajectory import TrajectorySpec
 
 OBJECTIVES = ("return", "likelihood")
 MODES = ("reference", "full")
+VALUES = ("tokens", "critic")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PlanOptions:
         k_obs, k_act, k_rew: draw among so many most likely bins; None: among all.
         cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
         percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
+        value: what a sequence is worth from its last imagined step on (return only): by its value `tokens`, or by the
+            model's `critic`, which then gives Q of that step in place of its reward and value.
         discount: of imagined rewards.
         max_context_transitions: timesteps the search may look at, imagined ones counted in (reference), or
             executed timesteps it is given (full).
@@ -45,6 +48,7 @@ class PlanOptions:
     cdf_act: float | None = 0.6
     cdf_rew: float | None = None
     percentile: float | str = "mean"
+    value: str = "tokens"
     discount: float = 0.99
     max_context_transitions: int = 5
     prefix_context: bool = True
@@ -55,6 +59,8 @@ class PlanOptions:
             raise unknown("plan.objective", self.objective, OBJECTIVES)
         if self.mode not in MODES:
             raise unknown("plan.mode", self.mode, MODES)
+        if self.value not in VALUES:
+            raise unknown("plan.value", self.value, VALUES)
         for name in (
             "horizon", "beam_width", "n_expand", "max_context_transitions", "plan_freq",
             "k_obs", "k_act", "k_rew",

@@ -29,11 +29,11 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from ablate import streams
 from ablate.data.windows import BLOCK, draw_targets
+from ablate.learn.implicit_q import expectile_loss
 from ablate.learn.objective import Batch
 from ablate.learn.train import train_cohort
 from ablate.models.policy import Policy
 from baselines.cql import TanhGaussian, penalty_of
-from baselines.iql import expectile_loss
 
 SIZE, UPDATES = 8, 5
 
@@ -134,8 +134,8 @@ def test_td3_bc_is_the_published_loop() -> None:
 def test_iql_is_the_published_loop() -> None:
     """CORL, algorithms/offline/iql.py."""
     made, actor = made_and_policy("iql", {"return_range": None})
-    one, two = (as_module(made.critic.dense, index) for index in range(2))
-    value = as_module(made.value.dense, 0)
+    one, two = (as_module(made.values.critic.dense, index) for index in range(2))
+    value = as_module(made.values.value.dense, 0)
     targets = copy.deepcopy(one), copy.deepcopy(two)
     adams = [
         torch.optim.Adam([*one.parameters(), *two.parameters()], lr=3e-4),
@@ -166,10 +166,10 @@ def test_iql_is_the_published_loop() -> None:
         adams[2].step()
     run(made, plain)
     same_policy(made, actor)
-    same_module(made.value.dense, 0, value)
+    same_module(made.values.value.dense, 0, value)
     for index, net in enumerate((one, two)):
-        same_module(made.critic.dense, index, net)
-        same_module(made.target_critic.dense, index, targets[index])
+        same_module(made.values.critic.dense, index, net)
+        same_module(made.values.target_critic.dense, index, targets[index])
 
 
 def squashed(params: torch.Tensor) -> TransformedDistribution:
@@ -346,7 +346,7 @@ def test_iql_learns_the_expectile_of_the_behaviours_return(expectile: float) -> 
     made = objective(lottery(), "iql", settings, head="mse")
     update(made, 1500, 5e-3)
     seen = torch.from_numpy(EYE[:2]).double()[None]
-    values = made.value.values(seen)[0, 0]
+    values = made.values.value.values(seen)[0, 0]
     wanted = torch.tensor([expectile, 0.2 + 0.9 * expectile]).double()
     torch.testing.assert_close(values.detach(), wanted, rtol=0, atol=0.06)
     chosen = made.stack(seen[:, :, None], torch.ones(1, 2, dtype=torch.long))[0, :, 0].detach()

@@ -188,15 +188,15 @@ def test_rewards_are_scaled_by_the_range_of_returns() -> None:
         made_objective([0]),
         made_objective([0], return_range=1000.0, reward_shift=-1.0),
     )
-    returns = plain.seen.returns
+    returns = plain.backup.seen.returns
     factor = 1000.0 / float(returns.max() - returns.min())
-    torch.testing.assert_close(scaled.rewards, plain.rewards * factor - 1.0)
+    torch.testing.assert_close(scaled.backup.rewards, plain.backup.rewards * factor - 1.0)
 
 
 def test_transitions_without_a_known_successor_do_not_count() -> None:
     made = made_objective([0])
-    assert made.seen.counted is not None  # the sample's episodes end by time-out
+    assert made.backup.seen.counted is not None  # the sample's episodes end by time-out
     targets = torch.tensor([[7, 8, 9]])  # row 8 ends the first episode
-    assert float(made.mean(torch.tensor([[1.0, 50.0, 3.0]]), targets)) == 2.0
+    assert float(made.backup.mean(torch.tensor([[1.0, 50.0, 3.0]]), targets)) == 2.0
     alone = torch.tensor([[8]])
-    assert float(made.mean(torch.tensor([[50.0]]), alone)) == 0.0
+    assert float(made.backup.mean(torch.tensor([[50.0]]), alone)) == 0.0

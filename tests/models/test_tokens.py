@@ -295,3 +295,13 @@ def test_a_row_of_nameless_numbers_can_be_cut_too() -> None:
     assert np.isfinite(
         build(model, torch.Generator())(torch.ones(1, 2, 5), torch.tensor([2])).item()
     )
+
+
+def test_the_table_of_timesteps_starts_as_wide_as_asked() -> None:
+    released = make(spec("modality", timesteps=2000)).embed.timesteps
+    small = make(spec("modality", timesteps=2000, timestep_std=0.02)).embed.timesteps
+    assert released is not None
+    assert small is not None
+    assert float(released.weight.std()) == pytest.approx(1.0, rel=0.02)
+    assert float(small.weight.std()) == pytest.approx(0.02, rel=0.02)
+    assert abs(float(small.weight.mean())) < 1e-3
