@@ -73,6 +73,27 @@ def test_the_trajectory_transformer_trains_plans_and_is_evaluated(
     assert direct.returns.shape == (3,)
 
 
+def test_a_search_reads_a_critic_that_was_trained_beside_the_model(
+    cache: Path, tmp_path: Path
+) -> None:
+    asked = [
+        *SMALL, "model.heads=2", "context=3", "settings.bins=4", "settings.cosine=null",
+        "settings.critic={width: 8, batch: 16}",
+    ]  # fmt: skip
+    config = presets.configuration("tt", "tmaze/passive-3", asked)
+    config["evaluate"]["plan"] |= {
+        "horizon": 2, "beam_width": 4, "max_context_transitions": 2, "value": "critic",
+    }  # fmt: skip
+    made = single.train(config, 0, tmp_path, cache)
+    assert made.metrics["score"] == made.metrics["score"]
+    # What was kept plans as it did at the end of training.
+    (score,) = single.evaluate(made.run, cache, [], 3, [])
+    assert score.scores.mean() == pytest.approx(made.metrics["score"])
+    config["settings"].pop("critic")
+    with pytest.raises(UserError, match=r"evaluate\.plan\.value: critic needs one that is trained"):
+        single.train(config, 0, tmp_path, cache)
+
+
 def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("imageio")
     made = trained("bc", cache, tmp_path, "pointmaze/umaze-v1")

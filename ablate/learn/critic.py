@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ablate import streams
-from ablate.data.windows import Visibility
+from ablate.data.windows import BLOCK, Visibility
 from ablate.learn.implicit_q import ImplicitQ
 from ablate.learn.objective import Objective, Settings
 from ablate.learn.transitions import Transitions
@@ -122,15 +122,28 @@ class CriticTraining:
             rate=settings.learning_rate,
         )
         critic.copy_(self.values.target_critic.parameters())
+        self._drawn: tuple[int, Tensor] | None = None
 
-    def update(self, number: int) -> None:
-        """What belongs to the joint model's update of that number."""
-        own, rows = self.settings, len(self.actions)
-        generator = streams.stream(
-            self.objective.study, self.objective.seeds[0], f"batches/critic/{number}"
-        )
-        drawn = generator.integers(0, rows, size=(own.updates, 1, own.batch))
-        for targets in torch.from_numpy(drawn).to(self.actions.device):
+    def update(self, number: int) -> Tensor:
+        """What belongs to the joint model's update of that number.
+
+        The advantages (1, B) of the last batch: finite unless the critic has diverged.
+        """
+        advantage = torch.empty(0)
+        for targets in self._targets(number):
             here, after = self.values.backup.pairs(targets)
-            self.values.update(targets, here, after, self.actions[targets])
+            advantage = self.values.update(targets, here, after, self.actions[targets])
         self.critic.copy_(self.values.target_critic.parameters())
+        return advantage
+
+    def _targets(self, number: int) -> Tensor:
+        """Rows (U, 1, B) of the updates that belong to one of the joint model's, drawn a block at a time."""
+        block, place = divmod(number, BLOCK)
+        if self._drawn is None or self._drawn[0] != block:
+            own, objective = self.settings, self.objective
+            generator = streams.stream(
+                objective.study, objective.seeds[0], f"batches/critic/{block}"
+            )
+            drawn = generator.integers(0, len(self.actions), (BLOCK, own.updates, 1, own.batch))
+            self._drawn = (block, torch.from_numpy(drawn).to(self.actions.device))
+        return self._drawn[1][place]

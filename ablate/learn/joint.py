@@ -279,9 +279,11 @@ class Joint(Objective):
             self.stack.clip_(self.train["clip"])
         set_rate(self.optimiser, self.rate(batch.update))
         self.optimiser.step()
+        loss = loss.detach()
         if self.critic is not None:
-            self.critic.update(batch.update)
-        return loss.detach()[None]
+            # 0, or not a number: a critic that diverges takes its model with it
+            loss = loss + 0.0 * self.critic.update(batch.update).sum()
+        return loss[None]
 
     def loss(self, starts: Tensor) -> Tensor:
         """Weighted mean loss over all predicted slots of the windows that start at rows (B,), masked ones at 0."""

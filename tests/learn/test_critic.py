@@ -94,6 +94,13 @@ def test_an_interrupted_training_goes_on_with_it(tmp_path: Any) -> None:
         assert torch.equal(one, other)
 
 
+def test_a_critic_that_diverges_takes_its_model_with_it() -> None:
+    made = trained(1, CRITIC)
+    assert made.critic is not None
+    made.critic.values.value.dense.biases[-1].data.fill_(torch.inf)
+    assert not torch.isfinite(made.update(Batch(1, torch.arange(4)[None]), 1e-3)).any()
+
+
 def test_a_search_asks_it() -> None:
     model = trained(2, CRITIC).model.eval()
     options = PlanOptions(
