@@ -21,8 +21,8 @@ from ablate.analyse.table import usable
 
 @dataclass(frozen=True)
 class Band:
-    """mean, low, high (U,) at updates (U,), from `runs` runs; bounds are nan where some data set has
-    a single run."""
+    """mean, low, high (U,) at updates (U,), or shares of them, from `runs` runs; bounds are nan where
+    some data set has a single run."""
 
     updates: Floats
     mean: Floats
@@ -33,12 +33,17 @@ class Band:
 
 @dataclass(frozen=True)
 class Bands:
-    """Bands by variant on the same data sets; left_out: data sets and runs that are not in them."""
+    """Bands by variant on the same data sets; left_out: data sets and runs that are not in them.
+
+    share: the variants train for different numbers of updates, and each curve stands over the share
+    (0, 1] of its own.
+    """
 
     bands: dict[str, Band]
     data_sets: tuple[str, ...]
     trials: tuple[str, ...]
     left_out: tuple[str, ...]
+    share: bool = False
 
 
 def band(updates: Floats, cells: Sequence[Floats], confidence: float = 0.95) -> Band:
@@ -69,24 +74,40 @@ def bands(
     """Bands of the finished trials' curves by variant (combination of the factors `by`).
 
     curves: trial, update and `metric`, one row a point. Runs whose curve lacks a finite value at an
-    update that most runs have are left out, and said. Raises UserError as `strata` does.
+    update that most runs of their variant have are left out, and said. Raises UserError as `strata`
+    does.
     """
-    own = curves.loc[curves["trial"].isin(table["trial"]), ["trial", "update", metric]]
+    finished = usable(table.assign(**{metric: 0.0}), metric)
+    own = curves.loc[curves["trial"].isin(finished["trial"]), ["trial", "update", metric]]
     wide = own.pivot(index="trial", columns="update", values=metric)
-    wide = wide.loc[:, np.isfinite(wide.to_numpy(dtype=float)).mean(axis=0) > 0.5]
-    complete = wide[np.isfinite(wide.to_numpy(dtype=float)).all(axis=1)]
-    # `strata` sorts the trials; the place of each in `complete` travels as its value.
-    place = pd.Series(np.arange(len(complete)), index=complete.index)
-    shown = table.assign(**{metric: table["trial"].map(place)})
+    values = wide.to_numpy(dtype=float)  # (runs, U)
+    finite = np.isfinite(values)
+    columns: dict[int, np.ndarray] = {}  # by place in `wide`: which updates the curve is read at
+    for _, group in finished.groupby(list(by), dropna=False):
+        places = np.flatnonzero(wide.index.isin(group["trial"]))
+        if not len(places):
+            continue
+        read = np.flatnonzero(finite[places].mean(axis=0) > 0.5)
+        columns |= {int(i): read for i in places if finite[i, read].all() and len(read)}
+    # `strata` sorts the trials; the place of each in `wide` travels as its value.
+    known = pd.Series(list(columns), index=wide.index[list(columns)])
+    shown = table.assign(**{metric: table["trial"].map(known)})
     found = strata(shown, by, metric, where)
-    values = complete.to_numpy(dtype=float)
-    updates = complete.columns.to_numpy(dtype=float)
+    updates = wide.columns.to_numpy(dtype=float)
+    cells = {v: [cell.astype(int) for cell in each] for v, each in found.scores.items()}
+    grids = {variant: columns[each[0][0]] for variant, each in cells.items()}
+    last = {variant: updates[grid[-1]] for variant, grid in grids.items()}
+    share = len(set(last.values())) > 1
     made = {
-        variant: band(updates, [values[cell.astype(int)] for cell in cells], confidence)
-        for variant, cells in found.scores.items()
+        variant: band(
+            updates[grids[variant]] / (last[variant] if share else 1.0),
+            [values[np.ix_(cell, grids[variant])] for cell in each],
+            confidence,
+        )
+        for variant, each in cells.items()
     }
-    lost = len(usable(table.assign(**{metric: 0.0}), metric)) - len(usable(shown, metric))
+    lost = len(finished) - len(usable(shown, metric))
     notes = found.left_out
     if lost:
         notes = (*notes, f"{lost} finished trials without a whole curve")
-    return Bands(made, found.names, found.trials, notes)
+    return Bands(made, found.names, found.trials, notes, share)

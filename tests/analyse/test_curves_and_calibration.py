@@ -49,6 +49,22 @@ def test_bands_by_variant_leave_out_broken_curves_and_say_so():
     assert found.bands["mlp"].runs == 8
     assert found.left_out == ("2 finished trials without a whole curve",)
     assert list(found.bands["mlp"].updates) == [100, 200, 300]
+    assert not found.share
+
+
+def test_curves_of_different_lengths_stand_over_shares_of_their_own_updates():
+    table = tidy(lambda cell: 0.0)
+    long = (table["mixer"] == "gru").to_numpy()
+    rows = []
+    for trial, slow in zip(table["trial"], long, strict=True):
+        count, step = (8, 500) if slow else (4, 10)
+        rows += [{"trial": trial, "update": step * (i + 1), "loss": float(i)} for i in range(count)]
+    found = bands(table, pd.DataFrame(rows), ["mixer"], "loss", {"context": [1]})
+    assert found.share
+    assert found.left_out == ()
+    assert found.bands["gru"].updates == pytest.approx(np.arange(1, 9) / 8)
+    assert found.bands["mlp"].updates == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert found.bands["mlp"].mean == pytest.approx([0.0, 1.0, 2.0, 3.0])
 
 
 def test_a_line_is_fitted_within_the_range_of_the_data():

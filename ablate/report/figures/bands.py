@@ -45,16 +45,22 @@ def draw(variants: Variants | None, table: pd.DataFrame, curves: pd.DataFrame) -
     panels = figure.subplots(1, len(made), squeeze=False)[0]
     looks = variants.looks
     for panel, (measure, found) in zip(panels, made.items(), strict=True):
+        unit = 100.0 if found.share else 1.0
         for name, look in looks.items():
             band = found.bands.get(name)
             if band is None:
                 continue
             if np.isfinite(band.low).all():
                 panel.fill_between(
-                    band.updates, band.low, band.high, color=look.colour, alpha=0.16, linewidth=0
+                    unit * band.updates,
+                    band.low,
+                    band.high,
+                    color=look.colour,
+                    alpha=0.16,
+                    linewidth=0,
                 )
             panel.plot(
-                band.updates,
+                unit * band.updates,
                 band.mean,
                 color=look.colour,
                 linestyle=look.line,
@@ -63,13 +69,14 @@ def draw(variants: Variants | None, table: pd.DataFrame, curves: pd.DataFrame) -
                 markeredgewidth=0,
                 label=variants.label(name),
             )
-        panel.set_xlabel("update")
+        panel.set_xlabel("share of the updates (%)" if found.share else "update")
         panel.set_title(MEASURES[measure])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(looks), 6))
     notes = dict.fromkeys(note for found in made.values() for note in found.left_out)
     trials = dict.fromkeys(trial for found in made.values() for trial in found.trials)
     count = len(next(iter(made.values())).data_sets)
+    shares = any(found.share for found in made.values())
     return base.Drawn(
         name="learning_bands",
         figure=figure,
@@ -78,6 +85,7 @@ def draw(variants: Variants | None, table: pd.DataFrame, curves: pd.DataFrame) -
             f"Learning curves: mean over {words.count(count, 'data set')} of the means over seeds"
             f"{', ' + variants.held if variants.held else ''}; bands are pointwise 95 % "
             "Welch–Satterthwaite intervals for new seeds."
+            + (" Numbers of updates differ; each curve stands over its own." if shares else "")
             + (f" Left out: {words.listing(notes)}." if notes else "")
         ),
         trials=tuple(trials),
