@@ -125,6 +125,7 @@ def source(
         verdict_table=shown.get("verdicts"),
         tables=[entry for name, entry in shown.items() if name != "verdicts"],
         has_matching="matching" in shown,
+        presets="preset" in dict(story.factors),
         notes=[text.latex(note) for note in story.study_notes],
         own_data=text.latex(text.listing(own)),
         has_others=has_primary and not all(finding.primary for finding in story.tested),

@@ -6,12 +6,13 @@ import json
 import re
 import shutil
 import zlib
+from dataclasses import replace
 
 import pytest
 import report_samples as samples
 
 from ablate.report import macros
-from ablate.report.paper import compile_pdf
+from ablate.report.paper import compile_pdf, source
 
 LATEX = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed, so main.pdf is not made"
@@ -31,8 +32,6 @@ def test_macros_are_valid_and_every_one_used_is_defined(written):
 
 
 def test_macro_names_that_would_collide_are_told_apart(written):
-    from dataclasses import replace
-
     story = written.report.story
     first = story.findings[0]
     twice = replace(story, findings=(replace(first, id="a-b"), replace(first, id="aB")))
@@ -49,6 +48,15 @@ def test_the_paper_includes_each_figure_and_table_once(written):
         assert source.count(f"tables/{path.name}") == 1
     for line in (r"\pdfinfoomitdate=1", r"\pdftrailerid{}", r"\pdfsuppressptexinfo=-1"):
         assert line in source
+
+
+def test_a_paper_on_presets_does_not_say_that_they_are_matched(written):
+    story = written.report.story
+    compared = replace(story, factors=(("preset", "bc, dt"), *story.factors))
+    plain, presets = (source(one, figures=(), tables=()) for one in (story, compared))
+    assert "same number of parameters" in plain
+    assert "same number of parameters" not in presets
+    assert "parameters, updates and supervised targets per update are each preset's own" in presets
 
 
 def test_user_text_is_escaped_everywhere(written):
