@@ -64,6 +64,10 @@ class Stack:
         n, hidden = self._base.embed.per_step, self._base.embed.hidden
         return max(1, (self._base.mixer.reach + hidden) // n)
 
+    def tokens(self, timesteps: int) -> int:
+        """How many tokens a window of so many timesteps has."""
+        return int(self._base.embed.length(timesteps))
+
     @property
     def carries(self) -> bool:
         """Whether `step` may go on when the context is full."""

@@ -12,7 +12,7 @@ from ablate.models.trajectory import TrajectoryModel
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, check_fits, window_cap
 
-BYTES = 1 << 27
+BYTES = 1 << 28
 ActionValue = Callable[[Tensor, Tensor], Tensor]
 
 

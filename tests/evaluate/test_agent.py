@@ -190,6 +190,32 @@ def test_actions_are_the_heads_mode_or_drawn_with_the_noise() -> None:
     assert torch.equal(some.start(2).act(fields, noise), head.sample(params, noise))
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 11])
+@torch.no_grad()
+def test_episodes_are_encoded_in_pieces(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One or more windows at a time, of two policies at once; what is predicted stays the same."""
+    some = agent("attention", 5, [0, 1], (3, 2), condition="return-to-go").eval()
+    data = stored(trajectories(), some.layout)
+    monkeypatch.setattr(acting_module, "TOKENS", tokens)
+    calls = []
+    plain = Stack.__call__
+
+    def counted(self: Stack, *args: Any, **options: Any) -> Any:
+        calls.append(args[0].shape[1])
+        return plain(self, *args, **options)
+
+    actor = some.start(EPISODES)
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        wanted = some.predict(data, rows.expand(2, -1))
+        monkeypatch.setattr(Stack, "__call__", counted)
+        found = actor.step(at(data, rows, 2))
+        monkeypatch.setattr(Stack, "__call__", plain)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+    assert sum(calls) == EPISODES * LENGTH
+    assert max(calls) == max(1, min(EPISODES, tokens // 5))
+
+
 @torch.no_grad()
 def test_long_windows_fill_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room grows, windows are cut to multiples of a part, and what is predicted stays the same."""
