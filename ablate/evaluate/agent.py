@@ -29,8 +29,8 @@ from ablate.models.stack import Stack
 STATES = ("re-encoded", "carried")
 PADDED = 512  # windows up to this long keep their padding while they fill; longer ones fill in such parts
 ROOM = 64  # timesteps that an actor first has room for
-# Tokens that are encoded at once on a CPU: what a layer makes of more leaves its caches, and 64 windows of the
-# Decision Transformer take 1.5 times as long.
+# Tokens that are encoded at once on a CPU: 64 windows of the Decision Transformer as one piece take 1.5 times as long
+# as in pieces of 32 (`python -m ablate bench acting`).
 TOKENS = 2048
 
 
