@@ -461,7 +461,7 @@ def audit(
     plugin: Plugin = None,
 ) -> int:
     """Which lags, rows and conditions a model depends on, as trained and as acting; refuses what leaks."""
-    from ablate.evaluate.audit import audit_config
+    from ablate.audit.audit import audit_config
 
     _plugins(plugin)
     results = [audit_config(name, context, history, condition, head) for name in models]

@@ -160,6 +160,18 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
     return made
 
 
+def is_factor(name: str) -> bool:
+    """Whether a column of a tidy table is a factor: a named part, or a path into a section.
+
+    Responses are named after their measurement (`rollout.score`), and no measurement is named as a section.
+    """
+    return name in ("data", *FACTORS, *OPTIONAL) or name.partition(".")[0] in (
+        *SECTIONS,
+        "settings",
+        "measure",
+    )
+
+
 def timesteps(config: Mapping[str, Any]) -> int:
     """K, the timesteps that a model of this configuration sees."""
     return int(config.get("timesteps") or config["context"])

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.cells import Cell, Config, JointCell, prepare
 from ablate.data.catalogue import DataSet
 from ablate.errors import UserError
-from ablate.evaluate.rollout import Rollouts, rollout
-from ablate.evaluate.video import Filmed
 from ablate.learn.checkpoint import save_policy
 from ablate.learn.train import train_cohort
+from ablate.measure.rollout import Rollouts, rollout
+from ablate.measure.video import Filmed
+from ablate.systems import Cell, Config, JointCell, prepare
 
 CURVE_TARGETS = 512
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ablate import streams
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.evaluate.openloop import External
+from ablate.measure.openloop import External
 
 LOG_STD = (-6.0, 1.0)  # of the standardised change
 
@@ -112,7 +112,7 @@ class GaussianEnsemble(nn.Module):
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `ablate.evaluate.openloop.Dynamics`. Raises UserError where no actions are given: it has none."""
+        """See `ablate.measure.openloop.Dynamics`. Raises UserError where no actions are given: it has none."""
         if actions is None:
             raise UserError(
                 "ensemble: it predicts no actions of its own; allowed: logged ones or a policy."

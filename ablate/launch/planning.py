@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablate import trial
-from ablate.cells import plan_options
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
@@ -20,6 +19,7 @@ from ablate.study.cost import spell, trial_seconds, wall_seconds
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
+from ablate.systems import plan_options
 
 TOKENS = (512, 4096, 16_384)
 

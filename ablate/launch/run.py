@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 
 from ablate import registry, trial
+from ablate.audit.audit import Audit, audit_config
+from ablate.audit.joint import audit_joint
 from ablate.config import FACTORS, OPTIONAL, settled, timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
-from ablate.evaluate.audit import Audit, audit_config
-from ablate.evaluate.audit_joint import audit_joint
 from ablate.launch.base import Died, Event, Failed, Finished, Job
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob

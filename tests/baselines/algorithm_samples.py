@@ -11,10 +11,10 @@ from torch import nn
 
 from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
-from ablate.evaluate.agent import Agent, stored
 from ablate.learn.objective import Batch, Objective, Source
 from ablate.learn.transitions import transitions
 from ablate.learn.values import Perceptrons
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.models.policy import Policy, build
 from ablate.models.spec import ModelSpec

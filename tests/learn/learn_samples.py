@@ -10,9 +10,9 @@ import torch
 
 from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
-from ablate.evaluate.agent import Agent, stored
 from ablate.learn.objective import Source
 from ablate.learn.transitions import transitions
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.models.policy import ModelSpec, Policy, build
 from ablate.models.stack import Stack

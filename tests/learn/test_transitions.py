@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
-from ablate.evaluate.agent import Agent, stored
 from ablate.learn.transitions import Transitions, transitions, with_final_rows
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.models.policy import build
 from ablate.models.spec import ModelSpec

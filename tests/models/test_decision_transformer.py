@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ablate.audit.audit import audit_config
 from ablate.config import SECTIONS
 from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
-from ablate.evaluate.agent import Agent, stored
-from ablate.evaluate.audit import audit_config
 from ablate.learn.train import windows_per_update
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Fields, Layout
 from ablate.models.match import parameters_at
 from ablate.models.policy import Policy, build, count_parameters

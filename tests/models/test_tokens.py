@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ablate.audit.audit import audit_config
 from ablate.errors import UserError
-from ablate.evaluate.audit import audit_config
 from ablate.models.layouts import Layout
 from ablate.models.match import given_width, parameters_at, solve_width
 from ablate.models.policy import build, count_parameters, flops_per_target

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from ablate import streams
+from ablate.audit.probe import FIELDS, Lab, Reader
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.evaluate import audit_checks as checks
-from ablate.evaluate.agent import Agent, stored
-from ablate.evaluate.audit_probe import FIELDS, Lab, Reader
+from ablate.audit import checks
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack

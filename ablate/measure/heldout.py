@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablate import streams
 from ablate.data.trajectories import Trajectories, action_variance, wanted_actions
-from ablate.evaluate.agent import Agent, stored
+from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 
 EARLY = 8  # timesteps 0..7, where history has told least: the pilot's window of reference/science

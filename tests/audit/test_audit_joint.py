@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ablate import presets
-from ablate.evaluate.audit_joint import audit_joint
+from ablate.audit.joint import audit_joint
 from ablate.models.trajectory import TrajectoryModel
 
 

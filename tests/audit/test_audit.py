@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from ablate import registry
+from ablate.audit.audit import Audit, audit, audit_config, refuse
+from ablate.audit.checks import declared
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.evaluate.agent import Agent
-from ablate.evaluate.audit import Audit, audit, audit_config, refuse
-from ablate.evaluate.audit_checks import declared
+from ablate.measure.agent import Agent
 from ablate.models.layouts import CONDITIONS, HISTORIES, Layout
 from ablate.models.mixer import Mixer
 from ablate.models.policy import ModelSpec, build

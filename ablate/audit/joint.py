@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ablate import streams
+from ablate.audit.audit import ACTIONS, OBSERVATIONS, SHAPES, Audit
 from ablate.errors import UserError
-from ablate.evaluate.audit import ACTIONS, OBSERVATIONS, SHAPES, Audit
 from ablate.learn.joint import JointSettings, joint_spec
 from ablate.models.discretise import Discretiser
 from ablate.models.heads import COMPONENTS

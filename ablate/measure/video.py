@@ -1,6 +1,6 @@
 """A film of one episode, drawn by MuJoCo from the simulator's states.
 
-The drawing is done by a process of its own, `python -m ablate.evaluate.video FOLDER FILE`: MuJoCo chooses how to
+The drawing is done by a process of its own, `python -m ablate.measure.video FOLDER FILE`: MuJoCo chooses how to
 draw when it is imported, and without a screen it chooses wrongly.
 """
 
@@ -69,7 +69,7 @@ class Filmed(Wrapper):
             mujoco.mj_saveModel(self.env.mujoco_model(), str(Path(folder) / MODEL))
             np.save(Path(folder) / STATES, np.stack(self.states))
             drawn = subprocess.run(
-                [sys.executable, "-m", "ablate.evaluate.video", folder, str(self.path)],
+                [sys.executable, "-m", "ablate.measure.video", folder, str(self.path)],
                 capture_output=True,
                 text=True,
                 env=how | dict(os.environ),

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluate_samples import MIXERS, Acting, Scripted, agent
+from measure_samples import MIXERS, Acting, Scripted, agent
 
 from ablate.data.exact import expected_return, optimal_gain
 from ablate.envs.base import VectorEnv
 from ablate.envs.lq import ACTION_SCALE, LinearQuadratic
 from ablate.envs.tmaze import PassiveTMaze
-from ablate.evaluate.rollout import Rollouts, evaluation_seeds, rollout
+from ablate.measure.rollout import Rollouts, evaluation_seeds, rollout
 
 DIMS = {"tmaze": (2, 4), "lq": (4, 2)}
 

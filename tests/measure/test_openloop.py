@@ -8,8 +8,8 @@ from scipy.stats import norm
 
 from ablate import presets
 from ablate.errors import UserError
-from ablate.evaluate.openloop import JointDynamics, beginnings, errors
 from ablate.learn.joint import JointSettings, fit_model, joint_spec
+from ablate.measure.openloop import JointDynamics, beginnings, errors
 
 
 @pytest.fixture(scope="module")

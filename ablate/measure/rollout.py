@@ -10,7 +10,7 @@ import torch
 
 from ablate import streams
 from ablate.envs.base import VectorEnv
-from ablate.evaluate.agent import Actable
+from ablate.measure.agent import Actable
 from ablate.models.layouts import Fields
 
 

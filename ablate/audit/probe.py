@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablate import streams
 from ablate.data.trajectories import Trajectories
-from ablate.evaluate.agent import Agent, Stored
+from ablate.measure.agent import Agent, Stored
 from ablate.models.layouts import Fields
 from ablate.models.stack import Stack
 

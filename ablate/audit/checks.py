@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ablate import streams
-from ablate.evaluate.audit_probe import FIELDS, Episodes, Lab
+from ablate.audit.probe import FIELDS, Episodes, Lab
 from ablate.models.layouts import Fields, Layout
 
 FAINT = 1e-13  # of the largest derivative: below this an undeclared one is rounding

@@ -25,8 +25,6 @@ from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import window_rows
 from ablate.errors import UserError, unknown
-from ablate.evaluate.agent import Agent, at_context, scaled_rows, stored
-from ablate.evaluate.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.joint import (
     JointSettings,
     JointSource,
@@ -38,6 +36,8 @@ from ablate.learn.joint import (
 from ablate.learn.objective import Source
 from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
+from ablate.measure.agent import Agent, at_context, scaled_rows, stored
+from ablate.measure.heldout import HeldOut, held_out, held_out_metrics
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
 from ablate.models.match import Matched, given_width, solve_width

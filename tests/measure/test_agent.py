@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluate_samples import MIXERS, agent
+from measure_samples import MIXERS, agent
 
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.evaluate import agent as acting_module
-from ablate.evaluate.agent import Agent, Stored, at_context, stored
+from ablate.measure import agent as acting_module
+from ablate.measure.agent import Agent, Stored, at_context, stored
 from ablate.models.layouts import CONDITIONS, HISTORIES, Fields
 from ablate.models.stack import Stack
 

@@ -1,0 +1,1 @@
+"""What a model can see: the audit that every model passes before it trains."""

@@ -1,1 +1,0 @@
-"""Rollouts, held-out prediction error and the audit of what a model can see."""
