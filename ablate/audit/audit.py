@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from ablate import streams
+from ablate.audit import checks
 from ablate.audit.probe import FIELDS, Lab, Reader
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.audit import checks
 from ablate.measure.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.models.policy import ModelSpec, build
