@@ -79,7 +79,9 @@ def register(
     def wrap(value: T) -> T:
         module = getattr(value, "__module__", "?")
         if kind in SUMS and "+" in name:
-            raise UserError(f"{module}: the {kind} '{name}': a '+' joins several; choose another name.")
+            raise UserError(
+                f"{module}: the {kind} '{name}': a '+' joins several; choose another name."
+            )
         known = _parts.get((kind, name))
         if known is not None and known.module != module:
             raise UserError(

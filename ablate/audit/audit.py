@@ -109,7 +109,9 @@ class Audit:
         )
         wide = max([13, *map(len, self.receptive)])
         if self.receptive:
-            lines.append(f"  {'lag':<{wide}} {ruler}   {ruler}   (training, acting; + is the future)")
+            lines.append(
+                f"  {'lag':<{wide}} {ruler}   {ruler}   (training, acting; + is the future)"
+            )
         for name, by_shape in self.receptive.items():
             strips = [_parted(self._strip(name, s, by_shape[s]), future, size) for s in SHAPES]
             lines.append(f"  {name:<{wide}} {'   '.join(strips)}")

@@ -8,6 +8,7 @@ on purpose (a return, a goal in hindsight), so it is drawn by itself and put whe
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -225,13 +226,10 @@ class Lab:
         self.mode("acting")
         actor = self.agent.start(raw.reward.shape[1])
         outputs = []
+        # each timestep is led to by the action and reward of the one before, the first by none
+        led = replace(raw, action=_after(raw.action), reward=_after(raw.reward))
         for t in range(steps):
-            before = t - 1 if t else t
-            action, reward = raw.action[:, :, before], raw.reward[:, :, before]
-            if t == 0:
-                action, reward = torch.zeros_like(action), torch.zeros_like(reward)
-            now = raw.map(lambda values, t=t: values[:, :, t])
-            now = replace(now, action=action, reward=reward)
+            now = led.map(functools.partial(torch.select, dim=2, index=t))
             outputs.append(self.checked(actor.step(now), raw.reward.shape[1]))
         return torch.stack(outputs, dim=2)
 
@@ -279,7 +277,8 @@ class Lab:
             self.mode("training")
             data = self.stored(copies)
             leaves = {
-                f: values.to(self.dtype).requires_grad_() for f, values in named(data.fields).items()
+                f: values.to(self.dtype).requires_grad_()
+                for f, values in named(data.fields).items()
             }
             rows = [place * steps + t for place, t in enumerate(self.times)]
             targets = torch.tensor(rows, device=self.device).expand(self.size, -1)
@@ -335,3 +334,8 @@ class Lab:
                 values[copies, self.rows] = self.other.values[name][0, self.rows]
             varied[name] = values
         return Episodes(varied)
+
+
+def _after(values: Tensor) -> Tensor:
+    """(S, E, T, ...) put one timestep later, zero at the first."""
+    return torch.cat([torch.zeros_like(values[:, :, :1]), values[:, :, :-1]], dim=2)

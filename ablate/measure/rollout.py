@@ -72,7 +72,15 @@ def rollout(
     for t in range(env.horizon):
         observed = observation.reshape(*shape, -1)
         moment = Moment(
-            observed, previous, reward, t, env, layout, target=target, decrement=decrement, policy=policy
+            observed,
+            previous,
+            reward,
+            t,
+            env,
+            layout,
+            target=target,
+            decrement=decrement,
+            policy=policy,
         )
         told = {
             name: condition.shown(moment, told.get(name))

@@ -1,4 +1,4 @@
-"""Models: layouts, conditions, histories, tokens, the mixer interface, attention, heads, assembly, matching, stacking."""
+"""Models: layouts of rows, tokens, the mixer interface, attention, heads, assembly, matching, stacking."""
 
 from ablate.models import attention, conditions, heads, histories, layouts, tokens
 

@@ -40,9 +40,12 @@ class Fields:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Fields:
         """`function` of every tensor."""
-        own = (self.observation, self.action, self.reward, self.time)
         return Fields(
-            *map(function, own), {name: function(values) for name, values in self.told.items()}
+            observation=function(self.observation),
+            action=function(self.action),
+            reward=function(self.reward),
+            time=function(self.time),
+            told={name: function(values) for name, values in self.told.items()},
         )
 
 

@@ -43,7 +43,9 @@ def _told(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
 
 def _loss_at_hidden_positions(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
     history = cell.config["history"]
-    if cell.config["train"]["loss"] != "all" or {"observation", "action"} <= histories.past(history):
+    if cell.config["train"]["loss"] != "all" or {"observation", "action"} <= histories.past(
+        history
+    ):
         return None
     return "train.loss", (
         "train.loss 'all' asks for the action at every position, where the history "

@@ -23,8 +23,17 @@ from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 
 Plant = Callable[[type[Mixer]], str]
-CONDITIONS = [*registry.names("condition"), *(f"{c}+time" for c in ("return-to-go", "average-return", "goal"))]
-HISTORIES = ("states+actions", "states", "actions", "states+actions+rewards", "states+actions+returns")
+CONDITIONS = [
+    *registry.names("condition"),
+    *(f"{c}+time" for c in ("return-to-go", "average-return", "goal")),
+]
+HISTORIES = (
+    "states+actions",
+    "states",
+    "actions",
+    "states+actions+rewards",
+    "states+actions+returns",
+)
 OURS = ("attention", "bag", "conv", "gru", "lstm", "mlp")
 
 

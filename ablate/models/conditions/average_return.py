@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @register("condition", "average-return", label="average return", order=3)
 class AverageReturn(Condition):
-    """Raw: return-to-go and timestep. Their row: the one over the timesteps left, in units of the returns' spread over H.
+    """Raw: return-to-go and timestep; the column is the one over the timesteps left, in units of the returns' spread
+    over the horizon.
 
     The same average is asked for throughout an episode (Emmons et al. 2022, appendix).
     """
