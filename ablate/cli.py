@@ -404,16 +404,16 @@ def train(
         print("It was trained before; nothing was run.")
     for line in single.lines(made):
         print(line)
-    print(f"Next: python -m ablate evaluate {made.run}")
+    print(f"Next: python -m ablate evaluate {made.checkpoint}")
     return 0
 
 
 @app.command(
-    epilog="Example: python -m ablate evaluate results/models/runs/0123456789ab-1 --target 3600"
+    epilog="Example: python -m ablate evaluate results/models/checkpoints/0123456789ab --target 3600"
 )
 @command
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder that `train` named, or a checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="The checkpoint that `train` named, or its folder.")],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),
