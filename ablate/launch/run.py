@@ -122,6 +122,7 @@ def _execute(study: Study, book: Book, options: Options, console: Console) -> No
     launcher = registry.get("launcher", options.launcher, "--launcher")
     folder = book.folder
     todo = book.todo(options.retry_failed)
+    book.write()
     asked_for = {one.id for one in todo}
     cohorts = [c for c in expand.cohorts(book.trials) if any(t.id in asked_for for t in c.trials)]
     with console.status("audit") as status:

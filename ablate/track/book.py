@@ -101,7 +101,7 @@ class Book:
         self.known = Known()
         self.before: list[dict[str, Any]] = []
         self._remember()
-        self.take(None)
+        self._enter(None)
 
     def _remember(self) -> None:
         """Read the tables that are there: each row tells what its fit and its measurements gave."""
@@ -139,11 +139,13 @@ class Book:
 
     def take(self, names: Collection[str] | None) -> None:
         """Enter the attempts of these fits and measurements (all of the store when None); write the tables."""
+        self._enter(names)
+        self.write()
+
+    def _enter(self, names: Collection[str] | None) -> None:
         wanted = {*self.fits, *(row for one in self.trials for row in one.rows.values())}
         found = attempts(self.folder.runs, wanted if names is None else wanted & set(names))
         self.known.take(found, self.fits)
-        if found:
-            self.write()
 
     def status(self, one: Trial) -> tuple[str, str]:
         """COMPLETED or FAILED with the reason; empty while something has no result."""
