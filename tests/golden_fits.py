@@ -48,9 +48,8 @@ class Fitted:
 
 def train(fit: Fit, cache: Path) -> list[Fitted]:
     """Train; one `Fitted` a seed. The one place that knows how this code base trains."""
-    torch.set_num_threads(
-        1
-    )  # as everything that trains does; sums in another order give other bits
+    # As everything that trains does: with more, sums in another order give other bits.
+    torch.set_num_threads(1)
     system: Any = prepare(fit.config, cache)
     found = []
     for seeds in [fit.seeds] if fit.stacked else [[seed] for seed in fit.seeds]:
