@@ -53,7 +53,7 @@ def train(fit: Fit, cache: Path) -> list[Fitted]:
     system: Any = prepare(fit.config, cache)
     found = []
     for seeds in [fit.seeds] if fit.stacked else [[seed] for seed in fit.seeds]:
-        program = system.agent([system.policy(STUDY, seed) for seed in seeds])
+        program = system.program([system.model(STUDY, seed) for seed in seeds])
         whole = system.config
         trained = train_cohort(
             program.stack,
@@ -71,11 +71,6 @@ def train(fit: Fit, cache: Path) -> list[Fitted]:
             losses = [loss[place] for _, loss in trained.points]
             found.append(Fitted(losses, list(state.values())))
     return found
-
-
-def evaluation(updates: int) -> dict[str, Any]:
-    """As little as can be evaluated, with a point of the learning curve at every update."""
-    return {"episodes": 2, "points": updates, "decode": "direct"}
 
 
 UPDATES = 12
@@ -102,7 +97,6 @@ BASE: dict[str, Any] = {
         "loss": "last",
         "precision": "float32",
     },
-    "evaluate": evaluation(UPDATES),
 }
 
 
@@ -144,7 +138,6 @@ def preset(name: str) -> dict[str, Any]:
         "model": {"width": 16},
         "train": {"updates": UPDATES, "targets_per_update": 64, "warmup": 3},
         "settings": {k: v for k, v in settings.items() if k in found.get("settings", {})},
-        "evaluate": evaluation(UPDATES),
     }
     return presets.configuration(name, data, changes=changes)
 
@@ -251,7 +244,7 @@ FITS: dict[str, Fit] = {
     ),
     "return scale": Fit(config(condition="return-to-go", train={"return_scale": 10.0})),
     "bfloat16": Fit(config(mixer="attention", train={"precision": "bfloat16"})),
-    "two blocks of targets": Fit(config(train={"updates": 68}, evaluate=evaluation(68))),
+    "two blocks of targets": Fit(config(train={"updates": 68})),
     # models
     "matched": Fit(config(model={"width": None, "parameters": 2500, "tolerance": 0.1})),
     "dropout": Fit(config(mixer="attention", model={"dropout": 0.2, "layers": 2})),
