@@ -31,7 +31,13 @@ from typing import Any, TypeVar
 from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
-BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn")
+BUILT_IN = (
+    "ablate.models",
+    "ablate.data",
+    "ablate.learn",
+    "ablate.measure.acting",
+    "ablate.measure.prediction",
+)
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "none", label="no condition", order=0)
+@register("condition", "none", label="no condition", order=1)
 class Nothing(Condition):
     """No column."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "policy-id", label="oracle policy id", order=5)
+@register("condition", "policy-id", label="oracle policy id", order=6)
 class PolicyId(Condition):
     """Raw: the behaviour id, one-hot; zeros where none is asked for."""
 
