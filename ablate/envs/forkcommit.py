@@ -39,6 +39,8 @@ class ForkCommit(SimulatedEnv):
     at an even one, as many are up as down.
     """
 
+    per_place = ("_route", "_across", "_side", "_switches")
+
     def __init__(self, num_envs: int, delay: int) -> None:
         if delay < 1:
             raise UserError(f"ForkCommit: the delay is {delay}; at least 1 step is needed.")
@@ -50,17 +52,17 @@ class ForkCommit(SimulatedEnv):
         self._across = np.zeros(self.num_envs)
         self._side = np.zeros(self.num_envs)  # sign of the last move across, 0 before the first
         self._switches = np.zeros(self.num_envs)
-        return self._observe(0)
+        return self._observe(np.zeros(self.num_envs, dtype=np.int64))
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
         assert self._time is not None
-        if self._time >= self.delay:
-            self._across = np.clip(self._across + SPEED * actions[:, 0], -1.0, 1.0)
-            side = np.where(actions[:, 0] == 0.0, self._side, np.sign(actions[:, 0]))
-            self._switches += side * self._side < 0
-            self._side = side
+        speed = np.where(self._time >= self.delay, actions[:, 0], 0.0)
+        self._across = np.clip(self._across + SPEED * speed, -1.0, 1.0)
+        side = np.where(speed == 0.0, self._side, np.sign(speed))
+        self._switches += side * self._side < 0
+        self._side = side
         reached = np.abs(self._across) >= 1.0
         success = reached & (np.sign(self._across) == self._route)
         late = ~reached & (self._time + 1 >= self.horizon)
@@ -69,15 +71,14 @@ class ForkCommit(SimulatedEnv):
         return self._observe(self._time + 1), rewards, reached | late, info
 
     def simulator_state(self) -> np.ndarray:
-        time = np.full(self.num_envs, float(self._time or 0))
-        return np.stack([time, self._across, self._route], axis=1)
+        return np.stack([self._time, self._across, self._route], axis=1)
 
-    def _observe(self, time: int) -> np.ndarray:
-        everywhere = np.ones(self.num_envs)
+    def _observe(self, time: np.ndarray) -> np.ndarray:
+        """What is seen at timesteps (B,)."""
         return np.stack(
             [
-                min(time, self.delay) / self.delay * everywhere,
-                (time >= self.delay) * everywhere,
+                np.minimum(time, self.delay) / self.delay,
+                time >= self.delay,
                 self._across,
                 (time == 0) * self._route,
             ],

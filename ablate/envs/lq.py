@@ -44,6 +44,8 @@ class LinearQuadratic(SimulatedEnv):
     from [1 - s, 1 + s].
     """
 
+    per_place = ("_state", "_noise", "_brake")
+
     def __init__(self, num_envs: int, friction_spread: float = 0.0) -> None:
         if not 0.0 <= friction_spread < 1.0:
             raise UserError(
@@ -65,6 +67,7 @@ class LinearQuadratic(SimulatedEnv):
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
         assert self._time is not None
+        time = np.minimum(self._time, HORIZON - 1)  # rows that are over have no noise left
         force = ACTION_SCALE * actions  # (B, 2)
         rewards = reward(self._state, force)
         # einsum, unlike a BLAS product, gives a row the same bits in a batch of any size.
@@ -72,7 +75,7 @@ class LinearQuadratic(SimulatedEnv):
         self._state = (
             np.einsum("ij,bj->bi", A, self._state)
             + np.einsum("ij,bj->bi", B, force)
-            + self._noise[:, self._time]
+            + self._noise[np.arange(self.num_envs), time]
         )
         if self._spread:
             self._state[:, VELOCITIES] -= self._brake * velocity

@@ -62,6 +62,8 @@ class BallEnv(SimulatedEnv):
         strength: (B,) of this batch of episodes, 1 where the physics isn't hidden.
     """
 
+    per_place = ("_position", "_velocity", "strength")
+
     def __init__(
         self, num_envs: int, maze: str, observation_dim: int, horizon: int, spread: float
     ) -> None:
@@ -99,6 +101,8 @@ class BallEnv(SimulatedEnv):
 
 class PointMaze(BallEnv):
     """B episodes in one of MAZES. spread: of the hidden strength of the motors, in [0, 1)."""
+
+    per_place = (*BallEnv.per_place, "_goal", "_success")
 
     def __init__(self, num_envs: int, maze: str = "umaze", spread: float = 0.0) -> None:
         if maze not in MAZES:

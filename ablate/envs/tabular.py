@@ -142,6 +142,8 @@ class Tabular(SimulatedEnv):
     The observation is the state's row of `features`, the simulator state its index.
     """
 
+    per_place = ("_state", "_luck")
+
     def __init__(self, num_envs: int, process: TabularMDP) -> None:
         super().__init__(num_envs, process.features.shape[1], process.num_actions, process.horizon)
         self.process = process
@@ -162,7 +164,9 @@ class Tabular(SimulatedEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
         assert self._time is not None
         before, chosen = self._state, actions.argmax(axis=1)
-        luck = self._luck[:, self._time + 1, None]  # (B, 1)
+        # Rows that are over have no luck left, and need none.
+        time = np.minimum(self._time + 1, self._luck.shape[1] - 1)
+        luck = self._luck[np.arange(self.num_envs), time, None]  # (B, 1)
         after = (luck >= self._next[before, chosen]).sum(axis=1)  # (B,)
         self._state = after  # nobody leaves an ended episode: its state returns to itself
         rewards = self.process.rewards[before, chosen, after]

@@ -39,6 +39,8 @@ class TMaze(SimulatedEnv):
     oracle cell.
     """
 
+    per_place = ("_goal", "_x", "_y", "_told")
+
     def __init__(self, num_envs: int, length: int, oracle_distance: int) -> None:
         if length < 1:
             raise UserError(
@@ -68,7 +70,7 @@ class TMaze(SimulatedEnv):
         arm = (np.abs(y) == 1) & (x == junction)
         free = corridor | arm
         self._x, self._y = np.where(free, x, self._x), np.where(free, y, self._y)
-        done = np.full(self.num_envs, time >= self.horizon)
+        done = time >= self.horizon
         success = done & (self._y == self._goal)
         late = np.where(self._x < time - self.oracle_distance, -1.0 / self.length, 0.0)
         rewards = np.where(done, success.astype(np.float64), late)
