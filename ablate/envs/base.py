@@ -126,6 +126,9 @@ class SimulatedEnv(VectorEnv):
     """
 
     per_place: ClassVar[tuple[str, ...] | None] = None
+    # Steps taken: one number where all episodes that go on stand at one timestep, else (B,), which runs on
+    # in places that are over (`_time` doesn't).
+    _now: int | NDArray[np.int64]
 
     def __init__(self, num_envs: int, observation_dim: int, action_dim: int, horizon: int) -> None:
         if num_envs < 1:
@@ -143,6 +146,7 @@ class SimulatedEnv(VectorEnv):
                 " one seed an episode is needed."
             )
         self._time = np.zeros(self.num_envs, dtype=np.int64)
+        self._now = 0
         self._terminated = np.zeros(self.num_envs, dtype=bool)
         self._truncated = np.zeros(self.num_envs, dtype=bool)
         self._last = self._start([int(seed) for seed in seeds]).astype(np.float32)
@@ -157,6 +161,7 @@ class SimulatedEnv(VectorEnv):
             clipped = np.clip(actions.astype(np.float64), -1.0, 1.0)
             observations, rewards, terminations, info = self._advance(clipped, alive)
             self._time = self._time + alive
+            self._now = self._now + 1
             self._last = np.where(alive[:, None], observations, self._last).astype(np.float32)
             self._terminated |= alive & terminations
             self._truncated |= alive & ~terminations & (self._time >= self.horizon)
@@ -190,6 +195,11 @@ class SimulatedEnv(VectorEnv):
             return super().set_state(state, places)
         at = checked_places(self, state, places, started=self._time is not None)
         _lay(self, (*_BOOKS, *self.per_place), state, at)
+        assert self._time is not None
+        going = self._time[~(self._terminated | self._truncated)]
+        # All at one timestep, as is usual, is faster than each at its own.
+        alike = not len(going) or bool((going == going[0]).all())
+        self._now = int(going[0] if len(going) else self._time.max()) if alike else self._time
         self._lay_more(state, at)
         old: Info = getattr(self, "_info", {})
         told = {
@@ -308,6 +318,14 @@ class MaskedEnv(Wrapper):
 
     def _shown_of(self, observations: Floats) -> Floats:
         return observations[:, self.observable]
+
+
+def pick(array: np.ndarray, index: int | np.ndarray) -> np.ndarray:
+    """array[b, index[b]] of every place b, or array[:, index] for one number: (B, T, ...) -> (B, ...)."""
+    found: np.ndarray = (
+        array[:, index] if np.ndim(index) == 0 else array[np.arange(len(array)), index]
+    )
+    return found
 
 
 def checked_places(

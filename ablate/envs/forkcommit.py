@@ -52,33 +52,34 @@ class ForkCommit(SimulatedEnv):
         self._across = np.zeros(self.num_envs)
         self._side = np.zeros(self.num_envs)  # sign of the last move across, 0 before the first
         self._switches = np.zeros(self.num_envs)
-        return self._observe(np.zeros(self.num_envs, dtype=np.int64))
+        return self._observe(0)
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        speed = np.where(self._time >= self.delay, actions[:, 0], 0.0)
+        speed = np.where(self._now >= self.delay, actions[:, 0], 0.0)
         self._across = np.clip(self._across + SPEED * speed, -1.0, 1.0)
         side = np.where(speed == 0.0, self._side, np.sign(speed))
         self._switches += side * self._side < 0
         self._side = side
         reached = np.abs(self._across) >= 1.0
         success = reached & (np.sign(self._across) == self._route)
-        late = ~reached & (self._time + 1 >= self.horizon)
+        late = ~reached & (self._now + 1 >= self.horizon)
         rewards = success.astype(np.float64) - late
         info = {"success": success, "reached": reached, "switches": self._switches.copy()}
-        return self._observe(self._time + 1), rewards, reached | late, info
+        return self._observe(self._now + 1), rewards, reached | late, info
 
     def simulator_state(self) -> np.ndarray:
-        return np.stack([self._time, self._across, self._route], axis=1)
+        time = np.full(self.num_envs, self._now, dtype=np.float64)
+        return np.stack([time, self._across, self._route], axis=1)
 
-    def _observe(self, time: np.ndarray) -> np.ndarray:
-        """What is seen at timesteps (B,)."""
+    def _observe(self, time: int | np.ndarray) -> np.ndarray:
+        """What is seen at a timestep, or at one (B,) each."""
+        everywhere = np.ones(self.num_envs)
         return np.stack(
             [
-                np.minimum(time, self.delay) / self.delay,
-                time >= self.delay,
+                np.minimum(time, self.delay) / self.delay * everywhere,
+                (time >= self.delay) * everywhere,
                 self._across,
                 (time == 0) * self._route,
             ],

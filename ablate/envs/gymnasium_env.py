@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -44,7 +44,7 @@ class Gymnasium(SimulatedEnv):
     be flattened or no horizon is known; `state` does where a simulator can't be copied.
     """
 
-    per_place = ("_success", "_reports_success")
+    per_place: ClassVar[tuple[str, ...]] = ("_success", "_reports_success")
 
     def __init__(
         self, num_envs: int, env_id: str, horizon: int | None = None, **kwargs: Any

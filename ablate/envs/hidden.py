@@ -20,7 +20,7 @@ from ablate.envs.base import (
     Wrapper,
     checked_actions,
     episode_rng,
-    laid,
+    pick,
 )
 from ablate.errors import UserError
 
@@ -115,29 +115,39 @@ class DroppedEnv(Disturbed):
 class DelayedEnv(Wrapper):
     """An action takes effect `delay` steps after it is chosen; before the first does, zeros do."""
 
-    per_place = ("_time", "_chosen")
+    per_place = ("_time",)
 
     def __init__(self, env: VectorEnv, delay: int) -> None:
         if delay < 0:
             raise UserError(f"DelayedEnv: the delay is {delay} steps; at least 0 is needed.")
         super().__init__(env)
         self.delay = delay
-        self._time: np.ndarray | None = None  # (B,), steps taken
+        # A ring: entry _at is written, and the next one is the oldest.
+        self._at = 0
+        self._chosen = np.zeros((self.delay + 1, self.num_envs, self.action_dim))
+        self._time: np.ndarray | None = None
 
     def reset(self, seeds: Sequence[int]) -> Floats:
         self._time = np.zeros(self.num_envs, dtype=np.int64)
-        # A ring: at time t, entry t mod (delay + 1) is written and the next one is the oldest.
-        self._chosen = np.zeros((self.num_envs, self.delay + 1, self.action_dim))
+        self._chosen[:] = 0.0
         return self.env.reset(seeds)
 
     def step(self, actions: np.ndarray) -> Step:
         # Checked when chosen: the environment would notice a wrong one `delay` steps late.
-        actions = checked_actions(self, actions, self._time)
+        self._chosen[self._at] = checked_actions(self, actions, self._time)
         assert self._time is not None
-        rows = np.arange(self.num_envs)
-        self._chosen[rows, self._time % (self.delay + 1)] = actions
         self._time = self._time + 1
-        return self.env.step(self._chosen[rows, self._time % (self.delay + 1)])
+        self._at = (self._at + 1) % (self.delay + 1)
+        return self.env.step(self._chosen[self._at])
+
+    def _more_state(self) -> dict[str, np.ndarray]:
+        """The actions chosen last, the oldest first."""
+        order = (self._at + np.arange(self.delay + 1)) % (self.delay + 1)
+        return {"chosen": self._chosen[order].swapaxes(0, 1)}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        order = (self._at + np.arange(self.delay + 1)) % (self.delay + 1)
+        self._chosen[order[:, None], places] = state.own["chosen"].swapaxes(0, 1)
 
 
 class _Draws:
@@ -151,27 +161,33 @@ class _Draws:
     def start(self, seeds: list[int]) -> None:
         """Begin anew with one row a seed."""
         self._generators = [episode_rng(seed, self._tag) for seed in seeds]
-        self._block = np.stack([self._draw(rng) for rng in self._generators])  # (B, _BLOCK, ...)
-        self._at = np.zeros(len(seeds), dtype=np.int64)  # how many of its block each row has had
+        # (_BLOCK, B, ...), and how many of its block a row has had: one number, or (B,).
+        self._block = np.stack([self._draw(rng) for rng in self._generators], axis=1)
+        self._at: int | np.ndarray = 0
 
     def next(self) -> np.ndarray:
-        for row in np.flatnonzero(self._at == _BLOCK):
-            self._block[row], self._at[row] = self._draw(self._generators[row]), 0
-        numbers: np.ndarray = self._block[np.arange(len(self._at)), self._at]
-        self._at += 1
+        if np.any(self._at == _BLOCK):
+            for row in np.flatnonzero(np.broadcast_to(self._at == _BLOCK, len(self._generators))):
+                self._block[:, row] = self._draw(self._generators[row])
+            self._at = self._at % _BLOCK
+        numbers: np.ndarray = pick(self._block.swapaxes(0, 1), self._at)
+        self._at = self._at + 1
         return numbers
 
     def state(self) -> dict[str, np.ndarray]:
         """What `lay` needs, (B, ...) each: the numbers drawn already, and where the generators stand."""
         generators = np.empty(len(self._generators), dtype=object)
         generators[:] = [rng.bit_generator.state for rng in self._generators]
-        return {"block": self._block.copy(), "at": self._at.copy(), "generator": generators}
+        at = np.full(len(generators), self._at)
+        return {"block": self._block.swapaxes(0, 1).copy(), "at": at, "generator": generators}
 
     def lay(self, env: VectorEnv, state: State, places: np.ndarray) -> None:
         """Lay such arrays (n, ...) into the rows `places` of those of `env`."""
-        self._block = laid(env, "block", state.own["block"], places, getattr(self, "_block", None))
-        self._at = laid(env, "at", state.own["at"], places, getattr(self, "_at", None))
         if not self._generators:
-            self._generators = [episode_rng(0, self._tag) for _ in range(env.num_envs)]
+            self.start([0] * env.num_envs)
+        self._block[:, places] = state.own["block"].swapaxes(0, 1)
+        at = np.full(env.num_envs, self._at)
+        at[places] = state.own["at"]
+        self._at = int(at[0]) if (at == at[0]).all() else at
         for place, stands in zip(places, state.own["generator"], strict=True):
             self._generators[place].bit_generator.state = stands

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng, pick
 from ablate.envs.tmaze import MOVES
 from ablate.errors import UserError
 
@@ -37,6 +37,7 @@ CELLS = SIDE * SIDE
 PAIRS = CELLS * (CELLS - 1)
 KEY_ROOM, _, DOOR_ROOM = range(3)
 _TAG = 0x6D
+Time = int | np.ndarray  # of all episodes, or (B,)
 
 
 class KeyToDoor(SimulatedEnv):
@@ -70,30 +71,30 @@ class KeyToDoor(SimulatedEnv):
         self._place = self._starts[:, KEY_ROOM].copy()
         self._found = np.zeros(self.num_envs, dtype=bool)
         self._success = np.zeros(self.num_envs, dtype=bool)
-        return self._observe(np.zeros(self.num_envs, dtype=np.int64))
+        return self._observe(0)
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        rows, room, time = np.arange(self.num_envs), self.room(self._time), self._time + 1
+        time, room = self._now + 1, self.room(self._now)
         after = self._place + MOVES[actions.argmax(axis=1)]  # (B, 2)
         inside = ((after >= 0) & (after < SIDE)).all(axis=1, keepdims=True)
         self._place = np.where(inside, after, self._place)
-        there = (self._place == self._objects[rows, room]).all(axis=1)
+        there = (self._place == pick(self._objects, room)).all(axis=1)
         self._found = self._found | (there & (room == KEY_ROOM))
         opened = there & (room == DOOR_ROOM) & self._found & ~self._success
         self._success = self._success | opened
-        done = time >= self.horizon
-        onward = (self.room(time) != room) & ~done
-        self._place = np.where(onward[:, None], self._starts[rows, self.room(time)], self._place)
+        done = np.full(self.num_envs, time >= self.horizon)
+        onward = ~done & (self.room(time) != room)
+        if onward.any():
+            start = pick(self._starts, self.room(time))
+            self._place = np.where(onward[:, None], start, self._place)
         info = {"success": self._success.copy(), "key": self._found.copy()}
         return self._observe(time), opened.astype(np.float64), done, info
 
-    def room(self, time: np.ndarray) -> np.ndarray:
-        """The rooms in which the actions of timesteps (B,) are taken, (B,)."""
-        found: np.ndarray = (time >= ROOM_STEPS).astype(np.int64)
-        return found + (time >= ROOM_STEPS + self.empty_steps)
+    def room(self, time: Time) -> Time:
+        """The room in which the action of a timestep is taken; of timesteps (B,), the rooms."""
+        return 1 * (time >= ROOM_STEPS) + (time >= ROOM_STEPS + self.empty_steps)
 
     def full_observation(self) -> Floats:
         """(B, 9): the observation, and whether the agent holds the key."""
@@ -105,24 +106,23 @@ class KeyToDoor(SimulatedEnv):
         0 for the object of the empty room. Later rooms don't depend on anything here; they are
         drawn with the episode's seed.
         """
-        assert self._time is not None
-        thing = self._objects[np.arange(self.num_envs), self._room_shown(self._time)]
-        now = self._time[:, None].astype(np.float64)
+        thing = pick(self._objects, self._room_shown(self._now))
+        now = np.full(self.num_envs, self._now, dtype=np.float64)[:, None]
         return np.concatenate([now, self._place, thing, self._held()[:, None]], axis=1)
 
     def _held(self) -> np.ndarray:
         return self._found & ~self._success
 
-    def _room_shown(self, time: np.ndarray) -> np.ndarray:
+    def _room_shown(self, time: Time) -> Time:
         """The last room is shown on after its last step."""
         return self.room(np.minimum(time, self.horizon - 1))
 
-    def _observe(self, time: np.ndarray) -> np.ndarray:
-        """What is seen at timesteps (B,)."""
+    def _observe(self, time: Time) -> np.ndarray:
+        """What is seen at a timestep, or at one (B,) each."""
         room = self._room_shown(time)
-        offset = self._objects[np.arange(self.num_envs), room] - self._place  # (B, 2)
+        offset = pick(self._objects, room) - self._place  # (B, 2)
         there = np.where(room == KEY_ROOM, ~self._found, room == DOOR_ROOM)[:, None]  # (B, 1)
-        rooms = np.arange(3) == room[:, None]
+        rooms = np.arange(3) == np.full(self.num_envs, room)[:, None]
         middle = (SIDE - 1) / 2
         where = (self._place - middle) / middle
         return np.concatenate([rooms, where, there, there * offset / (SIDE - 1)], axis=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Info, SimulatedEnv, episode_rng, pick
 from ablate.errors import UserError
 
 DT = 0.1
@@ -66,8 +66,7 @@ class LinearQuadratic(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        time = np.minimum(self._time, HORIZON - 1)  # rows that are over have no noise left
+        time = np.minimum(self._now, HORIZON - 1)  # rows that are over have no noise left
         force = ACTION_SCALE * actions  # (B, 2)
         rewards = reward(self._state, force)
         # einsum, unlike a BLAS product, gives a row the same bits in a batch of any size.
@@ -75,7 +74,7 @@ class LinearQuadratic(SimulatedEnv):
         self._state = (
             np.einsum("ij,bj->bi", A, self._state)
             + np.einsum("ij,bj->bi", B, force)
-            + self._noise[np.arange(self.num_envs), time]
+            + pick(self._noise, time)
         )
         if self._spread:
             self._state[:, VELOCITIES] -= self._brake * velocity

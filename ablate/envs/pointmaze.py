@@ -27,6 +27,7 @@ import functools
 import importlib.util
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import ClassVar
 
 import mujoco
 import mujoco.rollout
@@ -62,7 +63,7 @@ class BallEnv(SimulatedEnv):
         strength: (B,) of this batch of episodes, 1 where the physics isn't hidden.
     """
 
-    per_place = ("_position", "_velocity", "strength")
+    per_place: ClassVar[tuple[str, ...]] = ("_position", "_velocity", "strength")
 
     def __init__(
         self, num_envs: int, maze: str, observation_dim: int, horizon: int, spread: float

@@ -30,7 +30,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Info, SimulatedEnv, episode_rng, pick
 from ablate.errors import UserError
 
 Array = NDArray[np.float64]
@@ -162,11 +162,10 @@ class Tabular(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
         before, chosen = self._state, actions.argmax(axis=1)
         # Rows that are over have no luck left, and need none.
-        time = np.minimum(self._time + 1, self._luck.shape[1] - 1)
-        luck = self._luck[np.arange(self.num_envs), time, None]  # (B, 1)
+        time = np.minimum(self._now + 1, self._luck.shape[1] - 1)
+        luck = pick(self._luck, time)[:, None]  # (B, 1)
         after = (luck >= self._next[before, chosen]).sum(axis=1)  # (B,)
         self._state = after  # nobody leaves an ended episode: its state returns to itself
         rewards = self.process.rewards[before, chosen, after]

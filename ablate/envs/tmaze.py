@@ -62,15 +62,14 @@ class TMaze(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        time, junction = self._time + 1, self.oracle_distance + self.length
+        time, junction = self._now + 1, self.oracle_distance + self.length
         move = MOVES[actions.argmax(axis=1)]  # (B, 2)
         x, y = self._x + move[:, 0], self._y + move[:, 1]
         corridor = (y == 0) & (x >= 0) & (x <= junction)
         arm = (np.abs(y) == 1) & (x == junction)
         free = corridor | arm
         self._x, self._y = np.where(free, x, self._x), np.where(free, y, self._y)
-        done = time >= self.horizon
+        done = np.full(self.num_envs, time >= self.horizon)
         success = done & (self._y == self._goal)
         late = np.where(self._x < time - self.oracle_distance, -1.0 / self.length, 0.0)
         rewards = np.where(done, success.astype(np.float64), late)

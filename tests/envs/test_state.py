@@ -195,5 +195,5 @@ def test_a_simulator_that_cannot_be_copied_is_refused_in_one_line() -> None:
     env = Gymnasium(1, "CartPole-v1")
     env.reset([0])
     env._envs[0].unwrapped.pipe = (each for each in ())  # generators can't be copied
-    with pytest.raises(UserError, match="CartPoleEnv: its state can't be taken.*generator"):
+    with pytest.raises(UserError, match=r"CartPoleEnv: its state can't be taken.*generator"):
         env.state()
