@@ -57,11 +57,13 @@ class ForkCommit(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        speed = np.where(self._now >= self.delay, actions[:, 0], 0.0)
-        self._across = np.clip(self._across + SPEED * speed, -1.0, 1.0)
-        side = np.where(speed == 0.0, self._side, np.sign(speed))
-        self._switches += side * self._side < 0
-        self._side = side
+        free = np.asarray(self._now >= self.delay)  # for each episode, or for all
+        if free.any():
+            speed = np.where(free, actions[:, 0], 0.0)
+            self._across = np.clip(self._across + SPEED * speed, -1.0, 1.0)
+            side = np.where(speed == 0.0, self._side, np.sign(speed))
+            self._switches += side * self._side < 0
+            self._side = side
         reached = np.abs(self._across) >= 1.0
         success = reached & (np.sign(self._across) == self._route)
         late = ~reached & (self._now + 1 >= self.horizon)

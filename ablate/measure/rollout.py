@@ -16,7 +16,8 @@ from ablate.models.layouts import Fields
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length.
+    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length,
+    and the environment seed, which says where the episode starts and what its noise is.
 
     jerk (S,): mean squared change of the action from one timestep to the next, over live timesteps.
     """
@@ -25,11 +26,16 @@ class Rollouts:
     success: np.ndarray
     lengths: np.ndarray
     jerk: np.ndarray
+    env_seeds: np.ndarray
 
 
-def evaluation_seeds(study: str, episodes: int) -> list[int]:
-    """Environment seeds of the evaluation: consecutive, and the same in every cell of the study."""
-    base = int(streams.stream(study, 0, "eval-env").integers(0, 2**20))
+def evaluation_seeds(study: str, seed: int, episodes: int) -> list[int]:
+    """Environment seeds of the episodes in which the models of a training seed are evaluated.
+
+    The same in every cell of the seed; those of another seed are others. Consecutive, and the first is even
+    (the goals of some tasks are then balanced). They lie above those that data are collected with.
+    """
+    base = int(streams.stream(study, seed, "eval-env").integers(2**45, 2**51))
     return [2 * base + episode for episode in range(episodes)]
 
 
@@ -46,7 +52,7 @@ def rollout(
     sample: bool,
     decrement: bool = True,
 ) -> Rollouts:
-    """Run `episodes` episodes for each of the S policies in `env`, which has S * episodes places.
+    """Run the `episodes` episodes of its seed for each of the S policies in `env`, which has S * episodes places.
 
     target: return-to-go at the start, in the environment's units, lowered by each reward received (DT,
     gym/decision_transformer/evaluation; not lowered where `decrement` is False, as with DT's delayed
@@ -57,8 +63,8 @@ def rollout(
     size = agent.size
     device = agent.device
     shape = (size, episodes)
-    one_list = evaluation_seeds(study, episodes)
-    observation = env.reset(one_list * size)
+    env_seeds = np.array([evaluation_seeds(study, seed, episodes) for seed in seeds])
+    observation = env.reset(env_seeds.ravel().tolist())
     noise_streams = [streams.stream(study, seed, "eval-act") for seed in seeds]
     actor = agent.start(episodes)
     layout = agent.layout
@@ -111,7 +117,7 @@ def rollout(
         alive &= ~(terminations | truncations).reshape(shape)
         if not alive.any():
             break
-    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1))
+    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1), env_seeds)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_the_expert_is_perfect_from_everywhere():
         env._starts[:, room], env._objects[:, room] = place(first[order]), place(second[order])
     env._place = env._starts[:, 0].copy()
     observation = env._observe(0).astype(np.float32)
-    distance = np.abs(env._objects[0] - env._starts[0]).sum(axis=1)
+    distance = np.abs(env._objects[:, 0] - env._starts[:, 0]).sum(axis=1)
     expert.start(observation, np.random.default_rng(0))
     total = np.zeros(PAIRS)
     for t in range(env.horizon):
