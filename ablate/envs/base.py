@@ -321,10 +321,14 @@ class MaskedEnv(Wrapper):
 
 
 def pick(array: np.ndarray, index: int | np.ndarray) -> np.ndarray:
-    """array[b, index[b]] of every place b, or array[:, index] for one number: (B, T, ...) -> (B, ...)."""
-    found: np.ndarray = (
-        array[:, index] if np.ndim(index) == 0 else array[np.arange(len(array)), index]
-    )
+    """array[b, index[b]] of every place b, or array[:, index] for one number: (B, T, ...) -> (B, ...).
+
+    A place whose index is beyond T is over, and gets the last.
+    """
+    if isinstance(index, int):
+        same: np.ndarray = array[:, index]
+        return same
+    found: np.ndarray = array[np.arange(len(array)), np.minimum(index, array.shape[1] - 1)]
     return found
 
 

@@ -166,11 +166,12 @@ class _Draws:
         self._at: int | np.ndarray = 0
 
     def next(self) -> np.ndarray:
-        if np.any(self._at == _BLOCK):
-            for row in np.flatnonzero(np.broadcast_to(self._at == _BLOCK, len(self._generators))):
+        used = self._at == _BLOCK
+        if used if isinstance(used, bool) else used.any():
+            for row in np.flatnonzero(np.broadcast_to(used, len(self._generators))):
                 self._block[:, row] = self._draw(self._generators[row])
             self._at = self._at % _BLOCK
-        numbers: np.ndarray = pick(self._block.swapaxes(0, 1), self._at)
+        numbers = pick(self._block.swapaxes(0, 1), self._at)
         self._at = self._at + 1
         return numbers
 

@@ -66,7 +66,6 @@ class LinearQuadratic(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        time = np.minimum(self._now, HORIZON - 1)  # rows that are over have no noise left
         force = ACTION_SCALE * actions  # (B, 2)
         rewards = reward(self._state, force)
         # einsum, unlike a BLAS product, gives a row the same bits in a batch of any size.
@@ -74,7 +73,7 @@ class LinearQuadratic(SimulatedEnv):
         self._state = (
             np.einsum("ij,bj->bi", A, self._state)
             + np.einsum("ij,bj->bi", B, force)
-            + pick(self._noise, time)
+            + pick(self._noise, self._now)
         )
         if self._spread:
             self._state[:, VELOCITIES] -= self._brake * velocity

@@ -163,9 +163,7 @@ class Tabular(SimulatedEnv):
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
         before, chosen = self._state, actions.argmax(axis=1)
-        # Rows that are over have no luck left, and need none.
-        time = np.minimum(self._now + 1, self._luck.shape[1] - 1)
-        luck = pick(self._luck, time)[:, None]  # (B, 1)
+        luck = pick(self._luck, self._now + 1)[:, None]  # (B, 1)
         after = (luck >= self._next[before, chosen]).sum(axis=1)  # (B,)
         self._state = after  # nobody leaves an ended episode: its state returns to itself
         rewards = self.process.rewards[before, chosen, after]
