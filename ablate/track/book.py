@@ -37,6 +37,7 @@ from ablate.track.table import (
     rows,
     write_table,
 )
+from ablate.words import response
 
 CURVE = "curve.csv"
 POINTS = "series.csv"
@@ -201,6 +202,7 @@ class Book:
             for one in lines
             for name in _measured(one)
             for point in self.known.series.get(one.get(f"{name}.row", ""), ())
+            if response(f"{name}.{point['response']}").tabled
         ]
         if series:
             write_table(frame_of(series, SERIES), self.folder.series)
