@@ -7,6 +7,7 @@ is fitted or measured.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,11 @@ class Summary:
     completed: int
     failed: int
     missing: int
+
+    def with_those_of(self, other: Summary) -> Summary:
+        """The sums of both."""
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Summary(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
 
 @dataclass
