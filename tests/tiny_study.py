@@ -30,8 +30,8 @@ designs:
   core: {data: tmaze/passive-3, context: all}
   other: {data: tmaze/passive-3, mixer: gru, context: 2}
 model: {parameters: 4000, tolerance: 0.1}
-train: {updates: 6, targets_per_update: 16, warmup: 1}
-evaluate: {episodes: 2, points: 3}
+train: {updates: 6, targets_per_update: 16, warmup: 1, points: 3}
+measure: {rollout: {episodes: 2}, held-out: {}}
 seeds: 2
 """
 
