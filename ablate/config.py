@@ -131,6 +131,9 @@ class TrainSection(Section):
     betas: tuple[float, float] = _later((0.9, 0.999))
     optimiser: Literal["adamw", "adam"] = _later("adamw")
     points: int = Field(default=8, gt=0)  # of the learning curve
+    # whose episodes are learned from and held out: the data set's, or those of its training part alone, so that
+    # settings are chosen on episodes that no result is reported on
+    split: Literal["reported", "tuning"] = _later("reported")
     # Updates at which the model is kept and measured, besides the last. They change no training, so a fit
     # is the same whichever are asked for.
     checkpoints: tuple[int, ...] = _kept(())

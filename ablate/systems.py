@@ -294,6 +294,8 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> System:
     """
     config = complete(config)
     data = catalogue.load(config["data"], cache)
+    if config["train"]["split"] == "tuning":
+        data = data.for_tuning
     if config["algorithm"] == "joint":
         return _joint(config, data, device)
     horizon = data.spec.make_env(1).horizon

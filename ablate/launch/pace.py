@@ -37,7 +37,7 @@ def paces(
         say(f"measuring {cohort.config['mixer']} K={cohort.config['context']}")
         try:
             system = trial.prepare(cohort.trials[0].config, cache, device)
-            known[key] = trial.pace(system, study.streams, list(cohort.seeds))
+            known[key] = trial.pace(system, cohort.trials[0].fit.streams, list(cohort.seeds))
         except UserError:
             raise
         except Exception:  # such a trial fails when it is run, which says why and stops no other

@@ -28,7 +28,7 @@ from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
 from ablate.track import kept
-from ablate.track.book import Book, Summary
+from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
 from ablate.track.table import rows as table_rows
@@ -84,66 +84,78 @@ def run(
     either stay.
     """
     folder = folder_of(options.results, study)
-    launcher = registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
     torch.set_num_threads(1)
     with folder.lock():
         with console.status("data") as status:
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
+        folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
+        write_yardsticks(study, folder, options.cache)
+        if asked is not None:
+            write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
+        if study.tune is not None:
+            book = tuning_book(folder, study, hashes)
+            console.print(
+                f"tuning: {study.tune.draws} draws an arm, {study.tune.seeds} seeds each; judged by "
+                f"{study.tune.judge}.",
+                highlight=False,
+            )
+            _execute(study, book, options, console)
+            study = tuned(study, folder, hashes)
         trials = expand.trials(study, hashes)
         if options.only:
             trials = expand.only(study, trials, options.only)
-        folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
-        write_yardsticks(study, folder, options.cache)
         book = Book(folder, study, trials)
-        if asked is not None:
-            write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
         if outdated := book.outdated():
             console.print(
                 f"note: {outdated} results in {folder.table} are of other code, data or settings; each "
                 "is replaced when its trial has been run again (the run store keeps it).",
                 highlight=False,
             )
-        todo = book.todo(options.retry_failed)
-        asked_for = {one.id for one in todo}
-        cohorts = [c for c in expand.cohorts(trials) if any(t.id in asked_for for t in c.trials)]
-        with console.status("audit") as status:
-            refusals = audit_models(cohorts, folder, lambda text: status.update(text))
-        jobs = [_job(study, cohort, book, refusals, folder, options) for cohort in cohorts]
-        with console.status("measuring this machine") as status:
-            training = [
-                c
-                for c, job in zip(cohorts, jobs, strict=True)
-                if job.payload.trains and not job.payload.refusal
-            ]
-            known = paces(
-                study, training, folder, options.cache, options.device, lambda t: status.update(t)
-            )
-        jobs = [
-            _priced(job, cohort, known, options) for job, cohort in zip(jobs, cohorts, strict=True)
-        ]
-        jobs.sort(key=lambda job: -job.cost)
-        _tell_plan(console, study, trials, todo, jobs, options)
-
-        def on_event(event: Event, display: Display) -> None:
-            display.handle(event)
-            if isinstance(event, Finished):
-                book.take([one.trial_id for one in event.value])
-            elif isinstance(event, Failed) and event.refused:
-                raise UserError(event.error)
-            elif isinstance(event, Failed | Died):
-                book.take(event.job.payload.results)
-
-        if jobs:
-            done, failed = book.settled(todo)
-            plugins = (*options.plugins, *([str(study.code)] if study.code else []))
-            with Display(jobs, done, failed, console=console) as display:
-                launcher(
-                    jobs, WORK, options.workers, lambda event: on_event(event, display), plugins
-                )
-        book.write()
+        _execute(study, book, options, console)
     return book.summary()
+
+
+def _execute(study: Study, book: Book, options: Options, console: Console) -> None:
+    """Run what the book's trials lack, and enter it."""
+    launcher = registry.get("launcher", options.launcher, "--launcher")
+    folder = book.folder
+    todo = book.todo(options.retry_failed)
+    book.write()
+    asked_for = {one.id for one in todo}
+    cohorts = [c for c in expand.cohorts(book.trials) if any(t.id in asked_for for t in c.trials)]
+    with console.status("audit") as status:
+        refusals = audit_models(cohorts, folder, lambda text: status.update(text))
+    jobs = [_job(study, cohort, book, refusals, folder, options) for cohort in cohorts]
+    with console.status("measuring this machine") as status:
+        training = [
+            cohort
+            for cohort, job in zip(cohorts, jobs, strict=True)
+            if job.payload.trains and not job.payload.refusal
+        ]
+        known = paces(
+            study, training, folder, options.cache, options.device, lambda t: status.update(t)
+        )
+    jobs = [_priced(job, cohort, known, options) for job, cohort in zip(jobs, cohorts, strict=True)]
+    jobs.sort(key=lambda job: -job.cost)
+    _tell_plan(console, study, book.trials, todo, jobs, options)
+
+    def on_event(event: Event, display: Display) -> None:
+        display.handle(event)
+        if isinstance(event, Finished):
+            book.take([one.trial_id for one in event.value])
+        elif isinstance(event, Failed) and event.refused:
+            raise UserError(event.error)
+        elif isinstance(event, Failed | Died):
+            book.take(event.job.payload.results)
+
+    if jobs:
+        done, failed = book.settled(todo)
+        plugins = (*options.plugins, *([str(study.code)] if study.code else []))
+        with Display(jobs, done, failed, console=console) as display:
+            launcher(jobs, WORK, options.workers, lambda event: on_event(event, display), plugins)
+    book.write()
 
 
 def check_device(device: str) -> None:
@@ -195,7 +207,7 @@ def _job(
     refused = [refusals[k] for one in cohort.trials if (k := model_key(one.config)) in refusals]
     payload = CohortJob(
         study=study.study,
-        streams=study.streams,
+        streams=cohort.trials[0].fit.streams,
         cohort=cohort.id,
         config=cohort.trials[0].config,
         fits=cohort.fits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
@@ -11,12 +12,23 @@ from typing import Any
 import pandas as pd
 
 from ablate import presets, registry
-from ablate.config import FACTORS, MEASURED, OPTIONAL, SECTIONS, TOKENS, budgets, fit_part, settled
+from ablate.config import (
+    FACTORS,
+    MEASURED,
+    OPTIONAL,
+    SECTIONS,
+    TOKENS,
+    budgets,
+    checked,
+    fit_part,
+    settled,
+)
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
+from ablate.study.tuning import Arm, arm_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +150,10 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     for name, options in study.measure.items():
         measured[name] = measured.get(name, {}) | options
     made["measure"] = measured
-    for name, level in levels.items():
+    tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
+    for name, level in (*tuned.items(), *levels.items()):
         if name not in made:
-            *path, last = name.split(".")
-            inner = made
-            for part in path:
-                inner = inner.setdefault(part, {})
-            inner[last] = level
+            put(made, name, level)
     made["measure"] = {
         name: registry.get("measurement", name)
         .Options.model_validate(options)
@@ -161,6 +170,42 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
             )
         made["timesteps"] = int(found[1]) // each
     return made
+
+
+def put(made: dict[str, Any], path: str, value: Any) -> None:
+    """Lay a value at a dotted path."""
+    *sections, last = path.split(".")
+    inner = made
+    for part in sections:
+        inner = inner.setdefault(part, {})
+    inner[last] = value
+
+
+def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int], list[Trial]]:
+    """The tuning's trials by arm and draw, one a tuning seed.
+
+    An arm is tried at the first of its cells, under streams and on a split of its own; a study without tuning
+    has none.
+    """
+    tune = study.tune
+    if tune is None:
+        return {}
+    first: dict[Arm, Cell] = {}
+    for cell in cells(study.model_copy(update={"tuned": None})):
+        first.setdefault(arm_of(tune.per, {"data": cell.data, **cell.levels}), cell)
+    found: dict[tuple[Arm, int], list[Trial]] = {}
+    for arm, cell in first.items():
+        for draw, settings in enumerate(tune.settings()):
+            made = copy.deepcopy(cell.config)
+            made["train"] |= {"split": "tuning", "checkpoints": []}
+            for path, value in settings.items():
+                put(made, path, value)
+            for section in SECTIONS:
+                made[section] = checked(SECTIONS[section], made[section], section, study.study)
+            for seed in range(tune.seeds):
+                fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
+                found.setdefault((arm, draw), []).append(Trial(fit, made, made["train"]["updates"]))
+    return found
 
 
 def tokens_per_timestep(config: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from ablate.study.resolve import resolve
 from ablate.study.schema import Study
 from ablate.study.source import Source, read
 
-IN_PROFILES = ("seeds", "designs", "model", "train", "settings", "measure", "streams")
+IN_PROFILES = ("seeds", "designs", "model", "train", "settings", "measure", "tune", "streams")
 
 
 def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] = ()) -> Study:

@@ -27,6 +27,7 @@ from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
 from ablate.study.schema import Design, File, Study
 from ablate.study.source import Key, Source
+from ablate.study.tuning import TuneSection
 from ablate.words import response
 
 _CHUNK = re.compile(r"chunk-[1-9]\d*")  # chunks of so many dimensions
@@ -79,6 +80,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         sequential=file.sequential,
         notes=tuple(" ".join(note.split()) for note in file.notes),
         figures=_figures(source, file.figures),
+        tune=_tune(source, file.tune, factors),
         streams=file.streams or file.study,
         file=Path(source.file),
         code=Path(source.file).parent / file.code if file.code else None,
@@ -88,6 +90,32 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         for index, h in enumerate(file.hypotheses)
     )
     return study.model_copy(update={"hypotheses": said})
+
+
+def _tune(
+    source: Source, found: TuneSection | None, factors: dict[str, tuple[Level, ...]]
+) -> TuneSection | None:
+    """The tuning's arms are factors of the study, and its space are settings that no factor varies."""
+    if found is None:
+        return None
+    for index, name in enumerate(found.per):
+        if name not in ("data", *factors):
+            raise source.unknown(("tune", "per", index), "the factor", name, ("data", *factors))
+    for path in found.space:
+        key: Key = ("tune", "space", path)
+        section, _, field = path.partition(".")
+        if path in factors:
+            raise source.refuse(key, f"'{path}' is a factor of the study, so it can't be tuned.")
+        if section == "settings":
+            _settings_levels(source, key, field, [draw[path] for draw in found.settings()])
+        elif section in SECTIONS and field in SECTIONS[section].model_fields:
+            _valid_levels(
+                source, key, SECTIONS[section], field, [d[path] for d in found.settings()]
+            )
+        else:
+            known = [f"{s}.{f}" for s, model in SECTIONS.items() for f in model.model_fields]
+            raise source.unknown(key, "the setting", path, known)
+    return found
 
 
 def _figures(source: Source, names: Sequence[str]) -> tuple[str, ...]:

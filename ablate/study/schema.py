@@ -12,6 +12,7 @@ from ablate.config import MEASURED, ModelSection, Section, TrainSection
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
+from ablate.study.tuning import Chosen, TuneSection
 
 
 class Design(Section):
@@ -48,6 +49,8 @@ class Study(Section):
     streams: str = (
         ""  # names all random streams; the study's name unless a replication redraws them
     )
+    tune: TuneSection | None = None
+    tuned: Chosen | None = None  # what tuning found, once it has run
     file: Path | None = None  # where it was read from
     code: Path | None = None  # its own Python file
 
@@ -103,4 +106,5 @@ class File(Section):
     # a Python file beside this one: what only this study measures, estimates and draws
     code: str = ""
     figures: list[str] = Field(default_factory=list)
+    tune: TuneSection | None = None
     streams: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from ablate.learn.convergence import converged
 from ablate.study import expand
 from ablate.study.expand import Trial
 from ablate.study.schema import Study
+from ablate.study.tuning import Arm, choose
 from ablate.track import kept
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, FAILED, Attempt, attempts, deciding
@@ -78,23 +80,35 @@ class Known:
 
 
 class Book:
-    """The tidy tables of a study's trials."""
+    """The tidy tables of a study's trials.
 
-    def __init__(self, folder: StudyFolder, study: Study, trials: Sequence[Trial]) -> None:
-        self.folder, self.study = folder, study
+    table: another file than trials.csv, as for the trials of a tuning, whose curves are not kept. further:
+        paths that have a column beside the study's factors.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study: Study,
+        trials: Sequence[Trial],
+        table: Path | None = None,
+        further: Sequence[str] = (),
+    ) -> None:
+        self.folder, self.study, self.further = folder, study, tuple(further)
+        self.file = table or folder.table
         self.trials = list(trials)
         self.fits = {one.fit.id for one in trials}
         self.known = Known()
         self.before: list[dict[str, Any]] = []
         self._remember()
-        self.take(None)
+        self._enter(None)
 
     def _remember(self) -> None:
         """Read the tables that are there: each row tells what its fit and its measurements gave."""
         folder = self.folder
-        if not folder.table.exists():
+        if not self.file.exists():
             return
-        table = read_table(folder.table)
+        table = read_table(self.file)
         self.before = rows(table)
         measured = [n.removesuffix(".row") for n in table.columns if n.endswith(".row")]
         for row in self.before:
@@ -109,6 +123,8 @@ class Book:
                     self.known.rows[row[f"{name}.row"]] = {
                         n.removeprefix(f"{name}."): v for n, v in own.items() if "@" not in n
                     }
+        if self.file != folder.table:
+            return
         if folder.curves.exists():
             for row in rows(read_curves(folder.curves)):
                 self.known.curves.setdefault(row.pop("fit"), []).append(row)
@@ -123,11 +139,13 @@ class Book:
 
     def take(self, names: Collection[str] | None) -> None:
         """Enter the attempts of these fits and measurements (all of the store when None); write the tables."""
+        self._enter(names)
+        self.write()
+
+    def _enter(self, names: Collection[str] | None) -> None:
         wanted = {*self.fits, *(row for one in self.trials for row in one.rows.values())}
         found = attempts(self.folder.runs, wanted if names is None else wanted & set(names))
         self.known.take(found, self.fits)
-        if found:
-            self.write()
 
     def status(self, one: Trial) -> tuple[str, str]:
         """COMPLETED or FAILED with the reason; empty while something has no result."""
@@ -170,7 +188,9 @@ class Book:
         lines = self.lines()
         if not lines and not self.before:
             return
-        write_table(_frame(lines), self.folder.table)
+        write_table(_frame(lines), self.file)
+        if self.file != self.folder.table:
+            return
         fits = dict.fromkeys(line["fit"] for line in lines)
         points = [{"fit": f, **p} for f in sorted(fits) for p in self.known.curves.get(f, ())]
         if points:
@@ -200,7 +220,7 @@ class Book:
         return [*mine.values(), *kept_rows]
 
     def _line(self, one: Trial, status: str, failure: str) -> dict[str, Any]:
-        line = {**factor_row(self.study, one), "status": status, "failure": failure}
+        line = {**self._factors(one), "status": status, "failure": failure}
         if status != COMPLETED:
             return line
         fit = self.known.fits[one.fit.id]
@@ -214,6 +234,16 @@ class Book:
             excess = error - self._yardstick(one)
             line["converged"] = converged(criterion, fit.get("loss_fall", math.nan), excess)
         return line
+
+    def _factors(self, one: Trial) -> dict[str, Any]:
+        """What a row says before its results: ids, data, every factor, the scale, budget and seed."""
+        row: dict[str, Any] = {"trial": one.id, "fit": one.fit.id, "data": one.config["data"]}
+        dotted = [name for name in self.study.factors if "." in name]
+        optional = [name for name in config.OPTIONAL if name in self.study.factors]
+        named = (*config.FACTORS, *optional, *SCALE, *dotted, *self.further)
+        for name in dict.fromkeys(named):
+            row[name] = expand.lookup(one.config, name)
+        return {**row, "budget": one.budget, "seed": one.seed}
 
     def _yardstick(self, one: Trial) -> float:
         """The exact posterior's action error with the trial's window; NaN where it isn't known."""
@@ -234,11 +264,9 @@ class Book:
         and a table that held both couldn't tell them apart.
         """
         ours = {one.id for one in self.trials}
-        shown = [n for n in factor_row(self.study, self.trials[0]) if n not in ("trial", "fit")]
-        new = {
-            tuple(cell(row[name]) for name in shown): row["trial"]
-            for row in (factor_row(self.study, one) for one in self.trials)
-        }
+        made = [self._factors(one) for one in self.trials]
+        shown = [name for name in made[0] if name not in ("trial", "fit")]
+        new = {tuple(cell(row[name]) for name in shown): row["trial"] for row in made}
         found = {}
         for row in self.before:
             if row["trial"] not in ours:
@@ -246,16 +274,6 @@ class Book:
                 if successor is not None:
                     found[row["trial"]] = successor
         return found
-
-
-def factor_row(study: Study, one: Trial) -> dict[str, Any]:
-    """What a trial's row says before its results: ids, data, every factor, the scale, budget and seed."""
-    row: dict[str, Any] = {"trial": one.id, "fit": one.fit.id, "data": one.config["data"]}
-    dotted = [name for name in study.factors if "." in name]
-    optional = [name for name in config.OPTIONAL if name in study.factors]
-    for name in (*config.FACTORS, *optional, *dict.fromkeys((*SCALE, *dotted))):
-        row[name] = expand.lookup(one.config, name)
-    return {**row, "budget": one.budget, "seed": one.seed}
 
 
 def _frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -287,8 +305,28 @@ def _of_fit(name: str, measured: Sequence[str]) -> bool:
     )
 
 
-def _points(path: Any, column: str) -> list[dict[str, Any]]:
+def _points(path: Path, column: str) -> list[dict[str, Any]]:
     found = read_csv(path)
     if column not in found.columns:
         raise UserError(f"{path}: column '{column}' is missing.")
     return rows(found)
+
+
+def tuning_book(folder: StudyFolder, study: Study, data_hashes: Mapping[str, str]) -> Book:
+    """The book of a study's tuning trials; they stand in tuning.csv, each tuned setting in a column."""
+    assert study.tune is not None
+    trials = [one for ones in expand.tuning(study, data_hashes).values() for one in ones]
+    return Book(folder, study, trials, folder.tuning, tuple(study.tune.space))
+
+
+def tuned(study: Study, folder: StudyFolder, data_hashes: Mapping[str, str]) -> Study:
+    """The study with the settings that its tuning chose; as it is where none has run."""
+    if study.tune is None or not folder.tuning.exists():
+        return study
+    arms = tuning_arms(study, data_hashes)
+    return study.model_copy(update={"tuned": choose(read_table(folder.tuning), study.tune, arms)})
+
+
+def tuning_arms(study: Study, data_hashes: Mapping[str, str]) -> dict[str, tuple[Arm, int]]:
+    """Trial -> its arm and draw."""
+    return {one.id: key for key, ones in expand.tuning(study, data_hashes).items() for one in ones}

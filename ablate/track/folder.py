@@ -51,6 +51,7 @@ class StudyFolder:
         self.table = self.root / "trials.csv"
         self.curves = self.root / "curves.csv"
         self.series = self.root / "series.csv"
+        self.tuning = self.root / "tuning.csv"
         self.audit = self.root / "audit.json"
         self.registration = self.root / "study.json"
         self.read()
