@@ -242,7 +242,7 @@ class Book:
         optional = [name for name in config.OPTIONAL if name in self.study.factors]
         named = (*config.FACTORS, *optional, *SCALE, *dotted, *self.further)
         for name in dict.fromkeys(named):
-            row[name] = expand.lookup(one.config, name)
+            row[name] = one.level(name)
         return {**row, "budget": one.budget, "seed": one.seed}
 
     def _yardstick(self, one: Trial) -> float:
