@@ -244,11 +244,7 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     return tokenizer(config["layout"])(ModelSpec.of(one, layout)).per_step
 
 
-@functools.cache
-def _sizes(data: str) -> tuple[int, int]:
-    """Numbers of an observation and of an action."""
-    env = catalogue.spec(data).make_env(1)
-    return env.observation_dim, env.action_dim
+_sizes = functools.cache(catalogue.dimensions)
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:
