@@ -199,7 +199,7 @@ class Book:
             write_table(frame_of(points, ["fit", "update", *names]), self.folder.curves)
         series = [
             {**point, "trial": one["trial"], "response": f"{name}.{point['response']}"}
-            for one in lines
+            for one in sorted(lines, key=lambda line: str(line["trial"]))
             for name in _measured(one)
             for point in self.known.series.get(one.get(f"{name}.row", ""), ())
         ]
