@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from tiny_study import Tiny, inline
 
 from ablate import registry
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one test process a core
 
 
 @pytest.fixture(scope="session")

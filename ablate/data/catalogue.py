@@ -204,6 +204,16 @@ def spec(name: str) -> DataSpec:
     )
 
 
+def dimensions(name: str) -> tuple[int, int]:
+    """Numbers of an observation and of an action, a twin's too, without generating or reading anything.
+
+    Raises UserError as `spec` does.
+    """
+    env = spec(name.partition("@")[0]).make_env(1)
+    hiding = spec(name).hiding
+    return env.observation_dim if hiding is None else len(hiding.observable), env.action_dim
+
+
 def _unresolved(*_: Any) -> Any:
     raise AssertionError("the environment and the generator of a twin come with `load`")
 
