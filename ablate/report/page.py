@@ -73,9 +73,7 @@ def render(
             embedded=_embedded(embedded),
             row_count=len(table),
             strip=strip,
-            span=words.interval,
             p_value=words.p_value,
-            number=words.number,
             packages=provenance.packages(),
         )
         .encode()
