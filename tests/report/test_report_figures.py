@@ -82,7 +82,8 @@ def test_the_sample_has_the_figures_that_apply_in_their_order(results):
     for one, files in made:
         assert (ROOT / one.script).is_file()
         assert files["pdf"].startswith(b"%PDF")
-        assert b"/Subtype /Image" not in files["pdf"]  # vector
+        if one.name != "receptive_fields":  # whose bar of colours is a picture
+            assert b"/Subtype /Image" not in files["pdf"]  # vector
         assert one.caption.endswith(".")
         assert "?" not in tex.latex(one.caption)  # LaTeX has every glyph
         assert smallest(one) >= style.SMALL
@@ -106,7 +107,7 @@ def test_a_study_names_its_figures_and_brings_its_own(results, drawn_once, monke
     made = drawn_once(both)
     assert [one.name for one, _ in made] == ["mine", "variance"]
     assert made[0][0].script == "tests/report/test_report_figures.py"
-    with pytest.raises(UserError, match="the figure 'varience' is not known"):
+    with pytest.raises(UserError, match="the figure: 'varience' is not known"):
         figures.chosen(replace(results, study=SimpleStudy(results.study, ("varience",))))
 
 
