@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from ablate.report import text
+from ablate.report import tex
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 
@@ -34,31 +34,31 @@ def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
     """Name -> (what it is, LaTeX text), each name once."""
     out = {name: (("", name), value) for name, value in _general(story).items()}
     for heading, paragraph in story.further:
-        out[_free(out, text.macro_name(heading))] = (("further", heading), text.latex(paragraph))
+        out[_free(out, tex.macro_name(heading))] = (("further", heading), tex.latex(paragraph))
     for name, value in story.numbers.items():
         out[_free(out, name)] = (("further", name), value)
     for name, _, cells in story.designs:
-        out[_free(out, text.macro_name("design", name, "cells"))] = (("design", name), f"{cells:,}")
+        out[_free(out, tex.macro_name("design", name, "cells"))] = (("design", name), f"{cells:,}")
     for data in story.data:
-        name = _free(out, text.macro_name("data", data.name, "trials"))
+        name = _free(out, tex.macro_name("data", data.name, "trials"))
         out[name] = (("data", data.name), f"{data.trials:,}")
     for finding in story.findings:
         for kind, value in _of(finding).items():
-            out[_free(out, text.macro_name(finding.id, kind))] = ((finding.id, kind), value)
+            out[_free(out, tex.macro_name(finding.id, kind))] = ((finding.id, kind), value)
     return out
 
 
 def _general(story: Story) -> dict[str, str]:
     return {
-        "StudyName": text.latex(story.study),
-        "StudyHash": text.latex(story.study_hash[:12]),
-        "HypothesesHash": text.latex(story.hypotheses_hash[:12] or "none"),
-        "ProfileName": text.latex(story.profile),
+        "StudyName": tex.latex(story.study),
+        "StudyHash": tex.latex(story.study_hash[:12]),
+        "HypothesesHash": tex.latex(story.hypotheses_hash[:12] or "none"),
+        "ProfileName": tex.latex(story.profile),
         "SeedCount": f"{story.seeds:,}",
         "PlannedCount": f"{story.planned:,}",
-        "StudyAnswer": text.latex(story.answer),
-        "StudyScale": text.latex(story.scale),
-        "RegisteredAt": text.latex(story.registered or "unknown"),
+        "StudyAnswer": tex.latex(story.answer),
+        "StudyScale": tex.latex(story.scale),
+        "RegisteredAt": tex.latex(story.registered or "unknown"),
         "FinishedCount": f"{story.finished:,}",
         "FailedCount": f"{story.failed:,}",
         "UnfinishedCount": f"{story.unfinished:,}",
@@ -74,33 +74,31 @@ def _general(story: Story) -> dict[str, str]:
 
 def _of(finding: Finding) -> dict[str, str]:
     values = {
-        "Verdict": text.latex(finding.verdict),
-        "Criterion": text.latex(finding.criterion),
+        "Verdict": tex.latex(finding.verdict),
+        "Criterion": tex.latex(finding.criterion),
         "Failed": str(finding.failed),
         "Missing": str(finding.missing),
         "Trials": f"{len(finding.trials):,}",
-        "Sentence": text.latex(finding.sentence),
+        "Sentence": tex.latex(finding.sentence),
     }
     if finding.tested:
         values |= {
-            "Estimate": text.math_number(finding.shown_estimate),
-            "Interval": text.math_number(finding.shown_interval),
-            "Result": text.latex(finding.result),
-            "Level": text.latex(finding.level),
-            "CorrectedP": text.math_number(finding.p_relation),
+            "Estimate": tex.math_number(finding.shown_estimate),
+            "Interval": tex.math_number(finding.shown_interval),
+            "Result": tex.latex(finding.result),
+            "Level": tex.latex(finding.level),
+            "CorrectedP": tex.math_number(finding.p_relation),
         }
     if finding.tested and finding.fixed is not None:
-        shown = text.interval(finding.fixed.low, finding.fixed.high, finding.digits)
-        values["FixedInterval"] = text.math_number(shown)
+        shown = finding.response.span(finding.fixed.low, finding.fixed.high)
+        values["FixedInterval"] = tex.math_number(shown)
     if finding.tested and finding.population is not None:
         part = finding.population
         values |= {
-            "PopulationEstimate": text.math_number(
-                text.number(part.estimate, finding.digits, sign=True)
+            "PopulationEstimate": tex.math_number(
+                finding.response.amount(part.estimate, sign=True)
             ),
-            "PopulationInterval": text.math_number(
-                text.interval(part.low, part.high, finding.digits)
-            ),
+            "PopulationInterval": tex.math_number(finding.response.span(part.low, part.high)),
         }
     return values
 

@@ -11,18 +11,15 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ablate import words
 from ablate.analyse import table as frame
-from ablate.report import provenance, svg, text
-from ablate.report.context import Grid
+from ablate.report import provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
+from ablate.report.grid import Grid
 from ablate.report.story import Story
 
 _FIRST = ("status", "data", "mixer", "context", "condition", "history", "head", "seed")
-_METRICS = (
-    *("score", "success", "action_error", "action_error_early", "action_nll", "return_mean"),
-    *("return_std", "jerk", "parameters", "parameter_mismatch"),
-)
 _MOST_LEVELS = 40  # of a filter
 
 
@@ -70,15 +67,13 @@ def render(
             ],
             findings=story.findings,
             grids=grids,
-            data_name=text.data,
+            data_name=words.data,
             audit=[audit_row(record) for record in audit],
             columns=columns,
             embedded=_embedded(embedded),
             row_count=len(table),
             strip=strip,
-            span=text.interval,
-            p_value=text.p_value,
-            number=text.number,
+            p_value=words.p_value,
             packages=provenance.packages(),
         )
         .encode()
@@ -95,15 +90,11 @@ def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     factors = [
         name
         for name in frame.factor_columns(table)
-        if "." not in name or table[name].nunique(dropna=False) > 1
+        if name in _FIRST or table[name].nunique(dropna=False) > 1
     ]
     names = [name for name in _FIRST if name in table.columns]
     names[names.index("seed") : names.index("seed")] = [n for n in factors if n not in names]
-    measured = [name for name in _METRICS if name in table.columns]
-    measured += [
-        name for name in frame.metric_columns(table) if name not in measured and name != "targets"
-    ]
-    names += [name for name in measured if table[name].notna().any()]
+    names += [name for name in frame.metric_columns(table) if table[name].notna().any()]
     if "failure" in table.columns and table["failure"].fillna("").astype(str).ne("").any():
         names.append("failure")
     names.append("trial")
@@ -114,7 +105,7 @@ def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
         number = all(value is None or isinstance(value, int | float) for value in levels)
         column: dict[str, Any] = {
             "name": name,
-            "title": "K" if name == "context" else text.plain(name),
+            "title": _title(name, factors),
             "kind": "number" if number else "text",
             "filter": name in ("status", *factors) and 1 < len(levels) <= _MOST_LEVELS,
         }
@@ -125,6 +116,13 @@ def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
             column |= {"levels": levels, "codes": [known[cell] for cell in cells]}
         out.append(column)
     return out
+
+
+def _title(name: str, factors: Sequence[str]) -> str:
+    """The heading of a column."""
+    if name in factors:
+        return words.factor(name).symbol or words.factor(name).label
+    return words.response(name).said
 
 
 def spans(places: Iterable[int]) -> list[int]:
@@ -203,7 +201,7 @@ def audit_row(record: dict[str, Any]) -> dict[str, Any]:
             found = {lag for lag, value in zip(lags, values, strict=True) if value > 0}
             seen[name] = seen.get(name, set()) | found
     return {
-        "mixer": text.mixer(str(record.get("mixer", ""))),
+        "mixer": words.level("mixer", str(record.get("mixer", ""))),
         "context": record.get("context", ""),
         "history": record.get("history", ""),
         "condition": record.get("condition", ""),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ablate import words
 from ablate.analyse.verdict import EQUIVALENT
-from ablate.report import macros, style, text
+from ablate.report import macros, style, tex
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.story import Story
@@ -22,12 +23,6 @@ from ablate.report.tables import Table
 SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
 _NOT_OURS = ("d4rl", "minari", "file")  # families that this project doesn't generate
-_APPENDED = (  # figures
-    *("learning_curves", "receptive_fields", "profiles", "learning_bands", "variance"),
-    *("multiverse", "leave_out"),
-)
-_SMALL = ("verdicts", "replication", "context_effect", "scores", "attribution")  # tables
-_LATE = ("scores", "context_effect", "omega_squared", "multiverse")  # tables
 
 
 @dataclass(frozen=True)
@@ -64,17 +59,17 @@ def source(
     has_primary = any(finding.primary for finding in story.tested)
     findings = [
         {
-            "id": text.latex(finding.id),
-            "says": text.latex(finding.says.rstrip(".")),
-            "where": text.latex(finding.where),
+            "id": tex.latex(finding.id),
+            "says": tex.latex(finding.says.rstrip(".")),
+            "where": tex.latex(finding.where),
             "tested": finding.tested,
-            "verdict": text.latex(finding.verdict),
+            "verdict": tex.latex(finding.verdict),
             "word": "No difference that matters"
             if finding.absent and finding.verdict == EQUIVALENT
             else finding.verdict.capitalize(),
             "absent": finding.absent,
             "result_macro": named.get((finding.id, "Result"), ""),
-            "reason": text.latex(_reason(finding)),
+            "reason": tex.latex(_reason(finding)),
             "main": finding.primary or not has_primary,
             "sentence_macro": named[finding.id, "Sentence"],
         }
@@ -83,36 +78,36 @@ def source(
     shown = {
         table.name: {
             "name": table.name,
-            "caption": text.latex(table.caption),
-            "main": table.name not in _LATE,
-            "small": table.name in _SMALL,
+            "caption": tex.latex(table.caption),
+            "main": not table.appended,
+            "small": table.small,
         }
         for table in tables
     }
     own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] not in _NOT_OURS]
     pairs = ("factors", "settings")
     escaped = {
-        name: [(text.latex(a), text.latex(b)) for a, b in getattr(story, name)] for name in pairs
+        name: [(tex.latex(a), tex.latex(b)) for a, b in getattr(story, name)] for name in pairs
     }
     return environment.get_template("main.tex.j2").render(
-        question=text.latex(story.question),
+        question=tex.latex(story.question),
         reduced=story.reduced,
         confirmatory=story.confirmatory,
         designs=[
-            (text.latex(n), text.latex(why.rstrip(".")), named["design", n])
+            (tex.latex(n), tex.latex(why.rstrip(".")), named["design", n])
             for n, why, _ in story.designs
         ],
-        sequential=text.latex(story.sequential),
-        further=[(text.latex(h), named["further", h]) for h, _ in story.further],
+        sequential=tex.latex(story.sequential),
+        further=[(tex.latex(h), named["further", h]) for h, _ in story.further],
         width=f"{style.sizes(venue)[0]:g}",
-        reading=[text.latex(line) for line in story.reading],
-        aliasing=[text.latex(line) for line in story.aliasing],
-        pairing=[text.latex(line) for line in story.pairing],
+        reading=[tex.latex(line) for line in story.reading],
+        aliasing=[tex.latex(line) for line in story.aliasing],
+        pairing=[tex.latex(line) for line in story.pairing],
         data=[
             {
-                "name": text.latex(d.name),
-                "shown": text.latex(text.data(d.name)),
-                "content_hash": text.latex(d.content_hash),
+                "name": tex.latex(d.name),
+                "shown": tex.latex(words.data(d.name)),
+                "content_hash": tex.latex(d.content_hash),
                 "trials_macro": named["data", d.name],
             }
             for d in story.data
@@ -121,20 +116,20 @@ def source(
         untested=[finding for finding in findings if not finding["tested"]],
         absent=[finding for finding in findings if finding["tested"] and finding["absent"]],
         inconclusive=[finding for finding in findings if finding["verdict"] == "inconclusive"],
-        incomplete=text.latex(story.incomplete),
+        incomplete=tex.latex(story.incomplete),
         verdict_table=shown.get("verdicts"),
         tables=[entry for name, entry in shown.items() if name != "verdicts"],
         has_matching="matching" in shown,
         presets="preset" in dict(story.factors),
-        notes=[text.latex(note) for note in story.study_notes],
-        own_data=text.latex(text.listing(own)),
+        notes=[tex.latex(note) for note in story.study_notes],
+        own_data=tex.latex(words.listing(own)),
         has_others=has_primary and not all(finding.primary for finding in story.tested),
         foreign=story.foreign,
         figures=[
             {
                 "name": drawn.name,
-                "caption": text.latex(drawn.caption),
-                "main": drawn.name not in _APPENDED,
+                "caption": tex.latex(drawn.caption),
+                "main": not drawn.appended,
             }
             for drawn in figures
         ],

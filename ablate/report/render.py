@@ -1,35 +1,15 @@
-"""From the inputs to the bytes of every file, without touching the disk."""
+"""From the results to the bytes of every file, without touching the disk."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from ablate.analyse import looks
-from ablate.analyse.analysis import Analysis, analyse
-from ablate.analyse.further import further
-from ablate.analyse.looks import Record
-from ablate.analyse.wording import answer, sentence
-from ablate.report import (
-    context,
-    macros,
-    page,
-    paper,
-    provenance,
-    style,
-    subject,
-    summaries,
-    tables,
-)
-from ablate.report import further as further_tables
-from ablate.report.figures import every
-from ablate.report.story import Story, gather
-from ablate.study.foreign import ForeignStudy
-from ablate.study.schema import Study
+from ablate.report import figures, macros, page, paper, provenance, style, tables
+from ablate.report.material import Results
+from ablate.report.story import Story
 
 
 @dataclass(frozen=True)
@@ -44,80 +24,36 @@ class Rendered:
     venue: str
 
 
-def render(
-    study: Study | ForeignStudy,
-    table: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    audit: Sequence[dict[str, Any]],
-    registration: Mapping[str, Any],
-    yardsticks: pd.DataFrame | None = None,
-    reference: pd.DataFrame | None = None,
-    reading: Sequence[str] = (),
-    venue: str = style.DEFAULT,
-    record: Record | None = None,
-) -> Rendered:
+def render(results: Results, venue: str = style.DEFAULT) -> Rendered:
     """Everything that the report writes for the study at its profile.
 
-    table: one row a trial; curves: trial, update, metrics; registration: content of study.json,
-    empty for a table that `ablate` did not write; reading: how such a table was read; yardsticks:
-    data, context, and the metrics of the exact posterior; reference: an earlier measurement, see
-    `ablate.report.context`; record: the looks of a study that is run sequentially. Raises UserError
-    when nothing of this profile has finished.
+    Raises UserError when nothing of this profile has finished.
     """
-    about = subject.of(study, table, registration, reading)
-    record = looks.of(
-        record, about.hypotheses_hash
-    )  # a record of other hypotheses says nothing here
-    mine = about.table
-    curve_rows = pd.DataFrame(columns=["trial", "update"]) if curves is None else curves
-    alpha = study.alpha if record is None else record.level
-    analysis = analyse(
-        mine,
-        study.hypotheses,
-        study.levels,
-        alpha=alpha,
-        margin=study.margin,
-        registered=about.confirmatory,
-    )
-    if record is not None:
-        analysis = _held(analysis, record)
-    beyond = further(
-        mine,
-        study.hypotheses,
-        study.levels,
-        curve_rows,
-        alpha=alpha,
-        margin=study.margin,
-        registered={h.id: about.confirmatory for h in study.hypotheses},
-        crossing=summaries.crossing(mine),
-    )
-    story = gather(about, analysis, beyond, "" if record is None else record.line)
-    factorial = {"mixer", "context"} <= set(mine.columns)
-    earlier = reference if factorial and reference is not None else pd.DataFrame()
-    compared = context.compare(mine, earlier, study.margin, study.alpha) if len(earlier) else []
-    drawn = every.draw(
-        mine, story.findings, curve_rows, audit, yardsticks, study.margin, compared, venue, beyond
-    )
-    shown = [
-        context.comparison(compared, study.margin),
-        context.effects(mine) if factorial else None,
-        *further_tables.grids(beyond),
-    ]
-    grids = [grid for grid in shown if grid is not None]
-    made = tables.make(story, mine, grids)
+    story, mine = results.story, results.rows
+    drawn = figures.draw(results, venue)
+    grids = tables.grids(results)
+    made = tables.make(results, grids)
     lines = macros.make(story)
-    results = provenance.row_hashes(mine)
+    hashes = provenance.row_hashes(mine)
+    curves = results.curves
     inputs = {
         "table": provenance.frame_hash(mine),
-        "curves": provenance.frame_hash(curve_rows[curve_rows["trial"].isin(results)]),
-        "audit": provenance.sha(json.dumps(list(audit), sort_keys=True).encode()),
-        "yardsticks": provenance.frame_hash(yardsticks) if yardsticks is not None else "",
-        "reference": provenance.frame_hash(reference) if reference is not None else "",
+        "curves": provenance.frame_hash(curves[curves["trial"].isin(hashes)]),
+        "audit": provenance.sha(json.dumps(list(results.audit), sort_keys=True).encode()),
+        **{
+            name: provenance.frame_hash(frame) if len(frame) else ""
+            for name, frame in (
+                ("yardsticks", results.yardsticks),
+                ("reference", results.reference),
+                ("series", results.series),
+                ("tuning", results.tuning),
+            )
+        },
     }
 
     def sidecar(script: str, trials: Sequence[str], **further: Any) -> bytes:
         return provenance.sidecar(
-            story.study_hash, story.profile, script, trials, results, study=story.study, **further
+            story.study_hash, story.profile, script, trials, hashes, study=story.study, **further
         )
 
     files: dict[str, bytes] = {}
@@ -133,19 +69,13 @@ def render(
     files["macros.tex"] = macros.render(lines).encode()
     files["macros.json"] = sidecar(
         macros.SCRIPT,
-        list(results),
+        list(hashes),
         macros=lines,
         hypotheses={finding.id: sorted(finding.trials) for finding in story.findings},
         behind=macros.behind(story),
     )
-    figures = [figure for figure, _ in drawn]
-    files["main.tex"] = paper.source(story, figures, made, venue).encode()
-    files["main.json"] = sidecar(paper.SCRIPT, list(results))
-    return Rendered(files, page.render(story, mine, drawn, audit, grids), story, inputs, venue)
-
-
-def _held(analysis: Analysis, record: Record) -> Analysis:
-    """The analysis with what earlier looks decided put back."""
-    held = looks.held(analysis.verdicts, record)
-    told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in held)
-    return replace(analysis, verdicts=told, answer=answer(told))
+    files["main.tex"] = paper.source(story, [figure for figure, _ in drawn], made, venue).encode()
+    files["main.json"] = sidecar(paper.SCRIPT, list(hashes))
+    return Rendered(
+        files, page.render(story, mine, drawn, results.audit, grids), story, inputs, venue
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import UserError
-from ablate.report.context import read_reference
+from ablate.report.reference import read_reference
 from ablate.report.write import check, printed, write_report
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 from ablate.study.load import load

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analyse import looks
+from ablate import words
 from ablate.errors import UserError
-from ablate.report import provenance, style, text
+from ablate.report import provenance, style
+from ablate.report.material import Results
 from ablate.report.paper import compile_pdf
 from ablate.report.render import Rendered, render
 from ablate.report.story import Story
@@ -72,7 +73,7 @@ def write_report(
     study: a loaded study, or the path of its file; profile: which profile to load from a path.
     folder: results/<study>, whose study.json (unless `foreign`: the table is not ours) says what
     was registered.
-    reference: an earlier measurement of effects of context, columns as in `context.COLUMNS`.
+    reference: an earlier measurement of effects of context, columns as in `reference.COLUMNS`.
     reading: how a table from elsewhere was read. venue: a name of `style.VENUES`, whose widths and
     font sizes the figures have; that of the last report when None.
     pdf: compile main.tex where LaTeX is installed. Raises UserError when there is nothing to
@@ -83,16 +84,19 @@ def write_report(
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
     made = render(
-        loaded,
-        table,
-        curves,
-        audit,
-        registration,
-        yardsticks,
-        reference,
-        reading,
+        _results(
+            loaded,
+            table,
+            curves,
+            audit,
+            folder,
+            registration,
+            yardsticks,
+            reference,
+            foreign,
+            reading,
+        ),
         _venue(venue, before),
-        None if foreign else looks.read(folder),
     )
     compiled, notes = _pdf(made, paper, before, pdf)
     files = dict(made.files)
@@ -137,16 +141,19 @@ def check(
     folder, paper = Path(folder), Path(paper)
     before = _manifest(paper)
     made = render(
-        loaded,
-        table,
-        curves,
-        audit,
-        registration,
-        yardsticks,
-        reference,
-        reading,
+        _results(
+            loaded,
+            table,
+            curves,
+            audit,
+            folder,
+            registration,
+            yardsticks,
+            reference,
+            foreign,
+            reading,
+        ),
         _venue(venue, before),
-        None if foreign else looks.read(folder),
     )
     pdf = _read(paper / PDF)
     recorded = before.get("pdf") or {}
@@ -174,6 +181,31 @@ def check(
     return found
 
 
+def _results(
+    study: Study | ForeignStudy,
+    table: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    audit: Sequence[dict[str, Any]],
+    folder: Path,
+    registration: Mapping[str, Any],
+    yardsticks: pd.DataFrame | None,
+    reference: pd.DataFrame | None,
+    foreign: bool,
+    reading: Sequence[str],
+) -> Results:
+    given = {"curves": curves, "yardsticks": yardsticks, "reference": reference}
+    return Results(
+        study=study,
+        table=table,
+        audit=audit,
+        folder=folder,
+        registration=registration,
+        foreign=foreign,
+        reading=reading,
+        **{name: frame for name, frame in given.items() if frame is not None},  # type: ignore[arg-type]
+    )
+
+
 def printed(report: Report) -> str:
     """What the command says last: the answer, a line a hypothesis, what to mind, the files."""
     story = report.story
@@ -199,10 +231,10 @@ def printed(report: Report) -> str:
             mark = "*" if finding.primary else " "
             head = f"{mark} {finding.id:<{width}}  {finding.verdict:<12}"
             if finding.tested:
-                unit = text.unit(finding.metric)
+                unit = words.response(finding.metric).unit
                 head += (
                     f"  {finding.shown_estimate} {unit} ({finding.shown_interval}), p "
-                    f"{finding.p_relation}, {text.count(finding.failed, 'trial')} failed"
+                    f"{finding.p_relation}, {words.count(finding.failed, 'trial')} failed"
                 )
             lines.append(head.rstrip())
     lines += ["", "Files:"]

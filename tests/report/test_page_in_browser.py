@@ -93,11 +93,11 @@ def test_filters_and_search_narrow_the_table(opened, written):
 @pytest.mark.parametrize("way", ["mouse on the figure", "keyboard on its button"])
 def test_a_click_leads_from_a_figure_to_the_runs_behind_it(opened, written, way):
     if way.startswith("mouse"):
-        opened.click("#figure-interaction img")
+        opened.click("#figure-lines img")
     else:
-        opened.run("document.querySelector('#figure-interaction button').focus()")
+        opened.run("document.querySelector('#figure-lines button').focus()")
         opened.press("Enter")
-    sidecar = json.loads((written.paper / "figures/interaction.json").read_text())
+    sidecar = json.loads((written.paper / "figures/lines.json").read_text())
     assert set(column(opened, "trial")) == set(sidecar["trials"])
     assert len(sidecar["trials"]) < len(written.table)
     assert opened.run("document.activeElement.id") == "trials"
@@ -165,7 +165,7 @@ def test_without_scripts_the_answer_and_the_figures_are_there(page, written: Pat
     try:
         page.open(written.folder / "report.html")
         assert page.run("document.querySelector('noscript p, .answer') !== null")
-        assert page.run("document.querySelector('#figure-scores button').hidden")
+        assert page.run("document.querySelector('#figure-forest button').hidden")
         assert page.run("document.getElementById('controls').hidden")
     finally:
         page.send("Emulation.setScriptExecutionDisabled", value=False)

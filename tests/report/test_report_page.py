@@ -82,7 +82,7 @@ def test_all_trials_are_in_it(page, written):
 def test_what_is_behind_a_figure_is_what_its_sidecar_says(page, written):
     data = json.loads(next(s for s in page.scripts if s.strip().startswith("{")))
     trials = written.table["trial"].tolist()
-    for name in ("scores", "forest", "action_error"):
+    for name in ("lines", "forest", "variance"):
         ends = data["groups"][f"figure {name}"]
         pairs = zip(ends[::2], ends[1::2], strict=True)
         shown = {trials[row] for first, last in pairs for row in range(first, last + 1)}

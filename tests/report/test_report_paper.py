@@ -64,7 +64,7 @@ def test_user_text_is_escaped_everywhere(written):
 
 
 def test_figures_are_vector_graphics_with_truetype_fonts(written):
-    content = (written.paper / "figures/scores.pdf").read_bytes()
+    content = (written.paper / "figures/lines.pdf").read_bytes()
     assert b"/FontFile2" in content
     assert b"/Subtype /Type3" not in content
     assert b"/CreationDate" not in content

@@ -11,7 +11,7 @@ import pytest
 import report_samples as samples
 
 from ablate.errors import UserError
-from ablate.report.figures import every
+from ablate.report import figures
 from ablate.report.write import check, printed, write_report
 from ablate.study.load import load
 
@@ -27,17 +27,16 @@ def contents(*folders: Path) -> dict[str, bytes]:
 
 def test_every_part_is_written(written):
     names = set(contents(written.paper))
-    figures = "scores interaction replication forest forest_means"
-    for name in (figures + " action_error learning_curves receptive_fields").split():
+    for name in ("forest", "lines", "learning_curves", "variance", "receptive_fields"):
         assert {f"figures/{name}.{kind}" for kind in ("pdf", "png", "json")} <= names
-    for name in ("verdicts", "scores", "matching", "failures", "context_effect", "replication"):
+    for name in ("verdicts", "scores", "matching", "failures"):
         assert {f"tables/{name}.tex", f"tables/{name}.json"} <= names
     assert {"macros.tex", "macros.json", "main.tex", "main.json", "manifest.json"} <= names
     assert (written.folder / "report.html").stat().st_size < 3e6
 
 
 def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
-    monkeypatch.setattr(every, "draw", drawn_once)
+    monkeypatch.setattr(figures, "draw", drawn_once)
     again = written.copy(tmp_path)
     shutil.rmtree(again.paper)
     (again.folder / "report.html").unlink()
@@ -51,7 +50,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     again = written.copy(tmp_path)
     assert again.check() == []
     (again.paper / "tables/verdicts.tex").write_text("by hand")
-    (again.paper / "figures/scores.png").unlink()
+    (again.paper / "figures/lines.png").unlink()
     (again.paper / "figures/mine.png").write_bytes(b"")
     page = again.folder / "report.html"
     page.write_text(page.read_text().replace("Answer", "Reply"))
@@ -59,7 +58,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     assert len(found) == 4
     for name, what in (
         ("verdicts.tex", "stale"),
-        ("scores.png", "missing"),
+        ("lines.png", "missing"),
         ("mine.png", "extra"),
         ("report.html", "stale"),
     ):
@@ -69,7 +68,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
 def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     again.table = again.table.copy()
-    again.table.loc[0, "score"] += 0.5
+    again.table["score"] += 0.5
     found = again.check()
     for name in ("tables/scores.tex", "tables/scores.json", "manifest.json", "report.html"):
         assert any(f"{name}: stale" in line for line in found)
@@ -90,19 +89,18 @@ def test_files_of_an_earlier_report_are_removed_but_not_a_person_s(written, tmp_
     again.curves = None
     report = again.write(pdf=False)
     gone = {path.name for path in report.removed}
-    names = ("learning_curves", "learning_bands")
-    assert gone == {f"{name}.{kind}" for name in names for kind in ("pdf", "png", "json")}
+    assert gone == {f"learning_curves.{kind}" for kind in ("pdf", "png", "json")}
     assert (again.paper / "figures/mine.png").exists()
     assert "learning_curves" not in (again.paper / "main.tex").read_text()
 
 
 def test_sidecars_name_the_trials_and_the_hash_of_each_row(written):
-    sidecar = json.loads((written.paper / "figures/scores.json").read_text())
+    sidecar = json.loads((written.paper / "figures/lines.json").read_text())
     assert sidecar["study_hash"] == samples.registration(written.study)["study_hash"]
     assert set(sidecar["trials"]) <= set(written.table["trial"])
     assert all(len(digest) == 16 for digest in sidecar["trials"].values())
     assert sidecar["packages"]["matplotlib"]
-    assert sidecar["script"] == "ablate/report/figures/scores.py"
+    assert sidecar["script"] == "ablate/report/figures/lines.py"
 
 
 def test_the_printed_text_says_what_a_newcomer_needs(written):
