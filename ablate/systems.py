@@ -38,10 +38,10 @@ from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
 from ablate.measure.agent import Agent, at_context, scaled_rows, stored
 from ablate.measure.heldout import HeldOut, held_out, held_out_metrics
+from ablate.models.assembly import Policy, build, count_parameters, flops_per_target
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
 from ablate.models.match import Matched, given_width, solve_width
-from ablate.models.policy import Policy, build, count_parameters, flops_per_target
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.models.tokens import fit_bins

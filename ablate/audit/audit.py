@@ -25,8 +25,8 @@ from ablate.audit.probe import FIELDS, Lab, Reader
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Layout
-from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 from ablate.registry import get
 

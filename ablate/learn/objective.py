@@ -9,6 +9,7 @@ the policy (critics, temperatures, copies) it declares with `add`, so that an in
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,8 @@ class Objective(ABC):
         heads: registered heads that it can train; empty where any will do.
         losses: levels of `train.loss` that it knows.
         transitions: whether it needs `source.transitions`.
+        system: the registered system that reads data, trains and acts for it (`ablate.systems`).
+        starts: whether `train.windows` says where a window's target is; False where it draws windows its own way.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
     Args:
@@ -110,6 +113,8 @@ class Objective(ABC):
     heads: ClassVar[tuple[str, ...]] = ()
     losses: ClassVar[tuple[str, ...]] = ("last", "all")
     transitions: ClassVar[bool] = False
+    system: ClassVar[str] = "policy"
+    starts: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
     def __init__(
@@ -135,6 +140,32 @@ class Objective(ABC):
         self.optimiser = self.add(
             "", stack.parameters(), train["learning_rate"], train["weight_decay"]
         )
+
+    @classmethod
+    def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """What a fit depends on in a configuration: its parts, and dotted paths into its sections.
+
+        A path stands for all below it: `settings.critic` for `settings.critic.updates`. What isn't there may be
+        changed without any effect, and is no factor.
+        """
+        model, train = config["model"], config["train"]
+        options = inspect.signature(get("mixer", config["mixer"])).parameters
+        found = {"data", "mixer", "context", "condition", "history", "head", "layout", "input"}
+        found |= {"algorithm", "model.layers", "model.dropout", "model.embedding_dropout"}
+        found |= {"model.token_norm", "model.initialisation", "model.auxiliary", "model.timesteps"}
+        found |= {f"model.{name}" for name in ("heads", "activation", "positions", "window") if name in options}
+        found |= {"model.width"} if model.get("width") else {"model.width", "model.parameters", "model.tolerance"}
+        found |= {"model.timestep_std"} if model.get("timesteps") else set()
+        found |= {f"settings.{name}" for name in cls.Settings.model_fields}
+        names = ("updates", "targets_per_update", "learning_rate", "schedule", "warmup", "weight_decay")
+        names += ("clip", "precision", "keep", "betas", "optimiser")
+        found |= {f"train.{name}" for name in names}
+        found |= {"train.loss"} if len(cls.losses) > 1 else set()
+        found |= {"train.keep_by"} if train.get("keep", 1.0) < 1.0 else set()
+        found |= {"train.windows"} if cls.starts else set()
+        if "return" in f"{config['condition']}":
+            found.add("train.return_scale")
+        return frozenset(found)
 
     @abstractmethod
     def update(self, batch: Batch, rate: float) -> Tensor:
@@ -216,6 +247,8 @@ class Supervised(Objective):
     al. 2022), with a goal, goal-conditioned; with `train.keep` below 1, cloning of the best trajectories.
     `train.loss` "last" counts a window's last action, "all" the action at each of its positions.
     """
+
+    starts: ClassVar[bool] = True
 
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`."""

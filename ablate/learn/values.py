@@ -25,8 +25,8 @@ from ablate import streams
 from ablate.data.windows import BLOCK, Visibility, gather_windows
 from ablate.learn.objective import Objective, Source
 from ablate.learn.transitions import Transitions
+from ablate.models.assembly import build
 from ablate.models.linear import linear
-from ablate.models.policy import build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from ablate.errors import UserError
-from ablate.models.policy import Policy, count_parameters
+from ablate.models.assembly import Model, count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.registry import get
 
@@ -28,7 +28,7 @@ class Matched:
 def parameters_at(spec: ModelSpec, width: int) -> int:
     """Number of parameters of `spec` at `width`, counted without allocating any."""
     with torch.device("meta"):
-        return count_parameters(Policy(spec.at(width)))
+        return count_parameters(Model(spec.at(width)))
 
 
 def width_multiple(spec: ModelSpec) -> int:

@@ -19,7 +19,7 @@ from ablate.errors import UserError
 from ablate.measure.agent import Agent
 from ablate.models.layouts import CONDITIONS, HISTORIES, Layout
 from ablate.models.mixer import Mixer
-from ablate.models.policy import ModelSpec, build
+from ablate.models.assembly import ModelSpec, build
 from ablate.models.stack import Stack
 
 Plant = Callable[[type[Mixer]], str]

@@ -15,7 +15,7 @@ from ablate.learn.joint import Joint, JointSettings, JointStack, fit_model, join
 from ablate.learn.objective import Batch, checked_settings
 from ablate.learn.train import train_cohort
 from ablate.models.layouts import Layout
-from ablate.models.policy import count_parameters
+from ablate.models.assembly import count_parameters
 from ablate.plan.agent import TrajectoryAgent
 from ablate.plan.options import PlanOptions
 from ablate.plan.search import search
