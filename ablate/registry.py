@@ -27,7 +27,14 @@ from typing import Any, TypeVar
 from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
-BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn")
+BUILT_IN = (
+    "ablate.models",
+    "ablate.data",
+    "ablate.learn",
+    "ablate.systems",
+    "ablate.measure.acting",
+    "ablate.measure.prediction",
+)
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 

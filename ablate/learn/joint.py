@@ -141,7 +141,8 @@ def prefixes(trajectories: Trajectories, spec: ModelSpec, goal: Sequence[int]) -
         "goal": trajectories.observations[last][:, list(goal)],
         "return_to_go": trajectories.returns_to_go[:, None],
     }
-    parts = [np.zeros((len(last), 0)), *(known[name] for name, _ in spec.prefix)]
+    parts: list[np.ndarray] = [np.zeros((len(last), 0))]
+    parts += [known[name] for name, _ in spec.prefix]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -209,6 +210,7 @@ class Joint(Objective):
     Settings: ClassVar[type[Settings]] = JointSettings
     losses: ClassVar[tuple[str, ...]] = ("all",)
     system: ClassVar[str] = "joint"
+    imagines: ClassVar[bool] = True
 
     def __init__(
         self,

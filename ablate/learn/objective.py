@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,26 @@ from ablate.errors import UserError, unknown
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
 from ablate.registry import get, register
+
+
+class TrainingData(Protocol):
+    """What the trainer asks of any source: rows (T, ...), actions (T, M), the K of windows."""
+
+    @property
+    def table(self) -> Tensor:
+        """Rows of the training set."""
+
+    @property
+    def actions(self) -> Tensor:
+        """Its actions."""
+
+    @property
+    def context(self) -> int:
+        """K, timesteps a window holds at most."""
+
+    @property
+    def transitions(self) -> Transitions | None:
+        """What Q-learning sees beside them."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,7 @@ class Objective(ABC):
         transitions: whether it needs `source.transitions`.
         system: the registered system that reads data, trains and acts for it (`ablate.systems`).
         starts: whether `train.windows` says where a window's target is; False where it draws windows its own way.
+        imagines: whether its model predicts whole trajectories, so that they can be searched over.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
     Args:
@@ -115,6 +136,7 @@ class Objective(ABC):
     transitions: ClassVar[bool] = False
     system: ClassVar[str] = "policy"
     starts: ClassVar[bool] = False
+    imagines: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
     def __init__(
@@ -143,29 +165,25 @@ class Objective(ABC):
 
     @classmethod
     def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """What a fit depends on in a configuration: its parts, and dotted paths into its sections.
+        """Paths of the configuration that change what is trained: its parts, and entries of its sections.
 
-        A path stands for all below it: `settings.critic` for `settings.critic.updates`. What isn't there may be
-        changed without any effect, and is no factor.
+        What isn't there may be changed without any effect, and is no factor.
         """
-        model, train = config["model"], config["train"]
-        options = inspect.signature(get("mixer", config["mixer"])).parameters
-        found = {"data", "mixer", "context", "condition", "history", "head", "layout", "input"}
-        found |= {"algorithm", "model.layers", "model.dropout", "model.embedding_dropout"}
-        found |= {"model.token_norm", "model.initialisation", "model.auxiliary", "model.timesteps"}
-        found |= {f"model.{name}" for name in ("heads", "activation", "positions", "window") if name in options}
-        found |= {"model.width"} if model.get("width") else {"model.width", "model.parameters", "model.tolerance"}
-        found |= {"model.timestep_std"} if model.get("timesteps") else set()
-        found |= {f"settings.{name}" for name in cls.Settings.model_fields}
-        names = ("updates", "targets_per_update", "learning_rate", "schedule", "warmup", "weight_decay")
-        names += ("clip", "precision", "keep", "betas", "optimiser")
-        found |= {f"train.{name}" for name in names}
-        found |= {"train.loss"} if len(cls.losses) > 1 else set()
-        found |= {"train.keep_by"} if train.get("keep", 1.0) < 1.0 else set()
-        found |= {"train.windows"} if cls.starts else set()
-        if "return" in f"{config['condition']}":
-            found.add("train.return_scale")
-        return frozenset(found)
+        model, train, condition = config["model"], config["train"], config["condition"]
+        paths = {"mixer", "context", "timesteps", "condition", "history", "head", "layout", "input"}
+        paths |= {f"model.{name}" for name in model} | {f"train.{name}" for name in train}
+        paths |= {f"settings.{name}" for name in config["settings"]}
+        known = inspect.signature(get("mixer", config["mixer"])).parameters
+        unread = {
+            f"model.{n}" for n in ("heads", "activation", "positions", "window") if n not in known
+        }
+        unread |= {"model.parameters", "model.tolerance"} if model["width"] else set()
+        unread |= set() if model["timesteps"] else {"model.timestep_std"}
+        unread |= set() if cls.starts else {"train.windows"}
+        unread |= set() if len(cls.losses) > 1 else {"train.loss"}
+        unread |= set() if train["keep"] < 1.0 else {"train.keep_by"}
+        unread |= set() if "return" in condition else {"train.return_scale"}
+        return frozenset(paths - unread)
 
     @abstractmethod
     def update(self, batch: Batch, rate: float) -> Tensor:

@@ -201,7 +201,7 @@ class ValueNetworks:
             )
             readers = [build(plain, generator) for generator in generators]
             for reader in readers:
-                reader.head = nn.Identity()  # type: ignore[assignment]
+                reader.head = nn.Identity()
             self.trunk = Stack([reader.to(device, dtype) for reader in readers])
         self.dense = Perceptrons(generators, inputs, actions, width, layers)
         self.dense.apply(lambda tensor: tensor.to(device, dtype).requires_grad_())

@@ -193,10 +193,16 @@ class Model(nn.Module):
         return self.features_of(self.encode(rows), prefix)
 
     def features_of(self, entries: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """The same of encoded rows. Raises ValueError for a prefix that the model lacks, or that is missing."""
+        """The same of encoded rows."""
+        return self.mix(self.tokens(entries), prefix)
+
+    def mix(self, tokens: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Features (B, T, W) of a sequence's tokens (B, T, W), after a prefix (B, P).
+
+        Raises ValueError for a prefix that the model lacks, or that is missing.
+        """
         if (prefix is None) != (self.ahead == 0):
             raise ValueError("Model: a prefix is given if and only if the model has one.")
-        tokens = self.tokens(entries)
         if prefix is not None:
             tokens = torch.cat([self.prefix(prefix), tokens], dim=1)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

@@ -432,7 +432,7 @@ class Binned(Head):
         chosen = log_density.expand(*lead, -1).gather(-1, index.expand(*lead, -1))
         return chosen.squeeze(-1).sum(-1)
 
-    def expected(self, log_probs: Tensor, only: slice = slice(None)) -> Tensor:
+    def weighted_centre(self, log_probs: Tensor, only: slice = slice(None)) -> Tensor:
         """Probability-weighted bin centres (..., m), from (..., m, BINS)."""
         return (log_probs.exp() * self._centres()[only]).sum(-1)
 
@@ -498,7 +498,7 @@ class Categorical(Binned):
 
     def mean(self, params: Tensor) -> Tensor:
         """Probability-weighted bin centres."""
-        return self.expected(self._log_probs(params))
+        return self.weighted_centre(self._log_probs(params))
 
     def mode(self, params: Tensor) -> Tensor:
         """Centre of the densest bin of each dimension."""
@@ -590,7 +590,7 @@ class Autoregressive(Binned):
         for m in range(self.action_dim):
             only = slice(m, m + 1)
             log_probs = self.number(hidden, m).unsqueeze(-2)  # (..., 1, BINS)
-            means.append(self.expected(log_probs, only))
+            means.append(self.weighted_centre(log_probs, only))
             if noise is None:
                 index = self.densest(log_probs, only)
                 actions.append(self.centre(index, only))

@@ -1,10 +1,12 @@
-"""Parameter matching: the width at which a policy has as many parameters as it should."""
+"""Parameter matching: the width at which a model has as many parameters as it should."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -34,6 +36,13 @@ def parameters_at(spec: ModelSpec, width: int) -> int:
 def width_multiple(spec: ModelSpec) -> int:
     """Widths are multiples of what the mixer asks for and of the number of heads."""
     return math.lcm(get("mixer", spec.mixer, "mixer").width_multiple, spec.heads)
+
+
+def match(spec: ModelSpec, section: Mapping[str, Any]) -> Matched:
+    """The width that the section `model` of a configuration gives, or the one with the parameters that it asks for."""
+    if spec.width:
+        return given_width(spec)
+    return solve_width(spec, section["parameters"], section["tolerance"])
 
 
 def given_width(spec: ModelSpec) -> Matched:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +97,15 @@ class PlanOptions:
     def executed(self) -> int:
         """Most executed timesteps that stand before the present observation."""
         return self.max_context_transitions if self.prefix_context else 0
+
+
+def plan_options(found: Mapping[str, Any]) -> PlanOptions:
+    """The options of a search. Raises UserError for one that it doesn't have, or out of range."""
+    known = [field.name for field in fields(PlanOptions)]
+    for name in found:
+        if name not in known:
+            raise unknown("measure.plan", name, known)
+    return PlanOptions(**found)
 
 
 def per_step(spec: ModelSpec) -> int:

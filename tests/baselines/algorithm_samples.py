@@ -15,8 +15,8 @@ from ablate.learn.objective import Batch, Objective, Source
 from ablate.learn.transitions import transitions
 from ablate.learn.values import Perceptrons
 from ablate.measure.agent import Agent, stored
-from ablate.models.layouts import Layout
 from ablate.models.assembly import Model, build
+from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.registry import get

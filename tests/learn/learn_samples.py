@@ -13,8 +13,8 @@ from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Source
 from ablate.learn.transitions import transitions
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.layouts import Layout
-from ablate.models.assembly import ModelSpec, Model, build
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream
 

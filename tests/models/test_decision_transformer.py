@@ -22,9 +22,9 @@ from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.learn.train import windows_per_update
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, build, count_parameters
 from ablate.models.layouts import Fields, Layout
 from ablate.models.match import parameters_at
-from ablate.models.assembly import Model, build, count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.presets import configuration, read

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.models.assembly import ModelSpec, Model, build
+from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.stack import Stack
 from ablate.registry import names
 

@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch import Tensor
-
-from ablate.errors import UserError
-from ablate.models.discretise import Discretiser
 from ablate.models.trajectory import (
     COMPONENTS,
     HEADS,
@@ -23,6 +19,10 @@ from ablate.models.trajectory import (
     bounded,
     build_trajectory_model,
 )
+from torch import Tensor
+
+from ablate.errors import UserError
+from ablate.models.discretise import Discretiser
 
 N, M, BINS, WINDOW = 3, 2, 7, 4
 D = N + M + 2

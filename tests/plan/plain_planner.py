@@ -15,9 +15,7 @@ from ablate.plan.options import PlanOptions
 class PlainPlanner:
     """Counts in `positions` how many token positions it computes."""
 
-    def __init__(
-        self, model: Model, options: PlanOptions, goal: Tensor | None = None
-    ) -> None:
+    def __init__(self, model: Model, options: PlanOptions, goal: Tensor | None = None) -> None:
         self.model, self.options, self.goal = model, options, goal
         self.slots = model.spec.slots
         self.positions = 0

@@ -42,7 +42,7 @@ def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: i
     changes = CASES[case]
     positions = "rotary" if mode == "full" and case != "as released" else "learned"
     # Sequences with the same action and reward tie, and the value drawn for them would tell them apart.
-    bins = 60 if case in ("drawn rewards", "a percentile") else BINS
+    bins = {"drawn rewards": 60, "a percentile": 400}.get(case, BINS)
     model = make_model(positions=positions, context=3 if mode == "reference" else 12, bins=bins)
     options = PlanOptions(mode=mode, **(SMALL | changes))
     context, observation = situation(executed)
@@ -162,7 +162,7 @@ def test_imagined_slots_have_the_window_paths_parameters(
 ) -> None:
     """What every kind of model carries from step to step, cropped or not, equals a pass over its window."""
     model = make_model(
-        mixer=mixer, layout=layout, head=head, input=given, context=6,
+        mixer=mixer, layout=layout, head=head, input=given, context=8,
         positions="rotary" if mixer == "attention" else "learned",
     )  # fmt: skip
     context, observation = situation(3, episodes=2)

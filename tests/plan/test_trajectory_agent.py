@@ -72,7 +72,9 @@ def test_what_is_carried_equals_the_window_encoded_anew(layout: str, given: str)
             for number in range(M):
                 params = fresh.parameters()
                 told = running.imagined[..., number - M]
-                assert torch.equal(model.head.draw(params, N + number, params[..., 0], 1, None, ends=False), told)
+                assert torch.equal(
+                    model.head.draw(params, N + number, params[..., 0], 1, None, ends=False), told
+                )
                 fresh.push(told)
             torch.testing.assert_close(running.parameters(), fresh.parameters())
 
@@ -102,7 +104,9 @@ def test_a_goal_is_shown_to_the_model(decode: str) -> None:
         if decode == "plan":
             aim = raw.goal
             assert aim is not None
-            found = search(model, actor.context[0], raw.observation[0], options, prefix=aim[0]).score
+            found = search(
+                model, actor.context[0], raw.observation[0], options, prefix=aim[0]
+            ).score
             told.append(found)
         else:
             assert running is not None
