@@ -131,6 +131,10 @@ def run(
             help="Add seeds in the declared looks until the primary hypotheses are decided.",
         ),
     ] = False,
+    replications: Annotated[
+        int | None,
+        typer.Option(min=2, help="Run it this often, each time with all streams redrawn."),
+    ] = None,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
@@ -144,8 +148,10 @@ def run(
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
     from ablate.launch.decided import until_decided as run_looks
+    from ablate.launch.replicate import replicate
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
+    from ablate.track.folder import folder_of
 
     plugins = _plugins(plugin)
     loaded = _study(study, profile, set_, seeds)
@@ -166,10 +172,13 @@ def run(
         "seeds": seeds,
         "plugins": plugins,
     }
-    summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
+    if replications is not None:
+        summary = replicate(loaded, options, console, last, times=replications)
+    else:
+        summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
-        f"{summary.missing} without a result. Table: {results / loaded.study / 'trials.csv'}",
+        f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",
         highlight=False,
     )
     if summary.failed:
@@ -339,21 +348,18 @@ def plan(
 
 @app.command(epilog="Example: python -m ablate status studies/memory_vs_arch.yaml")
 @command
-def status(study: StudyFile, plugin: Plugin = None, results: Results = RESULTS) -> int:
-    """Attempts in the run store, by status; failed and dead ones are listed."""
-    from ablate.track.folder import StudyFolder
-    from ablate.track.store import attempts, deciding
+def status(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Fits and trials that have a result; attempts that failed or died are listed."""
+    from ablate.launch.standing import describe
 
     _plugins(plugin)
-    loaded = _study(study, None, None, None)
-    found = deciding(attempts(StudyFolder(results / loaded.study, loaded.study).runs)).values()
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.status] = counts.get(one.status, 0) + 1
-    print(", ".join(f"{n} {name.lower()}" for name, n in sorted(counts.items())) or "no runs yet")
-    for one in found:
-        if one.status not in ("COMPLETED", "RUNNING"):
-            print(f"{one.run_id}  {one.status}  {one.failure}".rstrip())
+    print(describe(_study(study, profile, set_, None), results))
     return 0
 
 
@@ -404,16 +410,16 @@ def train(
         print("It was trained before; nothing was run.")
     for line in single.lines(made):
         print(line)
-    print(f"Next: python -m ablate evaluate {made.run}")
+    print(f"Next: python -m ablate evaluate {made.checkpoint}")
     return 0
 
 
 @app.command(
-    epilog="Example: python -m ablate evaluate results/models/runs/0123456789ab-1 --target 3600"
+    epilog="Example: python -m ablate evaluate results/models/checkpoints/0123456789ab --target 3600"
 )
 @command
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder that `train` named, or a checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="The checkpoint that `train` named, or its folder.")],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),

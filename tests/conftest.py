@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,9 @@ def measurements() -> None:
             registry.register("measurement", name, version="0")(stand_in)
 
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one test process a core
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated data sets, made once for all tests."""
@@ -37,13 +40,10 @@ def tiny(
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Tiny]:
     """A tiny study, nothing of it run yet; what a test registers is forgotten after it."""
-    registry.names("mixer")
-    part = registry.Part("launcher", "inline", inline, "tiny_study", "")
-    monkeypatch.setattr(registry, "_parts", {**registry._parts, ("launcher", "inline"): part})
     monkeypatch.setenv("ABLATE_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     made = Tiny(tmp_path, capsys)
     made.write()
-    yield made
-    for name in [name for name in sys.modules if name.startswith("ablate_plugin_")]:
-        del sys.modules[name]
+    with registry.scope():
+        registry.register("launcher", "inline")(inline)
+        yield made

@@ -11,6 +11,7 @@ import torch
 from ablate import streams
 from ablate.envs.base import VectorEnv
 from ablate.measure.agent import Actable
+from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
 from ablate.words import Response
 
@@ -29,7 +30,8 @@ RESPONSES = (
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length.
+    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length,
+    and the environment seed, which says where the episode starts and what its noise is.
 
     jerk (S,): mean squared change of the action from one timestep to the next, over live timesteps.
     """
@@ -38,11 +40,16 @@ class Rollouts:
     success: np.ndarray
     lengths: np.ndarray
     jerk: np.ndarray
+    env_seeds: np.ndarray
 
 
-def evaluation_seeds(study: str, episodes: int) -> list[int]:
-    """Environment seeds of the evaluation: consecutive, and the same in every cell of the study."""
-    base = int(streams.stream(study, 0, "eval-env").integers(0, 2**20))
+def evaluation_seeds(study: str, seed: int, episodes: int) -> list[int]:
+    """Environment seeds of the episodes in which the models of a training seed are evaluated.
+
+    The same in every cell of the seed; those of another seed are others. Consecutive, and the first is even
+    (the goals of some tasks are then balanced). They lie above those that data are collected with.
+    """
+    base = int(streams.stream(study, seed, "eval-env").integers(2**45, 2**51))
     return [2 * base + episode for episode in range(episodes)]
 
 
@@ -58,47 +65,55 @@ def rollout(
     policy: int | None,
     sample: bool,
     decrement: bool = True,
+    lists: Sequence[int] | None = None,
 ) -> Rollouts:
-    """Run `episodes` episodes for each of the S policies in `env`, which has S * episodes places.
+    """Run the `episodes` episodes of its seed for each of the S policies in `env`, which has S * episodes places.
 
-    target: return-to-go at the start, in the environment's units, lowered by each reward received (DT,
-    gym/decision_transformer/evaluation; not lowered where `decrement` is False, as with DT's delayed
-    rewards). policy: the id shown under the condition `policy-id`. Actions are
-    sampled with noise from each seed's own stream, or are the head's mode.
+    lists: the seeds whose episodes the policies are evaluated in, where not their own.
+
+    target, decrement, policy: what the conditions ask for, see `Moment`. Actions are sampled with noise from
+    each seed's own stream, or are the head's mode.
     """
     agent.eval()
     size = agent.size
     device = agent.device
     shape = (size, episodes)
-    one_list = evaluation_seeds(study, episodes)
-    observation = env.reset(one_list * size)
+    env_seeds = np.array([evaluation_seeds(study, seed, episodes) for seed in lists or seeds])
+    observation = env.reset(env_seeds.ravel().tolist())
     noise_streams = [streams.stream(study, seed, "eval-act") for seed in seeds]
     actor = agent.start(episodes)
     layout = agent.layout
     previous = np.zeros((*shape, env.action_dim), dtype=np.float32)
     reward = np.zeros(shape)
-    to_go = np.full(shape, target)
-    shown = torch.zeros(*shape, layout.policies, device=device)
-    if policy is not None and layout.policies:
-        shown[..., policy] = 1.0
-    goals = env.goals() if layout.goal else None
-    goal = None if goals is None else _tensor(goals.reshape(*shape, -1), device)
-    # RvS asks for the same average return throughout (Emmons et al. 2022, appendix).
-    average, constant = "average-return" in layout.condition, np.full(shape, target / env.horizon)
+    told: dict[str, np.ndarray] = {}
     alive = np.ones(shape, dtype=bool)
     returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     success = np.full(shape, np.nan)
     change, changes = np.zeros(size), np.zeros(size)
     noise_dim = agent.noise_dim if sample else 0
     for t in range(env.horizon):
+        observed = observation.reshape(*shape, -1)
+        moment = Moment(
+            observed,
+            previous,
+            reward,
+            t,
+            env,
+            layout,
+            target=target,
+            decrement=decrement,
+            policy=policy,
+        )
+        told = {
+            name: condition.shown(moment, told.get(name))
+            for name, condition in layout.conditions.items()
+        }
         fields = Fields(
-            observation=_tensor(observation.reshape(*shape, -1), device),
+            observation=_tensor(observed, device),
             action=_tensor(previous, device),
             reward=_tensor(reward, device),
-            return_to_go=_tensor(constant * (env.horizon - t) if average else to_go, device),
             time=torch.full(shape, float(t), device=device),
-            policy=shown,
-            goal=goal,
+            told={name: _tensor(values, device) for name, values in told.items()},
         )
         noise = None
         if noise_dim:
@@ -113,8 +128,6 @@ def rollout(
         reward = np.where(alive, rewards.reshape(shape), 0.0)
         returns += reward
         lengths += alive
-        if decrement:
-            to_go = to_go - reward
         if t > 0:
             change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
             changes += alive.sum(1)
@@ -124,7 +137,7 @@ def rollout(
         alive &= ~(terminations | truncations).reshape(shape)
         if not alive.any():
             break
-    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1))
+    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1), env_seeds)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -37,25 +37,28 @@ def still(size: int = 1, episodes: int = 4, **options: Any) -> Acting:
     return Acting(lambda t, raw: torch.zeros(size, episodes, 1), size, **options)
 
 
-def test_evaluation_seeds_are_consecutive_and_begin_at_an_even_one() -> None:
-    seeds = evaluation_seeds("s", 6)
+def test_evaluation_seeds_are_consecutive_begin_at_an_even_one_and_belong_to_the_seed() -> None:
+    seeds = evaluation_seeds("s", 3, 6)
     assert seeds == list(range(seeds[0], seeds[0] + 6))
     assert seeds[0] % 2 == 0
-    assert evaluation_seeds("s", 4) == seeds[:4]
-    assert evaluation_seeds("other", 6) != seeds
+    assert evaluation_seeds("s", 3, 4) == seeds[:4]
+    assert evaluation_seeds("other", 3, 6) != seeds
+    every = {each for seed in range(200) for each in evaluation_seeds("s", seed, 100)}
+    assert len(every) == 200 * 100
 
 
 @pytest.mark.parametrize(
     ("mixer", "context", "condition"),
     [("gru", 3, "none"), ("mlp", 1, "return-to-go+time"), ("attention", 3, "policy-id")],
 )
-def test_every_cell_and_every_policy_meets_the_same_episodes(
+def test_every_cell_meets_the_episodes_of_its_seeds(
     mixer: str, context: int, condition: str
 ) -> None:
     env = Scripted(8)
     cell = agent(mixer, context, [3, 5], (1, 1), condition=condition)
-    run(cell, env, 4, seeds=[3, 5], policy=0, sample=True)
-    assert env.seeds == evaluation_seeds("s", 4) * 2
+    found = run(cell, env, 4, seeds=[3, 5], policy=0, sample=True)
+    assert env.seeds == [*evaluation_seeds("s", 3, 4), *evaluation_seeds("s", 5, 4)]
+    assert found.env_seeds.tolist() == [env.seeds[:4], env.seeds[4:]]
 
 
 @pytest.mark.parametrize("name", ["tmaze", "lq"])
@@ -105,20 +108,22 @@ def test_success_is_unknown_where_the_task_has_none() -> None:
 def test_what_is_shown_is_what_happened() -> None:
     """The return asked for falls by each reward; previous action, reward and time are the last ones."""
     who = Acting(
-        lambda t, raw: torch.full((1, 4, 1), 0.1 * (t + 1)), condition="policy-id", policies=3
-    )
+        lambda t, raw: torch.full((1, 4, 1), 0.1 * (t + 1)),
+        condition="return-to-go+policy-id+time", policies=3,
+    )  # fmt: skip
     env = Scripted(4)
     run(who, env, 4, target=10.0, policy=1)
     seeds = np.array(env.seeds)
     rewards = np.array([np.where(t <= seeds % 4, 1 + t + seeds / 1000, 0) for t in range(4)])
     for t, raw in enumerate(who.shown):
         received = rewards[:t].sum(0)
-        np.testing.assert_allclose(raw.return_to_go[0], 10.0 - received, rtol=1e-6)
+        np.testing.assert_allclose(raw.told["return-to-go"][0, :, 0], 10.0 - received, rtol=1e-6)
         np.testing.assert_allclose(raw.reward[0], rewards[t - 1] if t else 0, rtol=1e-6)
         np.testing.assert_allclose(raw.action[0, :, 0], 0.1 * t, rtol=1e-6)
         assert (raw.observation == t).all()
         assert (raw.time == t).all()
-        assert raw.policy[0, 0].tolist() == [0, 1, 0]
+        assert (raw.told["time"] == t).all()
+        assert raw.told["policy-id"][0, 0].tolist() == [0, 1, 0]
 
 
 def test_jerk_is_the_mean_squared_change_over_live_timesteps() -> None:
@@ -154,7 +159,7 @@ def test_a_policy_that_answers_nan_does_not_disturb_the_others() -> None:
 
     both = run(Acting(act, 2), environment("lq", 8), 4, seeds=[0, 1])
     np.testing.assert_array_equal(
-        both.returns[1], run(Acting(alone), environment("lq", 4), 4).returns[0]
+        both.returns[1], run(Acting(alone), environment("lq", 4), 4, seeds=[1]).returns[0]
     )
     assert np.isfinite(both.returns).all()
 

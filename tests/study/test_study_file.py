@@ -1,5 +1,6 @@
 """What a study file becomes: its profile, its defaults, its overrides."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ SHIPPED = Path(__file__).parents[2] / "studies" / "memory_vs_arch.yaml"
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_lab(monkeypatch)
+def lab() -> Iterator[None]:
+    with made_up_lab():
+        yield
 
 
 @pytest.mark.usefixtures("lab")
@@ -48,8 +50,9 @@ class TestProfiles:
     def test_the_target_is_a_percentile_or_a_number(
         self, tmp_path: Path, text: str, target: str | float
     ) -> None:
-        study = loaded(tmp_path, overrides=[f"evaluate.target={text}"])
-        assert study.evaluate.target == target
+        study = loaded(tmp_path, overrides=[f"measure.rollout.target={text}"])
+        (found,) = {cell.config["measure"]["rollout"]["target"] for cell in cells(study)}
+        assert found == target
 
     def test_hypotheses_take_the_study_s_margin_and_a_family_by_rank(self, tmp_path: Path) -> None:
         first, second, _ = loaded(tmp_path).hypotheses
