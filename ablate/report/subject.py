@@ -166,7 +166,7 @@ def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
         said = {s: getattr(study, s).model_dump(mode="json", exclude_unset=True) for s in SECTIONS}
         return (*changed, ("all presets", "; ".join(_flat(said)) or "as published"))
     out = []
-    for section in ("model", "train", "evaluate"):
+    for section in SECTIONS:
         for name, value in getattr(study, section).model_dump(mode="json").items():
             if f"{section}.{name}" not in study.factors:
                 out.append((f"{section}: {words.plain(name)}", str(value)))

@@ -68,7 +68,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
 def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     again.table = again.table.copy()
-    again.table["score"] += 0.5
+    again.table["rollout.score"] += 0.5
     found = again.check()
     for name in ("tables/scores.tex", "tables/scores.json", "manifest.json", "report.html"):
         assert any(f"{name}: stale" in line for line in found)
@@ -139,7 +139,7 @@ def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_pat
 
 def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):
     table = written.table.drop(columns=["trial", "status", "failure", "parameters"])
-    table = table[table["score"].notna()]
+    table = table[table["rollout.score"].notna()]
     report = write_report(
         written.study, None, table, None, [], tmp_path, tmp_path / "paper", foreign=True, pdf=False
     )
