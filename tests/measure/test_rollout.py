@@ -37,25 +37,27 @@ def still(size: int = 1, episodes: int = 4, **options: Any) -> Acting:
     return Acting(lambda t, raw: torch.zeros(size, episodes, 1), size, **options)
 
 
-def test_evaluation_seeds_are_consecutive_and_begin_at_an_even_one() -> None:
-    seeds = evaluation_seeds("s", 6)
+def test_evaluation_seeds_belong_to_the_training_seed() -> None:
+    """Consecutive, from an even one; more episodes go on from fewer; other seeds and streams meet others."""
+    seeds = evaluation_seeds("s", 3, 6)
     assert seeds == list(range(seeds[0], seeds[0] + 6))
     assert seeds[0] % 2 == 0
-    assert evaluation_seeds("s", 4) == seeds[:4]
-    assert evaluation_seeds("other", 6) != seeds
+    assert evaluation_seeds("s", 3, 4) == seeds[:4]
+    for other in (evaluation_seeds("s", 4, 6), evaluation_seeds("another", 3, 6)):
+        assert set(other).isdisjoint(seeds)
 
 
 @pytest.mark.parametrize(
     ("mixer", "context", "condition"),
     [("gru", 3, "none"), ("mlp", 1, "return-to-go+time"), ("attention", 3, "policy-id")],
 )
-def test_every_cell_and_every_policy_meets_the_same_episodes(
+def test_every_cell_meets_the_same_episodes_of_a_seed(
     mixer: str, context: int, condition: str
 ) -> None:
     env = Scripted(8)
     cell = agent(mixer, context, [3, 5], (1, 1), condition=condition)
     run(cell, env, 4, seeds=[3, 5], policy=0, sample=True)
-    assert env.seeds == evaluation_seeds("s", 4) * 2
+    assert env.seeds == evaluation_seeds("s", 3, 4) + evaluation_seeds("s", 5, 4)
 
 
 @pytest.mark.parametrize("name", ["tmaze", "lq"])
