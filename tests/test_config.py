@@ -26,7 +26,15 @@ LEAST = {
 
 def test_defaults_are_filled_in_and_said_once() -> None:
     made = complete(LEAST)
-    assert list(made) == ["data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS, "measure"]
+    assert list(made) == [
+        "data",
+        *FACTORS,
+        *OPTIONAL,
+        "timesteps",
+        "settings",
+        *SECTIONS,
+        "measure",
+    ]
     assert complete(made) == made
     assert made["model"]["heads"] == 1
     assert list(made["measure"]) == ["rollout", "held-out"]

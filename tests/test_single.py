@@ -58,7 +58,10 @@ def test_train_and_evaluate_agree_and_nothing_is_trained_twice(
     # The same episodes, asked for the same: the same score as at the end of training.
     (score,) = single.evaluate(Path(run), cache, [], 3, [])
     known = single.train(
-        presets.configuration("dt", "tmaze/passive-3", [*SMALL, *ACTS, "context=2"]), 0, tmp_path, cache
+        presets.configuration("dt", "tmaze/passive-3", [*SMALL, *ACTS, "context=2"]),
+        0,
+        tmp_path,
+        cache,
     )
     assert known.known
     assert score.scores.mean() == pytest.approx(known.metrics["rollout.score"])
@@ -78,7 +81,12 @@ def test_the_trajectory_transformer_trains_plans_and_is_evaluated(
 def test_a_search_reads_a_critic_that_was_trained_beside_the_model(
     cache: Path, tmp_path: Path
 ) -> None:
-    asked = (*SMALL, *SEARCHES, "settings.critic={width: 8, batch: 16}", "measure.plan.value=critic")
+    asked = (
+        *SMALL,
+        *SEARCHES,
+        "settings.critic={width: 8, batch: 16}",
+        "measure.plan.value=critic",
+    )
     config = presets.configuration("tt", "tmaze/passive-3", asked)
     made = single.train(config, 0, tmp_path, cache)
     assert made.metrics["plan.score"] == made.metrics["plan.score"]

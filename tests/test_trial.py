@@ -93,12 +93,14 @@ def same(one: Numbers, other: Numbers, rel: float = 0.0) -> bool:
 def alike(one: Run, other: Run, rel: float = 0.0) -> bool:
     """Numbers and learning curves agree."""
     curves = [(a.curve, b.curve) for a, b in zip(one.fitted, other.fitted, strict=True)]
-    return all(same(a, b, rel) for a, b in zip(one.numbers(), other.numbers(), strict=True)) and all(
-        same(p, q, rel) for a, b in curves for p, q in zip(a, b, strict=True)
-    )
+    return all(
+        same(a, b, rel) for a, b in zip(one.numbers(), other.numbers(), strict=True)
+    ) and all(same(p, q, rel) for a, b in curves for p, q in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize(("mixer", "context"), [("gru", 4), ("attention", 4), ("mlp", 4), ("gru", 1)])
+@pytest.mark.parametrize(
+    ("mixer", "context"), [("gru", 4), ("attention", 4), ("mlp", 4), ("gru", 1)]
+)
 def test_the_maze_is_solved_with_the_cue_in_sight_and_else_in_half(
     mixer: str, context: int, cache: Path, tmp_path: Path
 ) -> None:

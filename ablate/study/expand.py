@@ -221,7 +221,9 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
                 made[section] = checked(SECTIONS[section], made[section], section, study.study)
             for seed in range(tune.seeds):
                 fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
-                found.setdefault((arm, draw), []).append(Trial(fit, made, made["train"]["updates"], cell.levels))
+                found.setdefault((arm, draw), []).append(
+                    Trial(fit, made, made["train"]["updates"], cell.levels)
+                )
     return found
 
 

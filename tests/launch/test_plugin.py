@@ -91,7 +91,8 @@ def test_a_mixer_in_a_file_of_the_users(own: Tiny, monkeypatch: pytest.MonkeyPat
     assert reported.code == 0, reported.err
     assert "ema" in (own.root / "report.html").read_text()
     assert list((own.folder / "paper" / "figures").glob("*.pdf"))
-    assert own.command(*own.arguments("status", "--plugin", "ema.py")).out.startswith("4 of 4 fits trained, 4 of 4 trials")
+    told = own.command(*own.arguments("status", "--plugin", "ema.py")).out
+    assert told.startswith("4 of 4 fits trained, 4 of 4 trials")
     assert "'ema' is not known" not in own.command(*own.arguments("plan")).err
     again = own.run("--plugin", "ema.py")
     assert "4 are done, 0 to run" in again.out

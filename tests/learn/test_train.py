@@ -339,7 +339,15 @@ def test_what_is_kept_are_the_parameters_after_so_many_updates(
 
         keep = ((7, 25, 40), lambda update: kept.update({update: parameters(stack)}))
         train_cohort(
-            stack, source, settings, STUDY, [4, 5], [20, 30, 40], on_point, tmp_path / "state", keep=keep
+            stack,
+            source,
+            settings,
+            STUDY,
+            [4, 5],
+            [20, 30, 40],
+            on_point,
+            tmp_path / "state",
+            keep=keep,
         )
         return stack
 

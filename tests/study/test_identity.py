@@ -67,9 +67,7 @@ def changed_at(trial: Trial, path: str, value: Any) -> Trial:
     ("path", "value"),
     [("mixer", "gru"), ("context", 5), ("head", "mixture"), ("train.updates", 101), ("model.layers", 3)],
 )  # fmt: skip
-def test_every_level_and_setting_of_training_matters(
-    tmp_path: Path, path: str, value: Any
-) -> None:
+def test_every_level_and_setting_of_training_matters(tmp_path: Path, path: str, value: Any) -> None:
     trial = one(tmp_path)
     other = changed_at(trial, path, value)
     assert other.fit.id != trial.fit.id
@@ -89,7 +87,9 @@ def test_checkpoints_and_criteria_matter_to_no_fit(tmp_path: Path) -> None:
     kept = trials(
         loaded(
             tmp_path,
-            changed("{updates: 100}", "{updates: 100, checkpoints: [10], converged: {loss_fall: 1%}}"),
+            changed(
+                "{updates: 100}", "{updates: 100, checkpoints: [10], converged: {loss_fall: 1%}}"
+            ),
         ),
         HASHES,
     )
@@ -101,7 +101,10 @@ def test_checkpoints_and_criteria_matter_to_no_fit(tmp_path: Path) -> None:
 def test_streams_seed_data_and_code_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = one(tmp_path)
     assert trial.fit.streams == "small"
-    made = [trial, *(again(trial, **{n: v}) for n, v in (("streams", "s"), ("seed", 1), ("data_hash", "cc")))]
+    made = [
+        trial,
+        *(again(trial, **{n: v}) for n, v in (("streams", "s"), ("seed", 1), ("data_hash", "cc"))),
+    ]
     monkeypatch.setattr(identity, "FIT_VERSION", identity.FIT_VERSION + 1)
     made.append(one(tmp_path))
     assert len({t.id for t in made}) == len({t.fit.id for t in made}) == 5

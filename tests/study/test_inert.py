@@ -160,7 +160,9 @@ def test_a_factor_that_a_part_of_the_cells_reads_is_refused_where_it_isnt(tmp_pa
     )
     path = tmp_path / "inert.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"\(.*condition none.*\), since nothing there reads measure"):
+    with pytest.raises(
+        UserError, match=r"\(.*condition none.*\), since nothing there reads measure"
+    ):
         load(path)
     path.write_text(text.replace("condition: all, ", "condition: return-to-go, "))
     assert load(path)

@@ -60,7 +60,11 @@ def finish(tmp_path: Path, one: Trial, score: float = 1.0) -> None:
     sizes = {"parameters": 9.0, "loss_fall": 0.05}
     put(tmp_path, one.fit.id, Outcome(sizes, curve=curve))
     series = [{"response": "by_time", "index": i, "value": score + i} for i in (1, 2)]
-    put(tmp_path, one.rows["rollout"], Outcome({"score": score / 3, "jerk": math.nan}, series=series))
+    put(
+        tmp_path,
+        one.rows["rollout"],
+        Outcome({"score": score / 3, "jerk": math.nan}, series=series),
+    )
     put(tmp_path, one.rows["held-out"], Outcome({"action_error": 0.25}))
 
 
@@ -185,7 +189,8 @@ def test_whether_a_fit_has_converged_is_said_at_its_last_budget(tmp_path: Path) 
         finish(tmp_path, one)
     table = read_table(book(tmp_path, *trials).folder.table).set_index("budget")
     assert math.isnan(table.loc[400, "converged"])
-    assert table.loc[800, "converged"] == 1  # the loss fell by 0.05 of its whole fall; 0.1 is asked for
+    # The loss fell by 0.05 of its whole fall, and 0.1 is asked for.
+    assert table.loc[800, "converged"] == 1
 
 
 def test_a_value_at_one_place_of_an_index_has_a_column_where_a_hypothesis_needs_it(
