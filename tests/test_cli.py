@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_while_the_table_is_written(
     real = files.os.replace
 
     def full(source: Path, target: Path) -> None:
-        if Path(target).name == "trials.csv" and len(list((done.root / "runs").iterdir())) > 6:
+        if Path(target).name == "trials.csv" and len(list((done.root / "runs").iterdir())) > 12:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target)
 
