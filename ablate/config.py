@@ -34,6 +34,7 @@ HISTORIES = (
 )
 TOKENS = re.compile(r"([1-9]\d*) tokens")  # a context by its tokens, as in "512 tokens"
 INPUTS = ("continuous", "discretised")
+STANDARD = "standard"  # the profile that is the study itself
 
 
 def _later(default: Any, **limits: Any) -> Any:

@@ -29,7 +29,7 @@ from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
 from ablate.track import kept
 from ablate.track.files import write_atomic
-from ablate.track.folder import StudyFolder
+from ablate.track.folder import StudyFolder, folder_of
 from ablate.track.store import COMPLETED, FAILED, attempts
 from ablate.track.table import merge, merge_curves, read_curves, read_table, superseded, write_table
 from ablate.track.table import rows as table_rows
@@ -95,7 +95,7 @@ def run(
     Raises UserError for what the user has to mend, Stopped after a signal. Results recorded before
     either stay.
     """
-    folder = StudyFolder(options.results / study.study, study.study)
+    folder = folder_of(options.results, study)
     launcher = registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from ablate.report.findings import Finding
 from ablate.report.story import Story
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
+from ablate.config import STANDARD
 from ablate.study.schema import Study
 
 

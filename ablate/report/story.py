@@ -14,7 +14,7 @@ from ablate.report import further, text
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
+from ablate.config import STANDARD
 from ablate.study.schema import Study
 
 

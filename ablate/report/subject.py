@@ -19,7 +19,7 @@ from ablate.report import rows, text
 from ablate.study import expand, foreign, identity
 from ablate.study.aliasing import Aliasing, aliasing
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
+from ablate.config import STANDARD
 from ablate.study.schema import Study
 
 Settings = tuple[tuple[str, str], ...]

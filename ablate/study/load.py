@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablate.config import STANDARD
 from ablate.errors import unknown
 from ablate.study import checks
 from ablate.study.resolve import resolve
 from ablate.study.schema import Study
 from ablate.study.source import Source, read
 
-STANDARD = "standard"
 IN_PROFILES = ("seeds", "designs", "model", "train", "evaluate")
 
 

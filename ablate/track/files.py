@@ -23,8 +23,8 @@ def refusal(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: it cannot be written ({error.strerror or error}).")
 
 
-def replace(path: Path, text: str, durable: bool = False) -> None:
-    """Put `text` at `path` through a temporary file beside it.
+def replace(path: Path, content: str | bytes, durable: bool = False) -> None:
+    """Put `content` at `path` through a temporary file beside it.
 
     `durable` also waits until it is on the disk. Raises OSError; the previous file is then intact.
     Takes away what a killed process has left of the same attempt.
@@ -34,8 +34,8 @@ def replace(path: Path, text: str, durable: bool = False) -> None:
             left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -46,11 +46,11 @@ def replace(path: Path, text: str, durable: bool = False) -> None:
         raise
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """`replace`, durably, making the folder where it is missing; raises UserError in one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, text, durable=True)
+        replace(path, content, durable=True)
     except OSError as error:
         raise refusal(path, error) from error
 

@@ -8,39 +8,55 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.track.files import refusal, write_atomic
 from ablate.track.process import identity
 
 FORMAT = 1
+OTHERS = ("runs", "checkpoints", "paper")  # folders beside those of profiles
+
+
+class Named(Protocol):
+    """A loaded study, as far as it names a folder."""
+
+    study: str
+    profile: str
 
 
 class StudyFolder:
-    """`results/<study>/`: the run store, the tables and the paper that says whose they are.
+    """`results/<study>/`: the run store, the tables and study.json, which says whose they are.
 
-    Opening it touches nothing; raises UserError when the folder is another study's, or was written
-    by a version of `ablate` with another format.
+    A profile other than the study's own has a whole folder of the same kind below it, named after the
+    profile, so that it never touches the study's results. Opening it touches nothing; raises UserError
+    when the folder is another study's, or was written by a version of `ablate` with another format.
     """
 
-    def __init__(self, root: Path, study: str) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, study: str, profile: str = STANDARD) -> None:
+        if profile in OTHERS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", profile):
+            raise UserError(
+                f"study '{study}': found the profile '{profile}', which can't name a folder beside "
+                f"{', '.join(OTHERS)}; allowed: letters, digits, - and _."
+            )
+        self.root = Path(root) if profile == STANDARD else Path(root, profile)
         self.study = study
         self.runs = self.root / "runs"
         self.checkpoints = self.root / "checkpoints"
         self.table = self.root / "trials.csv"
         self.curves = self.root / "curves.csv"
         self.audit = self.root / "audit.json"
-        self.paper = self.root / "study.json"
+        self.registration = self.root / "study.json"
         self.read()
 
     def read(self) -> dict[str, Any]:
         """The content of study.json, checked; empty before the first run."""
         try:
-            found = json.loads(self.paper.read_text(encoding="utf-8"))
+            found = json.loads(self.registration.read_text(encoding="utf-8"))
         except FileNotFoundError:
             if self.table.exists():
                 raise UserError(
@@ -51,23 +67,23 @@ class StudyFolder:
         except (OSError, ValueError) as error:
             line = " ".join(str(error).split())
             raise UserError(
-                f"{self.paper}: it cannot be read ({line}); nothing was changed. Put it back, "
+                f"{self.registration}: it cannot be read ({line}); nothing was changed. Put it back, "
                 "for example from git."
             ) from error
         version = found.get("format") if isinstance(found, dict) else None
         if version != FORMAT:
             raise UserError(
-                f"{self.paper}: written in format {version!r}; this version of ablate reads format "
+                f"{self.registration}: written in format {version!r}; this version of ablate reads format "
                 f"{FORMAT}. Nothing was changed: use the version that wrote it, or another folder."
             )
         if found.get("study") != self.study:
             raise UserError(
-                f"{self.paper}: these are results of the study '{found.get('study')}', not of "
+                f"{self.registration}: these are results of the study '{found.get('study')}', not of "
                 f"'{self.study}'. Nothing was changed: use another folder."
             )
         if not isinstance(found.get("data", {}), dict):
             raise UserError(
-                f"{self.paper}: 'data' holds no names with hashes; nothing was changed. Put the "
+                f"{self.registration}: 'data' holds no names with hashes; nothing was changed. Put the "
                 "file back, for example from git."
             )
         return dict(found)
@@ -91,7 +107,7 @@ class StudyFolder:
             "data": dict(sorted({**before.get("data", {}), **data}.items())),
         }
         if content != before:
-            write_atomic(self.paper, json.dumps(content, indent=1) + "\n")
+            write_atomic(self.registration, json.dumps(content, indent=1) + "\n")
         return content
 
     @contextlib.contextmanager
@@ -128,6 +144,11 @@ class StudyFolder:
                 yield
             finally:
                 file.truncate(0)
+
+
+def folder_of(results: Path, study: Named) -> StudyFolder:
+    """The folder of a loaded study at its profile."""
+    return StudyFolder(results / study.study, study.study, study.profile)
 
 
 def _holder(path: Path) -> str:

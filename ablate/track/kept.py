@@ -47,12 +47,18 @@ def ways(folder: StudyFolder) -> dict[str, dict[str, float]]:
 
 def last(results: Path) -> dict[str, Any] | None:
     """How the study that was run last was called; None before any run."""
-    paths = sorted(results.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
-    if not paths:
+    paths = [*results.glob(f"*/{LAST}"), *results.glob(f"*/*/{LAST}")]
+    return asked(max(paths, key=lambda path: path.stat().st_mtime).parent) if paths else None
+
+
+def asked(folder: Path) -> dict[str, Any] | None:
+    """How the command named the study that was run last into `folder`; None where no command was."""
+    path = folder / LAST
+    if not path.exists():
         return None
-    found = _json(paths[-1], {}, "then name the study file")
+    found = _json(path, {}, "then name the study file")
     if any(name not in found for name in ASKED):
-        raise _damaged(paths[-1], "an entry is missing", "then name the study file")
+        raise _damaged(path, "an entry is missing", "then name the study file")
     return dict(found)
 
 

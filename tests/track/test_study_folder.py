@@ -17,10 +17,20 @@ def test_the_first_run_registers_the_hypotheses(tmp_path):
     folder = StudyFolder(tmp_path / "memory", "memory")
     assert not folder.root.exists()
     first = folder.register("s1", "h1", {"lq": "aaaa"})
-    assert first == json.loads(folder.paper.read_text())
+    assert first == json.loads(folder.registration.read_text())
     assert (first["format"], first["study"]) == (1, "memory")
     later = StudyFolder(tmp_path / "memory", "memory").register("s2", "h2", {"tmaze": "bbbb"})
     assert later == {**first, "study_hash": "s2", "data": {"lq": "aaaa", "tmaze": "bbbb"}}
+
+
+def test_another_profile_has_a_folder_of_its_own(tmp_path):
+    quick = StudyFolder(tmp_path / "memory", "memory", "quick")
+    quick.register("s1", "h1", {"lq": "aaaa"})
+    assert quick.root == tmp_path / "memory/quick"
+    assert not StudyFolder(tmp_path / "memory", "memory").read()
+    for name in ("runs", "../other", ""):
+        with pytest.raises(UserError, match="can't name a folder"):
+            StudyFolder(tmp_path / "memory", "memory", name)
 
 
 @pytest.mark.parametrize(
