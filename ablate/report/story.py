@@ -10,11 +10,11 @@ import pandas as pd
 from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis
 from ablate.analyse.further import Further
+from ablate.config import SECTIONS, STANDARD
 from ablate.report import further, text
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.config import STANDARD
 from ablate.study.schema import Study
 
 
@@ -212,7 +212,7 @@ def fixed_rows(table: pd.DataFrame, study: Study | ForeignStudy) -> tuple[tuple[
     """The factors that the table holds at one level; other settings are in `section_rows`."""
     out = []
     for name in frame.factor_columns(table):
-        if "." in name and name not in study.factors:
+        if name.split(".")[0] in SECTIONS and name not in study.factors:
             continue
         levels = table[name].dropna().unique().tolist()
         if len(levels) == 1:

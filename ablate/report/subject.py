@@ -13,13 +13,12 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyse import table as frame
-from ablate.config import SECTIONS
+from ablate.config import SECTIONS, STANDARD
 from ablate.errors import UserError
 from ablate.report import rows, text
 from ablate.study import expand, foreign, identity
 from ablate.study.aliasing import Aliasing, aliasing
 from ablate.study.foreign import ForeignStudy
-from ablate.config import STANDARD
 from ablate.study.schema import Study
 
 Settings = tuple[tuple[str, str], ...]

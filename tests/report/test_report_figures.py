@@ -21,7 +21,7 @@ from ablate.report.figures import (
 
 
 def test_nothing_to_show_is_no_figure(written):
-    table = written.table
+    table = written.results.table
     empty = pd.DataFrame(columns=["trial", "update"])
     assert curves.draw(table, empty) is None
     assert audit.draw([]) is None
@@ -34,9 +34,9 @@ def test_nothing_to_show_is_no_figure(written):
 
 
 def test_a_table_without_mixers_has_the_forest_and_the_levels(written):
-    table = written.table.drop(columns=["mixer"])
+    table = written.results.table.drop(columns=["mixer"])
     drawn = every.draw(
-        table, written.report.story.findings, pd.DataFrame(columns=["trial"]), [], None, 3.0
+        table, written.results.findings, pd.DataFrame(columns=["trial"]), [], None, 3.0
     )
     assert [figure.name for figure, _ in drawn] == ["forest", "levels", "forest_means"]
 
@@ -77,14 +77,14 @@ def test_a_single_seed_has_no_interval():
 
 
 def test_tables_count_failures_and_mismatch(written):
-    failures = tables.failures(written.table)
+    failures = tables.failures(written.results.table)
     assert failures is not None
     assert "loss is NaN at update 130" in failures.body
-    assert failures.body.count(r"\\") == len(written.table["data"].unique()) + 2
-    matching = tables.matching(written.table)
+    assert failures.body.count(r"\\") == len(written.results.table["data"].unique()) + 2
+    matching = tables.matching(written.results.table)
     assert matching is not None
     assert r"2.25\,\%" in matching.body
-    assert tables.matching(written.table.drop(columns=["parameters"])) is None
+    assert tables.matching(written.results.table.drop(columns=["parameters"])) is None
 
 
 def test_the_exact_posterior_is_drawn_where_it_is_known(study):
