@@ -28,6 +28,8 @@ from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
 BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn")
+# kind -> what is imported when the kind is asked for
+LATE = {"figure": "ablate.report.figures"}
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 
@@ -37,7 +39,8 @@ class Part:
     """A registered part.
 
     version: what it declares, so that a change of one part runs only its own trials again; for a part that is
-    not ours and declares none, the hash of its file.
+    not ours and declares none, the hash of its file. label: how people call it, empty for its name. order: its
+    place among the parts of its kind.
     """
 
     kind: str
@@ -45,16 +48,21 @@ class Part:
     value: Any
     module: str
     version: str
+    label: str = ""
+    order: int = 0
 
 
 _parts: dict[tuple[str, str], Part] = {}
 _loaded = False
 
 
-def register(kind: str, name: str, version: str = "") -> Callable[[T], T]:
+def register(
+    kind: str, name: str, version: str = "", label: str = "", order: int = 0
+) -> Callable[[T], T]:
     """Class or function decorator that makes a part known under `name`.
 
-    version: raise it when the part's results change; trials that use it then count as new.
+    version: raise it when the part's results change; trials that use it then count as new. label: how people call
+    it, in tables and figures; its name when empty. order: its place where the parts of a kind are listed.
     Raises UserError when another module has already registered the same kind and name.
     """
 
@@ -65,7 +73,9 @@ def register(kind: str, name: str, version: str = "") -> Callable[[T], T]:
             raise UserError(
                 f"{module}: the {kind} '{name}' is already registered by {known.module}; choose another name."
             )
-        _parts[kind, name] = Part(kind, name, value, module, version or _version(module))
+        _parts[kind, name] = Part(
+            kind, name, value, module, version or _version(module), label, order
+        )
         return value
 
     return wrap
@@ -73,7 +83,7 @@ def register(kind: str, name: str, version: str = "") -> Callable[[T], T]:
 
 def part(kind: str, name: str, where: str = "") -> Part:
     """The part registered under `name`; raises UserError with the nearest known name."""
-    _load()
+    _load(kind)
     found = _parts.get((kind, name))
     if found is None:
         raise unknown(where or kind, name, names(kind))
@@ -87,7 +97,7 @@ def get(kind: str, name: str, where: str = "") -> Any:
 
 def names(kind: str) -> list[str]:
     """All names of a kind, sorted."""
-    _load()
+    _load(kind)
     return sorted(name for k, name in _parts if k == kind)
 
 
@@ -124,9 +134,11 @@ def load_plugin(source: str) -> None:
         raise UserError(f"--plugin {source}: it does not import ({_line(error)}).") from error
 
 
-def _load() -> None:
+def _load(kind: str = "") -> None:
     """Import our own parts and every installed entry point once, on first use."""
     global _loaded
+    if kind in LATE:
+        importlib.import_module(LATE[kind])
     if _loaded:
         return
     _loaded = True

@@ -18,12 +18,12 @@ from ablate.analyse.descriptive import pairing
 from ablate.analyse.power import MOST_DATA_SETS, MOST_SEEDS, POWER, Estimand, Forecast
 from ablate.analyse.spreads import PUBLISHED, WORST_CASE, Spreads, from_pilot, published
 from ablate.analyse.table import check, factor_columns, finished
-from ablate.analyse.wording import number, probability
 from ablate.errors import UserError
 from ablate.study import expand
 from ablate.study.cost import spell, trial_seconds
 from ablate.study.foreign import ForeignStudy
 from ablate.study.schema import Study
+from ablate.words import p_said, significant
 
 SECONDS = "seconds"  # a pilot's column with the measured duration of its trials
 REPETITIONS = 1000
@@ -250,8 +250,8 @@ def _paired(pilot: pd.DataFrame) -> str:
     )
     lowest = float(found["p"].min())
     return (
-        f"Measured pairing: equal seeds correlate by r = {number(mean)} (least "
-        f"{probability(lowest)}); {effect}{worth} The intervals don't count on it."
+        f"Measured pairing: equal seeds correlate by r = {significant(mean)} (least "
+        f"{p_said(lowest)}); {effect}{worth} The intervals don't count on it."
     )
 
 
@@ -288,7 +288,7 @@ def _name(one: Forecast) -> str:
 def _detectable(found: Estimand) -> str:
     if found.detectable is None:
         return "-"
-    return f"{number(found.detectable)} ({_number(found.formula)}, {_number(found.upper)})"
+    return f"{significant(found.detectable)} ({_number(found.formula)}, {_number(found.upper)})"
 
 
 def _needed(found: Estimand, most: int, effect: float | None) -> str:
@@ -300,7 +300,7 @@ def _needed(found: Estimand, most: int, effect: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else number(value)
+    return "-" if value is None else significant(value)
 
 
 def _percent(value: float | None) -> str:

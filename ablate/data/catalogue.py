@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -122,7 +122,12 @@ class DataSet:
 
 
 class Family(ABC):
-    """A registered kind of data: resolves the part of a name after the first slash."""
+    """A registered kind of data: resolves the part of a name after the first slash.
+
+    words: how people call parts of a member's name, by a pattern of the whole part: {"umaze": "U"}.
+    """
+
+    words: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def resolve(self, member: str, name: str) -> DataSpec:

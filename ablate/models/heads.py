@@ -79,7 +79,7 @@ class Head(nn.Module, ABC):
         """Action (..., M) in [-1, 1] from uniform noise (..., noise_dim) in [0, 1)."""
 
 
-@register("head", "mse")
+@register("head", "mse", order=1)
 class SquaredError(Head):
     """The Decision Transformer's: tanh of a linear map, mean squared error; no distribution."""
 
@@ -110,7 +110,7 @@ class SquaredError(Head):
         return params
 
 
-@register("head", "gaussian")
+@register("head", "gaussian", order=2)
 class Gaussian(Head):
     """A diagonal Gaussian whose standard deviations are learned and the same in every state.
 
@@ -170,7 +170,7 @@ def _quantile(noise: Tensor) -> Tensor:
     return math.sqrt(2.0) * torch.erfinv((2.0 * noise - 1.0).clamp(-0.999999, 0.999999))
 
 
-@register("head", "mixture")
+@register("head", "mixture", order=3)
 class Mixture(Head):
     """Five Gaussians with diagonal covariance, standard deviations bounded by `STD_RANGE`.
 
@@ -313,7 +313,7 @@ class Binned(Head):
         return table.expand(*index.shape[:-1], -1).gather(-1, index).squeeze(-1)
 
 
-@register("head", "categorical")
+@register("head", "categorical", order=4)
 class Categorical(Binned):
     """Each dimension on its own; parameters are logits (M, BINS)."""
 
@@ -341,7 +341,7 @@ class Categorical(Binned):
         return self.normalise(params.unflatten(-1, (self.action_dim, BINS)))
 
 
-@register("head", "autoregressive")
+@register("head", "autoregressive", order=5)
 class Autoregressive(Binned):
     """Each dimension given the earlier ones: p(a) = prod_m p(a_m | a_1 ... a_{m-1}).
 
@@ -426,7 +426,7 @@ def lattice(points: int, dimensions: int) -> np.ndarray:
     return (0.5 + np.arange(points)[:, None] * steps) % 1.0
 
 
-@register("head", "softmax")
+@register("head", "softmax", order=6)
 class Softmax(Head):
     """One choice among M, for environments of discrete actions: a softmax trained by cross-entropy.
 

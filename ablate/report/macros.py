@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from ablate.report import text
+from ablate.report import tex
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 
@@ -37,7 +37,7 @@ def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
     """Name -> (what it is, LaTeX text), each name once."""
     values: list[tuple[tuple[str, str], str, tuple[str, ...]]] = []
     values += [(("", name), value, (name,)) for name, value in _general(story).items()]
-    values += [(("further", h), text.latex(said), (h,)) for h, said in story.further]
+    values += [(("further", h), tex.latex(said), (h,)) for h, said in story.further]
     values += [(("further", name), value, (name,)) for name, value in story.numbers.items()]
     values += [
         (("design", name), f"{cells:,}", ("design", name, "cells"))
@@ -53,21 +53,21 @@ def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
     ]
     out: dict[str, tuple[tuple[str, str], str]] = {}
     for key, value, words in values:
-        out[_free(out, text.macro_name(story.study, *words))] = (key, value)
+        out[_free(out, tex.macro_name(story.study, *words))] = (key, value)
     return out
 
 
 def _general(story: Story) -> dict[str, str]:
     return {
-        "Name": text.latex(story.study),
-        "Hash": text.latex(story.study_hash[:12]),
-        "HypothesesHash": text.latex(story.hypotheses_hash[:12] or "none"),
-        "Profile": text.latex(story.profile),
+        "Name": tex.latex(story.study),
+        "Hash": tex.latex(story.study_hash[:12]),
+        "HypothesesHash": tex.latex(story.hypotheses_hash[:12] or "none"),
+        "Profile": tex.latex(story.profile),
         "SeedCount": f"{story.seeds:,}",
         "PlannedCount": f"{story.planned:,}",
-        "Answer": text.latex(story.answer),
-        "Scale": text.latex(story.scale),
-        "RegisteredAt": text.latex(story.registered or "unknown"),
+        "Answer": tex.latex(story.answer),
+        "Scale": tex.latex(story.scale),
+        "RegisteredAt": tex.latex(story.registered or "unknown"),
         "FinishedCount": f"{story.finished:,}",
         "FailedCount": f"{story.failed:,}",
         "UnfinishedCount": f"{story.unfinished:,}",
@@ -83,33 +83,31 @@ def _general(story: Story) -> dict[str, str]:
 
 def _of(finding: Finding) -> dict[str, str]:
     values = {
-        "Verdict": text.latex(finding.verdict),
-        "Criterion": text.latex(finding.criterion),
+        "Verdict": tex.latex(finding.verdict),
+        "Criterion": tex.latex(finding.criterion),
         "Failed": str(finding.failed),
         "Missing": str(finding.missing),
         "Trials": f"{len(finding.trials):,}",
-        "Sentence": text.latex(finding.sentence),
+        "Sentence": tex.latex(finding.sentence),
     }
     if finding.tested:
         values |= {
-            "Estimate": text.math_number(finding.shown_estimate),
-            "Interval": text.math_number(finding.shown_interval),
-            "Result": text.latex(finding.result),
-            "Level": text.latex(finding.level),
-            "CorrectedP": text.math_number(finding.p_relation),
+            "Estimate": tex.math_number(finding.shown_estimate),
+            "Interval": tex.math_number(finding.shown_interval),
+            "Result": tex.latex(finding.result),
+            "Level": tex.latex(finding.level),
+            "CorrectedP": tex.math_number(finding.p_relation),
         }
     if finding.tested and finding.fixed is not None:
-        shown = text.interval(finding.fixed.low, finding.fixed.high, finding.digits)
-        values["FixedInterval"] = text.math_number(shown)
+        shown = finding.response.span(finding.fixed.low, finding.fixed.high)
+        values["FixedInterval"] = tex.math_number(shown)
     if finding.tested and finding.population is not None:
         part = finding.population
         values |= {
-            "PopulationEstimate": text.math_number(
-                text.number(part.estimate, finding.digits, sign=True)
+            "PopulationEstimate": tex.math_number(
+                finding.response.amount(part.estimate, sign=True)
             ),
-            "PopulationInterval": text.math_number(
-                text.interval(part.low, part.high, finding.digits)
-            ),
+            "PopulationInterval": tex.math_number(finding.response.span(part.low, part.high)),
         }
     return values
 

@@ -15,20 +15,20 @@ from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis, analyse
 from ablate.analyse.further import Further, further
 from ablate.analyse.looks import Record
-from ablate.analyse.wording import answer, sentence
+from ablate.analyse.sentences import answer, sentence
 from ablate.config import STANDARD
-from ablate.report import context, story, subject, summaries
-from ablate.report.context import Compared
+from ablate.report import story, subject, summaries
 from ablate.report.findings import Finding
+from ablate.report.reference import COLUMNS as REFERENCE
 from ablate.report.story import Story
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
 from ablate.study.schema import Study
 
 
-def _none(*columns: str) -> Any:
+def _none(*columns: str) -> pd.DataFrame:
     """A table without rows, for what a study doesn't have."""
-    return field(default_factory=lambda: pd.DataFrame(columns=list(columns)))
+    return pd.DataFrame(columns=list(columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class Results:
     table: one row a trial, as it was read; `rows` are those of the profile. curves: trial, update and what
     was recorded during training. series: trial, response, index, value of the responses over an index.
     tuning: arm, draws, value, the best judged value after so many draws. audit: one record a model.
-    yardsticks: data, context and the metrics of the exact posterior. reference: an earlier measurement,
-    columns as in `context.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
+    yardsticks: data, context and the responses of the exact posterior. reference: an earlier measurement,
+    columns as in `reference.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
     registration: content of study.json, empty for a table that is not ours. folder: results/<study>, where
     the record of looks lies.
     """
@@ -47,25 +47,38 @@ class Results:
     study: Study | ForeignStudy
     table: pd.DataFrame
     profile: str = STANDARD
-    curves: pd.DataFrame = _none("trial", "update")
-    series: pd.DataFrame = _none("trial", "response", "index", "value")
-    tuning: pd.DataFrame = _none("arm", "draws", "value")
+    curves: pd.DataFrame = field(default_factory=lambda: _none("trial", "update"))
+    series: pd.DataFrame = field(
+        default_factory=lambda: _none("trial", "response", "index", "value")
+    )
+    tuning: pd.DataFrame = field(default_factory=lambda: _none("arm", "draws", "value"))
     audit: Sequence[dict[str, Any]] = ()
-    yardsticks: pd.DataFrame = _none("data", "context")
-    reference: pd.DataFrame = _none(*context.COLUMNS)
+    yardsticks: pd.DataFrame = field(default_factory=lambda: _none("data", "context"))
+    reference: pd.DataFrame = field(default_factory=lambda: _none(*REFERENCE))
     foreign: bool = False
     reading: Sequence[str] = ()
     registration: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     @cached_property
-    def subject(self) -> Subject:
-        """What the report is about. Raises UserError when no trial that counts has finished."""
+    def _asked(self) -> Subject:
+        """The subject with its trials at every budget."""
         return subject.of(self.study, self.table, self.registration, self.reading)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What the report is about, at the last budget. Raises UserError when no trial that counts has
+        finished."""
+        return replace(self._asked, table=summaries.last_budget(self._asked.table))
+
+    @property
+    def budgets(self) -> pd.DataFrame:
+        """The trials of the profile at every budget, one row each, every one with an id."""
+        return self._asked.table
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The trials of the profile, one row each, every one with an id."""
+        """The trials at the last budget of their fits, which verdicts rest on."""
         return self.subject.table
 
     @cached_property
@@ -123,7 +136,7 @@ class Results:
             margin=self.study.margin,
             registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
             metric=self.metric,
-            crossing=summaries.crossing(self.rows),
+            crossing=summaries.crossing(self.rows, self.study.hypotheses),
         )
 
     @cached_property
@@ -136,10 +149,3 @@ class Results:
     def findings(self) -> tuple[Finding, ...]:
         """The hypotheses with their verdicts."""
         return self.story.findings
-
-    @cached_property
-    def compared(self) -> list[Compared]:
-        """Effects of context beside those of an earlier measurement; empty without any."""
-        if self.reference.empty or not {"mixer", "context"} <= set(self.rows.columns):
-            return []
-        return context.compare(self.rows, self.reference, self.study.margin, self.study.alpha)

@@ -12,11 +12,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ablate import words
 from ablate.analyse import table as frame
-from ablate.report import provenance, svg, text
-from ablate.report.context import Grid
+from ablate.report import provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
+from ablate.report.grid import Grid
 from ablate.report.material import Results
 
 _MOST_LEVELS = 40  # of a filter
@@ -84,15 +85,14 @@ def render(
         ],
         findings=story.findings,
         grids=grids,
-        data_name=text.data,
+        data_name=words.data,
         audit=[audit_row(record) for record in results.audit],
         columns=columns,
         embedded=_embedded(embedded),
         row_count=len(table),
         strip=strip,
-        span=text.interval,
-        p_value=text.p_value,
-        number=text.number,
+        p_value=words.p_value,
+        number=words.number,
         packages=provenance.packages(),
     )
 
@@ -122,7 +122,7 @@ def trial_columns(table: pd.DataFrame, first: Sequence[str] = ()) -> list[dict[s
         number = all(value is None or isinstance(value, int | float) for value in levels)
         column: dict[str, Any] = {
             "name": name,
-            "title": "K" if name == "context" else text.plain(name),
+            "title": _title(name, factors),
             "kind": "number" if number else "text",
             "filter": name in ("status", *factors) and 1 < len(levels) <= _MOST_LEVELS,
         }
@@ -133,6 +133,13 @@ def trial_columns(table: pd.DataFrame, first: Sequence[str] = ()) -> list[dict[s
             column |= {"levels": levels, "codes": [known[cell] for cell in cells]}
         out.append(column)
     return out
+
+
+def _title(name: str, factors: Sequence[str]) -> str:
+    """The heading of a column."""
+    if name in factors:
+        return words.factor(name).symbol or words.factor(name).label
+    return words.response(name).said
 
 
 def strip(finding: Finding) -> Markup:
@@ -200,7 +207,7 @@ def audit_row(record: dict[str, Any]) -> dict[str, Any]:
             found = {lag for lag, value in zip(lags, values, strict=True) if value > 0}
             seen[name] = seen.get(name, set()) | found
     return {
-        "mixer": text.mixer(str(record.get("mixer", ""))),
+        "mixer": words.level("mixer", str(record.get("mixer", ""))),
         "context": record.get("context", ""),
         "history": record.get("history", ""),
         "condition": record.get("condition", ""),

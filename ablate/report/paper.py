@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ablate import words
 from ablate.analyse.verdict import EQUIVALENT
-from ablate.report import macros, text
+from ablate.report import macros, tex
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.story import Story
@@ -73,17 +74,17 @@ def chapter(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> 
 
     findings = [
         {
-            "id": text.latex(finding.id),
-            "says": text.latex(finding.says.rstrip(".")),
-            "where": text.latex(finding.where),
+            "id": tex.latex(finding.id),
+            "says": tex.latex(finding.says.rstrip(".")),
+            "where": tex.latex(finding.where),
             "tested": finding.tested,
-            "verdict": text.latex(finding.verdict),
+            "verdict": tex.latex(finding.verdict),
             "word": "No difference that matters"
             if finding.absent and finding.verdict == EQUIVALENT
             else finding.verdict.capitalize(),
             "absent": finding.absent,
             "result": number("Result", finding.id) if finding.tested else "",
-            "reason": text.latex(_reason(finding)),
+            "reason": tex.latex(_reason(finding)),
             "sentence": number("Sentence", finding.id),
         }
         for finding in story.findings
@@ -91,28 +92,28 @@ def chapter(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> 
     own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] not in _NOT_OURS]
     return _template(
         "chapter.tex.j2",
-        study=text.latex(story.study),
+        study=tex.latex(story.study),
         key=story.study,
         number=number,
-        question=text.latex(story.question),
+        question=tex.latex(story.question),
         reduced=story.reduced,
-        standing=text.latex(story.standing),
+        standing=tex.latex(story.standing),
         factors=_escaped(story.factors),
         settings=_escaped(story.settings),
         designs=[
-            (text.latex(n), text.latex(why.rstrip(".")), number(n, "design"))
+            (tex.latex(n), tex.latex(why.rstrip(".")), number(n, "design"))
             for n, why, _ in story.designs
         ],
-        sequential=text.latex(story.sequential),
-        further=[(text.latex(h), number(h, "further")) for h, _ in story.further],
-        reading=[text.latex(line) for line in story.reading],
-        aliasing=[text.latex(line) for line in story.aliasing],
-        pairing=[text.latex(line) for line in story.pairing],
+        sequential=tex.latex(story.sequential),
+        further=[(tex.latex(h), number(h, "further")) for h, _ in story.further],
+        reading=[tex.latex(line) for line in story.reading],
+        aliasing=[tex.latex(line) for line in story.aliasing],
+        pairing=[tex.latex(line) for line in story.pairing],
         data=[
             {
-                "name": text.latex(d.name),
-                "shown": text.latex(text.data(d.name)),
-                "content_hash": text.latex(d.content_hash),
+                "name": tex.latex(d.name),
+                "shown": tex.latex(words.data(d.name)),
+                "content_hash": tex.latex(d.content_hash),
                 "trials": number(d.name, "data"),
             }
             for d in story.data
@@ -121,19 +122,31 @@ def chapter(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> 
         untested=[finding for finding in findings if not finding["tested"]],
         absent=[finding for finding in findings if finding["tested"] and finding["absent"]],
         inconclusive=[finding for finding in findings if finding["verdict"] == "inconclusive"],
-        incomplete=text.latex(story.incomplete),
+        incomplete=tex.latex(story.incomplete),
         has_matching=any(table.name == "matching" for table in tables),
         presets="preset" in dict(story.factors),
-        notes=[text.latex(note) for note in story.study_notes],
-        own_data=text.latex(text.listing(own)),
+        notes=[tex.latex(note) for note in story.study_notes],
+        own_data=tex.latex(words.listing(own)),
         foreign=story.foreign,
-        tables=[{"name": one.name, "caption": text.latex(one.caption)} for one in tables],
-        figures=[{"name": one.name, "caption": text.latex(one.caption)} for one in figures],
+        tables=_floats(tables),
+        figures=_floats(figures),
     )
 
 
+def _floats(made: Sequence[Drawn | Table]) -> list[dict[str, Any]]:
+    """What a chapter shows of figures or tables, those of an appendix last."""
+    return [
+        {
+            "name": one.name,
+            "caption": tex.latex(one.caption),
+            "small": isinstance(one, Table) and one.small,
+        }
+        for one in sorted(made, key=lambda one: one.appended)
+    ]
+
+
 def _escaped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(text.latex(a), text.latex(b)) for a, b in pairs]
+    return [(tex.latex(a), tex.latex(b)) for a, b in pairs]
 
 
 def _reason(finding: Finding) -> str:

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.report import context, macros, page, paper, provenance, tables
-from ablate.report import further as further_tables
-from ablate.report.figures import every
+from ablate.report import figures, macros, page, paper, provenance, tables
 from ablate.report.material import Results
 from ablate.report.shared import Part
 
@@ -31,28 +29,9 @@ def render(results: Results, venue: str) -> Rendered:
     Raises UserError when nothing of this profile has finished.
     """
     story, rows = results.story, results.rows
-    drawn = every.draw(
-        rows,
-        story.findings,
-        results.curves,
-        results.audit,
-        None if results.yardsticks.empty else results.yardsticks,
-        results.study.margin,
-        results.compared,
-        venue,
-        results.further,
-    )
-    factorial = {"mixer", "context"} <= set(rows.columns)
-    grids = [
-        grid
-        for grid in (
-            context.comparison(results.compared, results.study.margin),
-            context.effects(rows) if factorial else None,
-            *further_tables.grids(results.further),
-        )
-        if grid is not None
-    ]
-    made = tables.make(story, rows, grids)
+    drawn = figures.draw(results, venue)
+    grids = tables.grids(results)
+    made = tables.make(results, grids)
     files: dict[str, bytes] = {}
     shown: dict[str, dict[str, Any]] = {}
     for figure, kinds in drawn:

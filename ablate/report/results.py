@@ -8,8 +8,8 @@ from typing import Any
 from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.registry import load_plugin
-from ablate.report.context import read_reference
 from ablate.report.material import Results
+from ablate.report.reference import read_reference
 from ablate.report.write import check, printed, write_index, write_paper, write_report
 from ablate.study.foreign import is_foreign, load_foreign, tidy
 from ablate.study.load import load

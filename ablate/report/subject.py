@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from ablate import words
 from ablate.analyse import table as frame
 from ablate.config import SECTIONS, STANDARD
 from ablate.errors import UserError
-from ablate.report import rows, text
+from ablate.report import rows
 from ablate.study import expand, foreign, identity
 from ablate.study.aliasing import Aliasing, aliasing
 from ablate.study.foreign import ForeignStudy
@@ -167,5 +168,5 @@ def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
     for section in ("model", "train", "evaluate"):
         for name, value in getattr(study, section).model_dump(mode="json").items():
             if f"{section}.{name}" not in study.factors:
-                out.append((f"{section}: {text.plain(name)}", str(value)))
+                out.append((f"{section}: {words.plain(name)}", str(value)))
     return tuple(out)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ablate import words
 from ablate.errors import UserError
-from ablate.report import numbers, page, provenance, shared, text
+from ablate.report import numbers, page, provenance, shared
 from ablate.report.material import Results
 from ablate.report.paper import compile_pdf, skeleton, sources
 from ablate.report.render import Rendered, render
@@ -261,10 +262,10 @@ def _told(story: Story) -> list[str]:
             mark = "*" if finding.primary else " "
             head = f"{mark} {finding.id:<{width}}  {finding.verdict:<12}"
             if finding.tested:
-                unit = text.unit(finding.metric)
+                unit = words.response(finding.metric).unit
                 head += (
                     f"  {finding.shown_estimate} {unit} ({finding.shown_interval}), p "
-                    f"{finding.p_relation}, {text.count(finding.failed, 'trial')} failed"
+                    f"{finding.p_relation}, {words.count(finding.failed, 'trial')} failed"
                 )
             lines.append(head.rstrip())
     return lines
@@ -278,7 +279,7 @@ def _files(report: Report) -> list[str]:
     for name in OWNED:
         there = [path for path in report.written if path.is_relative_to(report.folder / name)]
         if there:
-            lines.append(f"  {report.folder / name}/ ({text.count(len(there), 'file')})")
+            lines.append(f"  {report.folder / name}/ ({words.count(len(there), 'file')})")
     changed = len(report.changed)
     lines.append(f"  {len(report.written)} files in all, {changed or 'none'} changed.")
     lines += [f"  removed {path}, which this report has no use for" for path in report.removed]

@@ -33,7 +33,7 @@ ACTION_NOISE = 0.2
 MAX_DELAY = 10_000
 
 
-@register("data", "forkcommit")
+@register("data", "forkcommit", label="Fork-Commit")
 class ForkCommits(Family):
     """400 training and 100 held-out episodes of about D + 5 timesteps, routes balanced."""
 

@@ -59,7 +59,7 @@ ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
 
 
-@register("data", "fourrooms")
+@register("data", "fourrooms", label="Four Rooms")
 class FourRoomSets(Family):
     """About 1,000 training and 120 held-out episodes; `fourrooms/held-out-v0` and its controls."""
 

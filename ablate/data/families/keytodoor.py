@@ -33,7 +33,7 @@ HALF_A_CELL = 0.5 / (SIDE - 1)
 BATCH = 250  # episodes at once; divides every number of episodes
 
 
-@register("data", "key-to-door")
+@register("data", "key-to-door", label="Key-to-Door")
 class KeyToDoors(Family):
     """Random or expert moves, as many episodes as the name says."""
 

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
@@ -30,9 +32,15 @@ YARDSTICK_EPISODES = 2000
 EPISODES = {"train": 300, "held_out": 100}
 
 
-@register("data", "lq-mix")
+@register("data", "lq-mix", label="LQ")
 class LinearMixtures(Family):
     """300 training, 100 held-out episodes of 100 steps; behaviour_id 0: the better controller."""
+
+    words: ClassVar = {
+        "episode": "mixed by episode",
+        "step": "mixed by step",
+        "single": "one policy",
+    }
 
     def resolve(self, member: str, name: str) -> DataSpec:
         if member not in MEMBERS:

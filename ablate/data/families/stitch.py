@@ -46,7 +46,7 @@ ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
 
 
-@register("data", "stitch")
+@register("data", "stitch", label="Stitch")
 class StitchSets(Family):
     """150,000 training and 30,000 held-out timesteps, of 150 to 350 an episode for S from 1 to 8."""
 

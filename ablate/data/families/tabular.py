@@ -137,14 +137,14 @@ class _Tabular(Family):
         return [f"{self.family}/{task}-{mixing}-v0" for task in tasks for mixing in MIXINGS]
 
 
-@register("data", "chain")
+@register("data", "chain", label="Chain")
 class Chains(_Tabular):
     """Chain of nine cells with a gamble at its end; two policies."""
 
     family = "chain"
 
 
-@register("data", "grid")
+@register("data", "grid", label="Grid")
 class Grids(_Tabular):
     """Grid with a cliff; two policies."""
 

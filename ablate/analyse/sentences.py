@@ -1,10 +1,10 @@
-"""Verdicts in words: a quotable paragraph for each, and the study's answer."""
+"""Verdicts in sentences: a quotable paragraph for each, the study's answer, and how it was reached."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from ablate import words
 from ablate.analyse.claims import TOST, TOST_OVER_DATA_SETS, WELCH, ClaimResult
 from ablate.analyse.tests import DRAWS
 from ablate.analyse.verdict import (
@@ -18,64 +18,7 @@ from ablate.analyse.verdict import (
 )
 from ablate.study.contrast import ACROSS, parse
 
-# What varying a factor is about. A contrast of several themes is about how they depend on each
-# other.
-THEMES = {
-    "context": "memory",
-    "history": "memory",
-    "mixer": "architecture",
-    "head": "objective",
-    "condition": "objective",
-}
-_ORDER = ("memory", "architecture", "objective", "interplay", "other")
-POINTS = ("score", "score_median")  # metrics in normalised points
-UNITS = {
-    "action_error": " of the action variance",
-    "action_error_early": " of the action variance",
-    "return_mean": " reward units",
-    "return_std": " reward units",
-    "action_nll": " nats",
-}
-
-
-def number(value: float) -> str:
-    """Three digits that matter, a real minus and no exponent: 12.3, 0.0451, −3.00."""
-    if not math.isfinite(value):
-        return {math.inf: "infinity", -math.inf: "−infinity"}.get(value, "unknown")
-    if value == 0.0 or abs(value) < 5e-7:
-        return "0"
-    digits = min(max(2 - math.floor(math.log10(abs(value))), 0), 6)
-    return _fixed(value, digits)
-
-
-def amount(value: float, metric: str, sign: bool = False) -> str:
-    """A value of a metric without its unit: one decimal for points, else three digits that matter.
-
-    sign: write the plus of a positive difference.
-    """
-    points = metric in POINTS and math.isfinite(value)
-    shown = _fixed(value, 1) if points else number(value)
-    return f"+{shown}" if sign and value > 0.0 and math.isfinite(value) else shown
-
-
-def _fixed(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return (text.lstrip("-") if float(text) == 0.0 else text).replace("-", "−")
-
-
-def probability(p: float) -> str:
-    """A p value as "p = 0.012" or "p < 0.0001"."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-
-
-def units(metric: str) -> str:
-    """What the metric counts in, with a leading space; empty for a bare number."""
-    return " points" if metric in POINTS else UNITS.get(metric, "")
-
-
-def percent(confidence: float) -> str:
-    """0.95 as "95 %"."""
-    return f"{confidence * 100:.3g} %"
+INTERPLAY, OTHER = "interplay", "other"  # of several themes, of none
 
 
 def sentence(verdict: Verdict) -> str:
@@ -87,7 +30,9 @@ def sentence(verdict: Verdict) -> str:
     parts = [head, _meaning(verdict), _numbers(verdict), _curve(verdict), sides, _trials(verdict)]
     if verdict.untested:
         parts.append(f"Tested in part: nothing was run for {'; '.join(verdict.untested)}.")
-    parts += [_as_sentence(note) for note in verdict.notes if not note.startswith("left out: ")]
+    parts += [
+        words.as_sentence(note) for note in verdict.notes if not note.startswith("left out: ")
+    ]
     gaps = sum(note.startswith("left out: ") for note in verdict.notes)
     if gaps:
         parts.append(
@@ -109,16 +54,18 @@ def answer(verdicts: Sequence[Verdict]) -> str:
     if not primary:
         return "The study declares no hypotheses, so it answers nothing."
     told = []
-    for theme in _ORDER:
-        mine = [v for v in primary if theme_of(v) == theme]
-        if mine:
-            title = {"interplay": "How they depend on each other", "other": "Other claims"}
-            lead = title.get(theme, theme.capitalize())
-            briefs = [_brief(v, plainly=theme not in title) for v in mine]
-            if len(mine) == len(primary) and theme == "other":  # other than nothing
-                told.append(" ".join(map(_capital, briefs)))
-                continue
-            told.append(f"{lead}: {' '.join([briefs[0], *map(_capital, briefs[1:])])}")
+    title = {INTERPLAY: "How they depend on each other", OTHER: "Other claims"}
+    found = {v.hypothesis: theme_of(v) for v in primary}
+    for theme in sorted(
+        set(found.values()), key=lambda t: (t == OTHER, t == INTERPLAY, words.theme_place(t), t)
+    ):
+        mine = [v for v in primary if found[v.hypothesis] == theme]
+        briefs = [_brief(v, plainly=theme not in title) for v in mine]
+        if len(mine) == len(primary) and theme == OTHER:  # other than nothing
+            told.append(" ".join(map(words.capital, briefs)))
+            continue
+        lead = title.get(theme, theme.capitalize())
+        told.append(f"{lead}: {' '.join([briefs[0], *map(words.capital, briefs[1:])])}")
     told.append(_count(primary, any(v.primary for v in verdicts)))
     if any(v.status == "exploratory" for v in primary):
         told.append("What is marked exploratory was written after the runs.")
@@ -134,16 +81,16 @@ def procedure(verdicts: Sequence[Verdict]) -> str:
     if not tested:
         return ""
     sizes = {v.family: v.family_size for v in tested}
-    families = _listed([f"{name} {size}" for name, size in sizes.items()])
+    families = words.listing([f"{name} {size}" for name, size in sizes.items()])
     told = [
-        f"Every hypothesis is decided at level {percent(_alpha(tested[0]))} after Holm's correction"
+        f"Every hypothesis is decided at level {words.percent(_alpha(tested[0]))} after Holm's correction"
         f" within its declared family (hypotheses tested: {families}), confirmatory and exploratory"
         " ones apart."
     ]
     fixed = [v for v in tested if v.estimand == "fixed"]
     if fixed:
         names = {claim.test_name.partition(" (")[0] for v in fixed for claim in v.details}
-        used = [words for name, words in _PROCEDURES.items() if name in names]
+        used = [told for name, told in _PROCEDURES.items() if name in names]
         told.append(
             "For these data sets and new seeds (fixed estimand) an estimate is the mean over data"
             " sets of a contrast of cell means, its interval a Welch-Satterthwaite t interval that"
@@ -179,7 +126,7 @@ _PROCEDURES = {
 
 
 def theme_of(verdict: Verdict) -> str:
-    """What the contrast varies: memory, architecture, objective, other, or interplay of several."""
+    """What the contrast varies: the theme of its factors, other where they have none, or interplay of several."""
     if verdict.contrast.startswith("each pair of "):
         factors = {verdict.contrast.removeprefix("each pair of ").strip()}
     else:
@@ -190,21 +137,17 @@ def theme_of(verdict: Verdict) -> str:
             for i, factor in enumerate(contrast.factors)
             if len({levels[i] for levels in contrast.terms}) > 1
         }
-    themes = {THEMES.get(factor, "other") for factor in factors} or {"other"}
-    return themes.pop() if len(themes) == 1 else "interplay"
+    themes = words.themes(factors) or {OTHER}
+    return themes.pop() if len(themes) == 1 else INTERPLAY
+
+
+def _of(verdict: Verdict) -> words.Response:
+    """The response that the verdict is about."""
+    return words.response(verdict.metric)
 
 
 def _says(verdict: Verdict) -> str:
-    return _as_sentence(verdict.says)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _as_sentence(text: str) -> str:
-    text = _capital(text.strip())
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return words.as_sentence(verdict.says)
 
 
 def _hypotheses(count: int) -> str:
@@ -213,15 +156,14 @@ def _hypotheses(count: int) -> str:
 
 def _bounds(low: float, high: float, verdict: Verdict) -> str:
     """`95 % interval 1.2 to 3.4`."""
-    shown = f"{amount(low, verdict.metric)} to {amount(high, verdict.metric)}"
-    return f"{percent(verdict.confidence)} interval {shown}"
+    return f"{words.percent(verdict.confidence)} interval {_of(verdict).span(low, high)}"
 
 
 def _meaning(verdict: Verdict) -> str:
     """What the verdict means for a claim of this kind, with its p value where it is another."""
-    unit = units(verdict.metric)
-    margin = amount(verdict.margin, verdict.metric) + unit if verdict.margin is not None else ""
-    about = "zero" if verdict.around == 0.0 else amount(verdict.around, verdict.metric)
+    response = _of(verdict)
+    margin = response.quantity(verdict.margin)
+    about = "zero" if verdict.around == 0.0 else response.amount(verdict.around)
     equal = verdict.p_equivalent_holm if verdict.p_equivalent_holm is not None else 1.0
     against = verdict.p_against_holm if verdict.p_against_holm is not None else 1.0
     if verdict.verdict == EQUIVALENT and verdict.test == "equivalence":
@@ -229,15 +171,15 @@ def _meaning(verdict: Verdict) -> str:
     if verdict.verdict == EQUIVALENT:
         return (
             f"The predicted difference is refuted: it lies within the margin of {margin} of {about}"
-            f" (TOST, {probability(equal)} after Holm)."
+            f" (TOST, {words.p_said(equal)} after Holm)."
         )
     if verdict.verdict == REFUTED:
         claim = refuting(verdict)
         where = f" for {_minus(claim.label)}" if verdict.decided_by else ""
-        low, high = amount(claim.low, verdict.metric), amount(claim.high, verdict.metric)
+        low, high = response.amount(claim.low), response.amount(claim.high)
         return (
-            f"It fails{where}: {amount(claim.estimate, verdict.metric)}{unit}"
-            f" ({low} to {high}; {probability(against)} after Holm)."
+            f"It fails{where}: {response.quantity(claim.estimate)}"
+            f" ({low} to {high}; {words.p_said(against)} after Holm)."
         )
     if verdict.verdict == SUPPORTED and verdict.margin is not None and equal < _alpha(verdict):
         return f"It is nevertheless smaller than the margin of {margin}."
@@ -254,11 +196,11 @@ def _wanted(verdict: Verdict) -> str:
     if verdict.test == "trend":
         return "a rise"
     if verdict.test == "superiority":
-        return f"above {amount(verdict.threshold, verdict.metric)}"
+        return f"above {_of(verdict).amount(verdict.threshold)}"
     if verdict.test == "difference":
-        return f"different from {amount(verdict.around, verdict.metric)}"
+        return f"different from {_of(verdict).amount(verdict.around)}"
     assert verdict.margin is not None
-    return f"{amount(verdict.around, verdict.metric)} ± {amount(verdict.margin, verdict.metric)}"
+    return f"{_of(verdict).amount(verdict.around)} ± {_of(verdict).amount(verdict.margin)}"
 
 
 def _numbers(verdict: Verdict) -> str:
@@ -275,16 +217,15 @@ def _numbers(verdict: Verdict) -> str:
         if verdict.decided_by
         else ""
     )
-    estimate = f"{amount(verdict.estimate, verdict.metric)}{units(verdict.metric)}"
-    metric = verdict.metric.replace("_", " ")
+    estimate = _of(verdict).quantity(verdict.estimate)
     family = f"{verdict.family_size} {_hypotheses(verdict.family_size)} of the family"
     freedom = "" if verdict.degenerate else f", {_freedom(verdict.df or 0.0)} degrees of freedom"
     return (
         f"{_scope(verdict, decided)}, {_minus(decided.contrast)} of"
-        f" {metric}{where} is"
+        f" {_of(verdict).said}{where} is"
         f" {estimate} ({_bounds(verdict.low, verdict.high, verdict)}{freedom};"
-        f" wanted {_wanted(verdict)}; {_test(verdict)}, {probability(verdict.p)},"
-        f" {probability(verdict.p_holm)} after Holm over {family} {verdict.family})."
+        f" wanted {_wanted(verdict)}; {_test(verdict)}, {words.p_said(verdict.p)},"
+        f" {words.p_said(verdict.p_holm)} after Holm over {family} {verdict.family})."
     )
 
 
@@ -313,7 +254,11 @@ def _data_sets(claim: ClaimResult) -> str:
     names = list(claim.by_data_set)
     if names == [ACROSS]:
         return "Between these data sets"
-    return f"On {names[0]}" if len(names) == 1 else f"On the mean of {len(names)} data sets"
+    return (
+        f"On {words.data(names[0])}"
+        if len(names) == 1
+        else f"On the mean of {len(names)} data sets"
+    )
 
 
 def _population(verdict: Verdict) -> str:
@@ -321,7 +266,7 @@ def _population(verdict: Verdict) -> str:
     if found.estimate is None or found.low is None or found.high is None or found.p is None:
         return f"For new data sets (population estimand) there is no estimate: {found.reason}."
     return (
-        f"For new data sets (population estimand) it is {amount(found.estimate, verdict.metric)}"
+        f"For new data sets (population estimand) it is {_of(verdict).amount(found.estimate)}"
         f" ({_bounds(found.low, found.high, verdict)}; t over {found.n_datasets} data sets,"
         f" {_plain_p(verdict, found.p)}{_beside(verdict)})."
     )
@@ -337,7 +282,7 @@ def _twins(verdict: Verdict) -> str:
         return f"{beside} For new seeds (fixed estimand) there is no interval: {found.reason}."
     return (
         f"{beside} On these data sets, for new seeds (fixed estimand), it is"
-        f" {amount(found.estimate, verdict.metric)} ({_bounds(found.low, found.high, verdict)};"
+        f" {_of(verdict).amount(found.estimate)} ({_bounds(found.low, found.high, verdict)};"
         f" {_plain_p(verdict, found.p)})."
     ).strip()
 
@@ -345,7 +290,7 @@ def _twins(verdict: Verdict) -> str:
 def _plain_p(verdict: Verdict, p: float) -> str:
     """A p value that decides nothing."""
     sides = "" if verdict.test == "equivalence" else "two-sided and "
-    return f"{probability(p)}, {sides}uncorrected"
+    return f"{words.p_said(p)}, {sides}uncorrected"
 
 
 def _beside(verdict: Verdict) -> str:
@@ -354,14 +299,14 @@ def _beside(verdict: Verdict) -> str:
     told = ""
     if found.mixed_p is not None and found.mixed_estimate is not None:
         told += (
-            f"; mixed model with random slopes {amount(found.mixed_estimate, verdict.metric)},"
-            f" {probability(found.mixed_p)}"
+            f"; mixed model with random slopes {_of(verdict).amount(found.mixed_estimate)},"
+            f" {words.p_said(found.mixed_p)}"
         )
     elif found.mixed_reason:
         told += f"; no mixed model: {found.mixed_reason}"
     if found.p_sign_flip is not None:
         exact = "exact " if 2**found.n_datasets <= DRAWS else ""  # else they are drawn
-        told += f"; {exact}sign flips {probability(found.p_sign_flip)}"
+        told += f"; {exact}sign flips {words.p_said(found.p_sign_flip)}"
     return told
 
 
@@ -371,15 +316,15 @@ def _curve(verdict: Verdict) -> str:
     if curve is None:
         return ""
     at = [
-        f"{amount(fit, verdict.metric)} at {level}"
-        f" ({amount(low, verdict.metric)} to {amount(high, verdict.metric)})"
+        f"{_of(verdict).amount(fit)} at {level}"
+        f" ({_of(verdict).amount(low)} to {_of(verdict).amount(high)})"
         for level, fit, low, high in zip(
             curve.levels, curve.fit, curve.low, curve.high, strict=True
         )
     ]
     return (
-        f"The nearest rising curve (isotonic regression, {percent(verdict.confidence)} bootstrap"
-        f" band) is {_listed(at)}."
+        f"The nearest rising curve (isotonic regression, {words.percent(verdict.confidence)} bootstrap"
+        f" band) is {words.listing(at)}."
     )
 
 
@@ -406,19 +351,16 @@ def _brief(verdict: Verdict, plainly: bool) -> str:
 
     plainly: with the word that answers whether the theme matters.
     """
-    says = _capital(verdict.says.strip().rstrip("."))
+    says = words.capital(verdict.says.strip().rstrip("."))
     mark = ", exploratory" if verdict.status == "exploratory" else ""
     if verdict.estimate is None or verdict.low is None or verdict.high is None:
         return f"{verdict.verdict}{mark} (claim: {says})."
-    value = amount(verdict.estimate, verdict.metric, sign=not is_level(verdict.contrast))
-    found = (
-        f"{value}{units(verdict.metric)} ({_bounds(verdict.low, verdict.high, verdict)})"
-        f"{_compared(verdict)}"
-    )
+    value = _of(verdict).quantity(verdict.estimate, sign=not is_level(verdict.contrast))
+    found = f"{value} ({_bounds(verdict.low, verdict.high, verdict)}){_compared(verdict)}"
     because = ""
     if verdict.verdict == EQUIVALENT and verdict.margin is not None:
-        about = "zero" if verdict.around == 0.0 else amount(verdict.around, verdict.metric)
-        margin = f"{verdict.margin:g}{units(verdict.metric)}"
+        about = "zero" if verdict.around == 0.0 else _of(verdict).amount(verdict.around)
+        margin = f"{verdict.margin:g} {_of(verdict).unit}".strip()
         predicted = "" if verdict.test == "equivalence" else ", so refuted"
         because = f" to {about} within {margin}{predicted}"
     if plainly:
@@ -455,17 +397,19 @@ def _compared(verdict: Verdict) -> str:
         return ""
     if contrast.ordered:
         factor, order = next(iter(contrast.ordered.items()))
-        return f" from {factor} {order[0]} to {order[-1]}"
+        ends = (words.level(factor, order[place]) for place in (0, -1))
+        return f" from {words.factor(factor).label} {' to '.join(ends)}"
+    factor = contrast.factors[0]
     sides = (
-        [levels[0] for levels, weight in contrast.terms.items() if sign * weight > 0.0]
+        [
+            words.level(factor, levels[0])
+            for levels, weight in contrast.terms.items()
+            if sign * weight > 0.0
+        ]
         for sign in (1.0, -1.0)
     )
-    more, less = (_listed(side) for side in sides)
-    return f" for {contrast.factors[0]} {more} against {less}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    more, less = (words.listing(side) for side in sides)
+    return f" for {words.factor(factor).label} {more} against {less}"
 
 
 def _minus(text: str) -> str:
