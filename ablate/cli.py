@@ -324,21 +324,18 @@ def plan(
 
 @app.command(epilog="Example: python -m ablate status studies/memory_vs_arch.yaml")
 @command
-def status(study: StudyFile, plugin: Plugin = None, results: Results = RESULTS) -> int:
-    """Attempts in the run store, by status; failed and dead ones are listed."""
-    from ablate.track.folder import folder_of
-    from ablate.track.store import attempts, deciding
+def status(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """Fits and trials that have a result; attempts that failed or died are listed."""
+    from ablate.launch.standing import describe
 
     _plugins(plugin)
-    loaded = _study(study, None, None, None)
-    found = deciding(attempts(folder_of(results, loaded).runs)).values()
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.status] = counts.get(one.status, 0) + 1
-    print(", ".join(f"{n} {name.lower()}" for name, n in sorted(counts.items())) or "no runs yet")
-    for one in found:
-        if one.status not in ("COMPLETED", "RUNNING"):
-            print(f"{one.run_id}  {one.status}  {one.failure}".rstrip())
+    print(describe(_study(study, profile, set_, None), results))
     return 0
 
 
@@ -389,16 +386,16 @@ def train(
         print("It was trained before; nothing was run.")
     for line in single.lines(made):
         print(line)
-    print(f"Next: python -m ablate evaluate {made.run}")
+    print(f"Next: python -m ablate evaluate {made.checkpoint}")
     return 0
 
 
 @app.command(
-    epilog="Example: python -m ablate evaluate results/models/runs/0123456789ab-1 --target 3600"
+    epilog="Example: python -m ablate evaluate results/models/checkpoints/0123456789ab --target 3600"
 )
 @command
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder that `train` named, or a checkpoint.")],
+    run: Annotated[Path, typer.Argument(help="The checkpoint that `train` named, or its folder.")],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),

@@ -5,7 +5,8 @@
     preset                                              the preset that it was made from: a label
     timesteps                                           K, where the context is given in tokens
     settings                                            the algorithm's own hyper-parameters
-    model, train, evaluate                              the sections below
+    model, train                                        the sections below
+    measure                                             options of each measurement, by its name
 
 A study file and a preset say the same things with the same names. What was added after results
 existed keeps its default out of a trial's identity (`settled`): a trial that was computed before a
@@ -18,10 +19,20 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from ablate import registry
 from ablate.errors import UserError, unknown
 
+STANDARD = "standard"  # the profile that is the study's own
+Config = dict[str, Any]
 FACTORS = ("mixer", "context", "condition", "history", "head")
 OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
 CONDITIONS = (
@@ -40,6 +51,11 @@ STANDARD = "standard"  # the profile that is the study itself
 def _later(default: Any, **limits: Any) -> Any:
     """A field that came after the first results: not hashed at its default."""
     return Field(default=default, json_schema_extra={"later": True}, **limits)
+
+
+def _kept(default: Any, **limits: Any) -> Any:
+    """A field that says what is kept of a fit or asked of it; it changes no training and is never hashed."""
+    return Field(default=default, json_schema_extra={"kept": True}, **limits)
 
 
 class Section(BaseModel):
@@ -74,6 +90,25 @@ class ModelSection(Section):
     initialisation: Literal["torch", "gpt2"] = _later("torch")  # of the mixer's weights
 
 
+class Converged(Section):
+    """When a fit has converged; a criterion that isn't given isn't asked for.
+
+    loss_fall: largest fall of the held-out loss over the last third of training, as a share of the whole
+        fall. excess_error: largest held-out action error above the exact Bayes posterior's with the same
+        window, as a share of the action's variance; where the data's law is known.
+    """
+
+    loss_fall: float | None = Field(default=None, gt=0, lt=1)
+    excess_error: float | None = Field(default=None, gt=0)
+
+    @field_validator("loss_fall", mode="before")
+    @classmethod
+    def _percent(cls, value: Any) -> Any:
+        if isinstance(value, str) and (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value.strip())):
+            return float(found[1]) / 100.0
+        return value
+
+
 class TrainSection(Section):
     """Training, equal in every cell."""
 
@@ -96,38 +131,39 @@ class TrainSection(Section):
     return_scale: float | None = _later(None, gt=0)  # null: the spread of the data's returns-to-go
     betas: tuple[float, float] = _later((0.9, 0.999))
     optimiser: Literal["adamw", "adam"] = _later("adamw")
-
-
-class EvaluateSection(Section):
-    """Evaluation, equal in every cell."""
-
-    episodes: int = Field(default=50, gt=0)
-    # return to ask for: a percentile of the data's returns ("p90"), or a number
-    target: str | float = "p90"
-    checkpoint: Literal["last"] = "last"
-    actions: Literal["sample", "mode"] = "sample"
     points: int = Field(default=8, gt=0)  # of the learning curve
-    context: int | None = _later(None, gt=0)  # K of acting; null: that of training
-    # beyond K, the window is encoded anew, or a recurrent state goes on
-    state: Literal["re-encoded", "carried"] = _later("re-encoded")
-    # act by the model itself, or with a joint model by search for return, or for likelihood
-    decode: Literal["direct", "plan", "imitate"] = _later("direct")
-    plan: dict[str, Any] = _later({})  # options of the search, see `ablate.plan`
-    decrement: bool = _later(True)  # lower the target by each reward; DT's delayed mode doesn't
+    # whose episodes are learned from and held out: the data set's, or those of its training part alone, so that
+    # settings are chosen on episodes that no result is reported on
+    split: Literal["reported", "tuning"] = _later("reported")
+    # Updates at which the model is kept and measured, besides the last. They change no training, so a fit
+    # is the same whichever are asked for.
+    checkpoints: tuple[int, ...] = _kept(())
+    converged: Converged | None = _kept(None)  # what has to hold of a fit for a verdict about it
 
-    @field_validator("target")
+    @field_validator("checkpoints")
     @classmethod
-    def _known_target(cls, target: str | float) -> str | float:
-        if isinstance(target, str) and not re.fullmatch(r"p(100|\d{1,2})", target):
-            raise ValueError("expected a percentile of the data's returns such as p90, or a number")
-        return target
+    def _increasing(cls, found: tuple[int, ...]) -> tuple[int, ...]:
+        if any(update < 1 for update in found) or list(found) != sorted(set(found)):
+            raise ValueError("expected numbers of updates, 1 or more, that increase")
+        return found
+
+    @model_validator(mode="after")
+    def _within(self) -> TrainSection:
+        if self.checkpoints and self.checkpoints[-1] > self.updates:
+            raise ValueError(
+                f"checkpoints: found {self.checkpoints[-1]}, after the last of {self.updates} updates"
+            )
+        return self
 
 
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelSection,
     "train": TrainSection,
-    "evaluate": EvaluateSection,
 }
+MEASURED: dict[str, dict[str, Any]] = {
+    "rollout": {},
+    "held-out": {},
+}  # what is measured where nothing else is said
 
 
 def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[str, Any]:
@@ -135,7 +171,7 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
 
     Raises UserError naming what is unknown, missing or out of range.
     """
-    known = ("data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS)
+    known = ("data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS, "measure")
     for name in config:
         if name not in known:
             raise unknown(f"{where}: the part", name, known)
@@ -154,11 +190,38 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
     made["timesteps"] = config.get("timesteps", 0)
     made["settings"] = dict(config.get("settings", {}))
     for name, section in SECTIONS.items():
-        try:
-            made[name] = section.model_validate(config.get(name, {})).model_dump(mode="json")
-        except ValidationError as error:
-            raise UserError(f"{where}: {_first(name, error, section)}") from None
+        made[name] = checked(section, config.get(name) or {}, name, where)
+    made["measure"] = {
+        name: checked(
+            registry.get("measurement", name, f"{where}: the measurement").Options,
+            options or {},
+            f"measure.{name}",
+            where,
+        )
+        for name, options in (config.get("measure") or MEASURED).items()
+    }
     return made
+
+
+def checked(
+    section: type[Section], values: Mapping[str, Any], name: str, where: str
+) -> dict[str, Any]:
+    """The section `name` with its defaults, as plain JSON; raises UserError for what it doesn't have."""
+    try:
+        return section.model_validate(dict(values)).model_dump(mode="json")
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first(name, error, section)}") from None
+
+
+def fit_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration the training depends on: all but what is measured afterwards."""
+    return {name: value for name, value in config.items() if name != "measure"}
+
+
+def budgets(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The updates at which the model is kept and measured; the last is the end of training."""
+    train = config["train"]
+    return tuple(sorted({*train.get("checkpoints", ()), train["updates"]}))
 
 
 def is_factor(name: str) -> bool:
@@ -179,8 +242,8 @@ def timesteps(config: Mapping[str, Any]) -> int:
 
 
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as it is hashed: what came later and is at its default is left out."""
-    made = dict(config)
+    """The fit's configuration as it is hashed: what came later and is at its default is left out."""
+    made = fit_part(config)
     made.pop("preset", None)  # says where the rest comes from, and changes nothing
     for name, default in OPTIONAL.items():
         if made.get(name) == default:
@@ -197,12 +260,15 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
 def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
     """One section without what came later and is at its default."""
     defaults = section().model_dump(mode="json")
-    later = {
-        name
-        for name, field in section.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("later")
+    said = {n: f.json_schema_extra or {} for n, f in section.model_fields.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if not (
+            isinstance(extra := said[name], dict)
+            and (extra.get("kept") or (extra.get("later") and value == defaults[name]))
+        )
     }
-    return {k: v for k, v in values.items() if k not in later or v != defaults[k]}
 
 
 def _first(section: str, error: ValidationError, model: type[Section]) -> str:

@@ -27,7 +27,13 @@ from typing import Any, TypeVar
 from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
-BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn")
+BUILT_IN = (
+    "ablate.models",
+    "ablate.data",
+    "ablate.learn",
+    "ablate.measure.acting",
+    "ablate.measure.prediction",
+)
 # kind -> what is imported when the kind is asked for
 LATE = {"figure": "ablate.report.figures"}
 OURS = ("ablate", "baselines")

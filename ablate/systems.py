@@ -6,18 +6,18 @@ action, and the joint model, which predicts whole trajectories (`algorithm: join
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ablate import registry, streams
-from ablate.config import complete, timesteps
+from ablate.config import Config, complete, timesteps
 from ablate.data import catalogue
 from ablate.data.best import best
 from ablate.data.catalogue import DataSet
@@ -52,11 +52,33 @@ from ablate.plan.options import PlanOptions
 HELD_OUT_TARGETS = 4096
 JOINT_TARGETS = 512  # of the joint model, whose every target is a whole window
 
-Config = dict[str, Any]
+
+class System(Protocol):
+    """What an algorithm makes of a configuration: how it reads data, what it trains, how it acts."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def data(self) -> DataSet: ...
+    @property
+    def matched(self) -> Matched: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def stacks(self) -> bool: ...
+    def model(self, study: str, seed: int) -> Any: ...
+    def program(self, models: Any) -> Any: ...
+    def actor(self, models: Any, settings: Mapping[str, Any]) -> Any: ...
+    def source(self, program: Any) -> Any: ...
+    def held(self, study: str, models: Any) -> Any: ...
+    def predict(self, program: Any, held: Any, limit: int | None = None) -> dict[str, Tensor]: ...
+    def sizes(self) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
-class Cell:
+class PolicySystem:
     """Everything the seeds of a cell share: its data, how they are read, and a model of matched size.
 
     trained: the part of the training set that is learned from (see `train.keep`).
@@ -68,7 +90,7 @@ class Cell:
     layout: Layout
     scales: Scales
     matched: Matched
-    model: ModelSpec
+    spec: ModelSpec
 
     @property
     def context(self) -> int:
@@ -80,30 +102,29 @@ class Cell:
         """Where the cell trains and acts."""
         return self.scales.mean.device
 
-    def policy(self, study: str, seed: int) -> Policy:
+    def model(self, study: str, seed: int) -> Policy:
         """A freshly initialised policy; its parameters come from the seed's `init` stream alone."""
         generator = streams.torch_stream(study, seed, "init")
-        return build(self.model, generator, self.data.train.actions, self.bins).to(self.device)
+        return build(self.spec, generator, self.data.train.actions, self.bins).to(self.device)
 
     @cached_property
     def bins(self) -> Any:
         """The bins of discretised input, of the training set; None where it is continuous."""
-        if self.model.input != "discretised":
+        if self.spec.input != "discretised":
             return None
-        return fit_bins(self.rows(self.data.train)[0], self.model)
+        return fit_bins(self.rows(self.data.train)[0], self.spec)
 
     def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
         """Trajectories as the model reads them: rows (T, F) and timesteps (T,)."""
         data = stored(trajectories, self.layout, self.device)
         return scaled_rows(data.fields, self.layout, self.scales), data.timestep
 
-    def agent(self, policies: Sequence[Policy]) -> Agent:
+    def program(self, policies: Sequence[Policy]) -> Agent:
         """The policies as one stacked program that reads this cell's data."""
         return Agent(Stack(list(policies)), self.layout, self.scales, self.context)
 
-    def actor(self, policies: Sequence[Policy]) -> Agent:
-        """The same as it acts: with the context and the state of the evaluation."""
-        settings = self.config["evaluate"]
+    def actor(self, policies: Sequence[Policy], settings: Mapping[str, Any]) -> Agent:
+        """The same as it acts: with the context and the state of the measurement."""
         context = settings["context"] or self.context
         stack = Stack([at_context(policy, context) for policy in policies])
         return Agent(stack, self.layout, self.scales, context, settings["state"])
@@ -124,10 +145,10 @@ class Cell:
 
     def held(self, study: str, policies: Sequence[Policy]) -> HeldOut:
         """The held-out targets that every cell of the study is measured on."""
-        agent = self.agent(policies[:1])
+        agent = self.program(policies[:1])
         return held_out(self.data.held_out, agent, self.layout, study, HELD_OUT_TARGETS)
 
-    def measure(self, agent: Agent, held: HeldOut, limit: int | None = None) -> dict[str, Tensor]:
+    def predict(self, agent: Agent, held: HeldOut, limit: int | None = None) -> dict[str, Tensor]:
         """Prediction on held-out targets, (S,) each; on about `limit` of them."""
         return held_out_metrics(agent, held, limit)
 
@@ -146,13 +167,13 @@ class Cell:
             "width": float(self.matched.width),
             "parameters": float(self.matched.parameters),
             "parameter_mismatch": 100.0 * self.matched.mismatch,
-            "flops_per_target": float(flops_per_target(self.model)),
+            "flops_per_target": float(flops_per_target(self.spec)),
             "targets": float(train["updates"] * per_update),
         }
 
 
 @dataclass(frozen=True)
-class JointCell:
+class JointSystem:
     """The same of a model of whole trajectories, which acts by search or by likelihood."""
 
     config: Config
@@ -172,24 +193,23 @@ class JointCell:
         """The algorithm's own settings."""
         return JointSettings.model_validate(self.config["settings"])
 
-    def policy(self, study: str, seed: int) -> TrajectoryModel:
+    def model(self, study: str, seed: int) -> TrajectoryModel:
         """A freshly initialised model with bins and scales of the training set."""
         generator = streams.torch_stream(study, seed, "init")
         return fit_model(self.spec, self.data.train, self.settings, generator).to(self.device)
 
-    def agent(self, models: Sequence[TrajectoryModel]) -> JointProgram:
+    def program(self, models: Sequence[TrajectoryModel]) -> JointProgram:
         """The model in the shape in which it trains."""
         return JointProgram(JointStack(list(models)))
 
-    def actor(self, models: Sequence[TrajectoryModel]) -> TrajectoryAgent:
-        """The models as they act."""
-        evaluate = self.config["evaluate"]
+    def actor(
+        self, models: Sequence[TrajectoryModel], settings: Mapping[str, Any]
+    ) -> TrajectoryAgent:
+        """The models as they act: by likelihood, or where `settings` hold options of a plan, by search."""
         dims = (self.spec.observation_dim, self.spec.action_dim, 0)
         layout = Layout(*dims, self.config["history"], self.config["condition"], self.spec.goal)
-        decode = "likelihood" if evaluate["decode"] == "direct" else "plan"
-        imitated = {"objective": "likelihood"} if evaluate["decode"] == "imitate" else {}
-        options = plan_options(evaluate["plan"] | imitated)
-        return TrajectoryAgent(models, layout, options, decode)
+        decode = "plan" if settings.get("searched") else "likelihood"
+        return TrajectoryAgent(models, layout, plan_options(settings.get("plan") or {}), decode)
 
     def source(self, agent: JointProgram) -> JointSource:
         """What the trainer reads."""
@@ -208,7 +228,7 @@ class JointCell:
         return JointHeld(rows.table[index])
 
     @torch.no_grad()
-    def measure(
+    def predict(
         self, agent: JointProgram, held: JointHeld, limit: int | None = None
     ) -> dict[str, Tensor]:
         """Of each window's last timestep (1,): the action's negative log-density, and that of a whole timestep.
@@ -263,17 +283,19 @@ def plan_options(found: dict[str, Any]) -> PlanOptions:
     known = [field.name for field in fields(PlanOptions)]
     for name in found:
         if name not in known:
-            raise unknown("evaluate.plan", name, known)
+            raise unknown("measure.plan", name, known)
     return PlanOptions(**found)
 
 
-def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell | JointCell:
+def prepare(config: Config, cache: Path, device: str = "cpu") -> System:
     """Load the data, lay out the tokens and solve the mixer's width for the declared parameter count.
 
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
     config = complete(config)
     data = catalogue.load(config["data"], cache)
+    if config["train"]["split"] == "tuning":
+        data = data.for_tuning
     if config["algorithm"] == "joint":
         return _joint(config, data, device)
     horizon = data.spec.make_env(1).horizon
@@ -301,25 +323,19 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> Cell | JointCel
     scales = fit_scales(data.train, horizon)
     if config["train"]["return_scale"] is not None:
         scales = replace(scales, return_to_go=config["train"]["return_scale"])
-    return Cell(
+    return PolicySystem(
         config=config,
         data=data,
         trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
         layout=layout,
         scales=scales.to(device),
         matched=matched,
-        model=model.at(matched.width),
+        spec=model.at(matched.width),
     )
 
 
-def _joint(config: Config, data: DataSet, device: str) -> JointCell:
+def _joint(config: Config, data: DataSet, device: str) -> System:
     spec = joint_spec(config, data.train.observations.shape[1], data.train.actions.shape[1])
-    options = plan_options(config["evaluate"]["plan"])
-    if options.value == "critic" and config["settings"].get("critic") is None:
-        raise UserError(
-            "evaluate.plan.value: critic needs one that is trained; set settings.critic: {}, or "
-            "value: tokens."
-        )
     bins = None
     if spec.discrete or spec.input == "discretised":
         bins = Discretiser.fit(np.tile([[0.0], [1.0]], (1, spec.slots)), spec.bins)  # any will do
@@ -327,7 +343,7 @@ def _joint(config: Config, data: DataSet, device: str) -> JointCell:
     parameters = count_parameters(
         build_trajectory_model(spec, torch.Generator(), bins, 0.0 * scale, scale)
     )
-    return JointCell(
+    return JointSystem(
         config=config,
         data=data,
         trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),

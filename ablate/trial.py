@@ -1,7 +1,8 @@
-"""One cohort, from configuration to metrics.
+"""From a configuration to numbers: fit models, and measure them.
 
-A cohort is one cell of a study with one or more seeds. This page is the method section: data, policy,
-training, evaluation, in that order; the rooms it calls hold the details.
+This page is the method section. `fit` prepares data and model and trains the seeds of a cell, keeping a
+checkpoint at every declared budget; `measure` does one thing to the models of a budget and gives its
+responses. The rooms that they call hold the details.
 """
 
 from __future__ import annotations
@@ -15,233 +16,169 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.data.catalogue import DataSet
-from ablate.errors import UserError
-from ablate.learn.checkpoint import save_policy
+from ablate import registry
+from ablate.config import budgets
+from ablate.learn.checkpoint import load_policy, save_policy
+from ablate.learn.convergence import loss_fall
 from ablate.learn.train import train_cohort
-from ablate.measure.rollout import Rollouts, rollout
-from ablate.measure.video import Filmed
-from ablate.systems import Cell, Config, JointCell, prepare
+from ablate.measure.base import Measured, Trained, split
+from ablate.systems import System, prepare
 
 CURVE_TARGETS = 512
 
-__all__ = ["Cell", "JointCell", "Outcome", "Watch", "measure_ways", "prepare", "run_cohort"]
-AnyCell = Any  # a `Cell` or a `JointCell`, whose policies are of its own kind
+__all__ = ["Fitted", "Watch", "checkpoint", "fit", "measure", "prepare", "trained"]
 
 
 @dataclass
-class Outcome:
-    """What became of one trial: its metrics, or why it failed; its learning curve; its checkpoint."""
+class Fitted:
+    """What became of one fit: its numbers, or why it failed; its learning curve; CPU seconds."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     failure: str = ""
     curve: list[dict[str, float]] = field(default_factory=list)
-    checkpoint: Path | None = None
     seconds: float = 0.0
-
-
-@dataclass
-class Cohort:
-    """A cohort in progress: one policy and one outcome a seed, in the order of `seeds`."""
-
-    study: str
-    seeds: list[int]
-    policies: list[Any]
-    outcomes: list[Outcome]
-    held: Any
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who wants to hear of a cohort: `progress(fraction)`, and `on_point(index, row)` for each point of each curve."""
+    """Who wants to hear of a fit: `progress(fraction)`, and `on_point(index, row)` for each point of each curve."""
 
     progress: Callable[[float], None] = lambda fraction: None
     on_point: Callable[[int, dict[str, float]], None] = lambda index, row: None
 
 
-def run_cohort(
-    study: str,
-    seeds: Sequence[int],
-    config: Config,
+def checkpoint(folder: Path, fit: str, budget: int) -> Path:
+    """Where the model of a fit after `budget` updates is kept."""
+    return folder / fit / f"{budget}.safetensors"
+
+
+def fit(
+    system: System,
+    streams: str,
+    fits: dict[int, str],
+    folder: Path,
     *,
-    cache: Path,
     stacked: bool,
-    device: str = "cpu",
-    folder: Path | None = None,
+    resume: Path | None = None,
     watch: Watch | None = None,
-) -> list[Outcome]:
-    """Train and evaluate one cell for every seed; one outcome a seed, in order.
+) -> list[Fitted]:
+    """Train one cell for every seed; one result a seed, in order, and checkpoints in `folder`.
 
-    stacked: train the seeds as one program, or one after another; the results agree to rounding. folder:
-    where checkpoints, and the state of an interrupted training, are kept.
+    streams: names the random streams. fits: seed -> the fit's id. stacked: train the seeds as one program,
+    or one after another; the results agree to rounding. resume: the folder in which the state of an
+    interrupted training is kept.
     """
-    cell: AnyCell = prepare(config, cache, device)
     watch = watch or Watch()
-    policies = [cell.policy(study, seed) for seed in seeds]
-    held = cell.held(study, policies)
-    cohort = Cohort(study, list(seeds), policies, [Outcome() for _ in seeds], held)
+    seeds = list(fits)
+    models = [system.model(streams, seed) for seed in seeds]
+    held = system.held(streams, models)
+    train, found = system.config["train"], [Fitted() for _ in seeds]
     groups = [list(range(len(seeds)))] if stacked else [[i] for i in range(len(seeds))]
+    shown = {round(train["updates"] * (i + 1) / train["points"]) for i in range(train["points"])}
     for number, group in enumerate(groups):
+        mine = [seeds[i] for i in group]
+        program = system.program([models[i] for i in group])
+        began = time.process_time()
 
-        def share(fraction: float, number: int = number) -> None:
-            watch.progress(0.9 * (number + fraction) / len(groups))
+        def keep(update: int, group: list[int] = group, program: Any = program) -> None:
+            for place, state in zip(group, program.stack.state_dicts(), strict=True):
+                path = checkpoint(folder, fits[seeds[place]], update)
+                about = system.config | {"study": streams, "seed": seeds[place], "budget": update}
+                save_policy(path, state, about | {"width": system.matched.width})
 
-        train_group(cell, cohort, group, folder, Watch(share, watch.on_point))
-    evaluate(cell, cohort)
-    for seed, policy, outcome in zip(seeds, policies, cohort.outcomes, strict=True):
-        outcome.metrics |= cell.sizes()
-        if folder is not None:
-            outcome.checkpoint = folder / f"seed-{seed}.safetensors"
-            about = config | {"study": study, "seed": seed, "width": cell.matched.width}
-            save_policy(outcome.checkpoint, policy.state_dict(), about)
-    return cohort.outcomes
+        def on_point(
+            update: int,
+            loss: torch.Tensor,
+            group: list[int] = group,
+            program: Any = program,
+            number: int = number,
+        ) -> list[dict[str, float]]:
+            metrics = system.predict(program, held, CURVE_TARGETS)
+            rows = []
+            for place, index in enumerate(group):
+                row = {"update": float(update), "train_loss": float(loss[place])}
+                row |= {name: float(value[place]) for name, value in metrics.items()}
+                rows.append(row)
+                watch.on_point(index, row)
+            watch.progress((number + update / train["updates"]) / len(groups))
+            return rows
 
-
-def train_group(
-    cell: AnyCell, cohort: Cohort, group: list[int], folder: Path | None, watch: Watch
-) -> None:
-    """Train the policies of `group` as one stack, in place; fill their learning curves and failures."""
-    train = cell.config["train"]
-    seeds = [cohort.seeds[i] for i in group]
-    agent = cell.agent([cohort.policies[i] for i in group])
-    count = cell.config["evaluate"]["points"]
-    points = {round(train["updates"] * (i + 1) / count) for i in range(count)} | {train["updates"]}
-    began = time.process_time()
-
-    def on_point(update: int, loss: torch.Tensor) -> list[dict[str, float]]:
-        metrics = cell.measure(agent, cohort.held, limit=CURVE_TARGETS)
-        rows = []
+        result = train_cohort(
+            program.stack,
+            system.source(program),
+            train,
+            streams,
+            mine,
+            sorted({*shown, train["updates"]}),
+            on_point,
+            None if resume is None else resume / f"training-{mine[0]}.safetensors",
+            system.config["algorithm"],
+            system.config["settings"],
+            keep=(budgets(system.config), keep),
+        )
         for place, index in enumerate(group):
-            row = {"update": float(update), "train_loss": float(loss[place])}
-            row |= {name: float(value[place]) for name, value in metrics.items()}
-            rows.append(row)
-            watch.on_point(index, row)
-        watch.progress(update / train["updates"])
-        return rows
-
-    resume = None
-    if folder is not None:
-        resume = folder / f"training-{'-'.join(map(str, seeds))}.safetensors"
-    result = train_cohort(
-        agent.stack,
-        cell.source(agent),
-        train,
-        cohort.study,
-        seeds,
-        sorted(points),
-        on_point,
-        resume,
-        cell.config["algorithm"],
-        cell.config["settings"],
-    )
-    for place, state in enumerate(agent.stack.state_dicts()):
-        cohort.policies[group[place]].load_state_dict(state)
-        outcome = cohort.outcomes[group[place]]
-        outcome.curve = [rows[place] for _, rows in result.points]
-        outcome.failure = result.diverged.get(place, "")
-        outcome.seconds = (time.process_time() - began) / len(group)
+            found[index].curve = [rows[place] for _, rows in result.points]
+            found[index].failure = result.diverged.get(place, "")
+            found[index].seconds = (time.process_time() - began) / len(group)
+    for one in found:
+        one.metrics = system.sizes() | {"loss_fall": loss_fall(one.curve)}
+    return found
 
 
-def evaluate(cell: AnyCell, cohort: Cohort) -> None:
-    """Score the last checkpoint of every seed: rollouts in the environment and held-out prediction."""
-    target = target_return(cell.data, cell.config["evaluate"]["target"])
-    rollouts = act(cell, cohort.policies, cohort.study, cohort.seeds, target)
-    predicted = _measured(cell, cohort)
-    scores = cell.data.anchors.score(rollouts.returns)  # (S, E)
-    for index, outcome in enumerate(cohort.outcomes):
-        outcome.metrics |= {
-            "score": float(scores[index].mean()),
-            "score_median": float(np.median(scores[index])),
-            "return_mean": float(rollouts.returns[index].mean()),
-            "return_std": float(rollouts.returns[index].std(ddof=1)),
-            "success": float(rollouts.success[index].mean()),
-            "jerk": float(rollouts.jerk[index]),
-        }
-        outcome.metrics |= {name: float(value[index]) for name, value in predicted.items()}
+def trained(
+    system: System, streams: str, fits: dict[int, str], folder: Path, budget: int
+) -> Trained:
+    """The models of these fits after `budget` updates, from their checkpoints.
 
-
-def _measured(cell: AnyCell, cohort: Cohort) -> dict[str, torch.Tensor]:
-    """Prediction on held-out targets, (S,) each."""
-    groups = [cohort.policies] if cell.stacks else [[policy] for policy in cohort.policies]
-    found = [cell.measure(cell.agent(group), cohort.held) for group in groups]
-    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
-
-
-def act(
-    cell: AnyCell,
-    policies: Sequence[Any],
-    study: str,
-    seeds: Sequence[int],
-    target: float,
-    video: Path | None = None,
-) -> Rollouts:
-    """Roll every policy out as `evaluate` says, asked for a return of `target`.
-
-    video: the file for a film of the first episode.
+    Raises UserError when a checkpoint is missing or damaged.
     """
-    settings = cell.config["evaluate"]
-    env = cell.data.spec.make_env(len(seeds) * settings["episodes"])
-    if video is not None:
-        env = Filmed(env, video)
-    rollouts = rollout(
-        cell.actor(policies),
-        env,
-        settings["episodes"],
-        study=study,
-        seeds=seeds,
-        target=target,
-        policy=cell.data.spec.best_policy,
-        sample=settings["actions"] == "sample",
-        decrement=settings["decrement"],
-    )
-    if isinstance(env, Filmed):
-        env.write()
-    return rollouts
+    models = []
+    for seed, name in fits.items():
+        tensors, _ = load_policy(checkpoint(folder, name, budget))
+        model = system.model(streams, seed)
+        model.load_state_dict(tensors)
+        models.append(model.eval())
+    return Trained(system, models, streams, list(fits), budget)
 
 
-def target_return(data: DataSet, rule: str | float) -> float:
-    """Return-to-go shown at the start: `p90` is the 90th percentile of the training returns, a number itself.
+def measure(models: Trained, name: str, options: dict[str, Any]) -> list[Measured]:
+    """Do one thing to the models of a cell: a registered measurement under the given options.
 
-    Raises UserError for another rule.
+    Raises UserError for options that it doesn't have, or a response that it doesn't give.
     """
-    if isinstance(rule, (int, float)):
-        return float(rule)
-    if rule.startswith("p") and rule[1:].isdecimal() and int(rule[1:]) <= 100:
-        return float(np.percentile(data.train.returns, int(rule[1:])))
-    raise UserError(f"evaluate.target: '{rule}' is not known; allowed: a number, or p0 ... p100.")
+    made = registry.get("measurement", name)()
+    found = made(models, made.Options.model_validate(options))
+    return split(name, made, found, len(models.models))
 
 
-def measure_ways(
-    study: str, seeds: Sequence[int], config: Config, cache: Path, device: str = "cpu"
-) -> dict[str, float]:
+def pace(system: System, streams: str, seeds: Sequence[int]) -> dict[str, float]:
     """Seconds an update and seed, the seeds as one stack and one by one, measured on this device.
 
     CPU time on a CPU, which other programs disturb least; elapsed time on a GPU.
     """
-    cell: AnyCell = prepare(config, cache, device)
-    train = config["train"] | {"updates": 6, "warmup": 1}
+    train = system.config["train"] | {"updates": 6, "warmup": 1}
     seconds = {}
     ways = [("stacked", len(seeds)), ("single", 1)]
-    for way, size in ways if cell.stacks else ways[1:]:
-        agent = cell.agent([cell.policy(study, seed) for seed in seeds[:size]])
+    for way, size in ways if system.stacks else ways[1:]:
+        program = system.program([system.model(streams, seed) for seed in seeds[:size]])
         marks: list[float] = []
 
         def mark(update: int, loss: torch.Tensor, marks: list[float] = marks) -> None:
-            if cell.device.type == "cuda":
-                torch.cuda.synchronize(cell.device)
-            cpu = cell.device.type == "cpu"
+            if system.device.type == "cuda":
+                torch.cuda.synchronize(system.device)
+            cpu = system.device.type == "cpu"
             marks.append(time.process_time() if cpu else time.perf_counter())
 
         train_cohort(
-            agent.stack,
-            cell.source(agent),
+            program.stack,
+            system.source(program),
             train,
-            study,
+            streams,
             seeds[:size],
             range(1, 7),
             mark,
-            algorithm=cell.config["algorithm"],
-            settings=cell.config["settings"],
+            algorithm=system.config["algorithm"],
+            settings=system.config["settings"],
         )
         # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
         seconds[way] = float(np.diff(marks)[1:].min()) / size

@@ -23,6 +23,7 @@ from ablate.data.behaviour import Behaviour
 from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
 from ablate.data.hidden import MASKED, Filled, Hiding, parse
+from ablate.data.split import hold_out
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
 from ablate.errors import UserError, unknown
@@ -113,6 +114,12 @@ class DataSet:
             f"{self.anchors.low!r}|{self.anchors.high!r}"
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def for_tuning(self) -> DataSet:
+        """The training part alone, split once more: what settings are chosen on."""
+        train, held_out = hold_out(self.train)
+        return replace(self, train=train, held_out=held_out)
 
     def yardstick(self, context: int) -> dict[str, float] | None:
         """Metrics of the best possible learner that sees `context` timesteps; None where not known."""

@@ -12,14 +12,15 @@ from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
 from ablate.learn.joint import joint_spec
+from ablate.measure.acting import search_options
 from ablate.plan.options import visible_timesteps
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
-from ablate.study.cost import spell, trial_seconds, wall_seconds
+from ablate.study.cost import fit_seconds, measure_seconds, spell
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
-from ablate.systems import plan_options
+from ablate.systems import System, plan_options
 
 TOKENS = (512, 4096, 16_384)
 
@@ -28,14 +29,22 @@ def describe(study: Study, results: Path, workers: int) -> str:
     """The plan as text. Data sets that can't be had yet are said, not an error."""
     cells = expand.cells(study)
     frame = expand.frame(cells, study)
-    jobs = [study.seeds * trial_seconds(cell.config) for cell in cells]
+    trials = expand.trials(study, {cell.data: "" for cell in cells})
+    fits = {one.fit.id: one.fit for one in trials}
+    measured = {
+        row: measure_seconds(one.config, name, one.config["measure"][name])
+        for one in trials
+        for name, row in one.rows.items()
+    }
+    training = sum(fit_seconds(fit.config) for fit in fits.values())
+    total = (training + sum(measured.values())) / max(workers, 1)
     lines = [
         f"{study.study}, profile {study.profile}",
         f"Question: {study.question}",
         "",
-        f"{len(cells)} cells x {study.seeds} seeds = {len(cells) * study.seeds} trials; roughly "
-        f"{spell(wall_seconds(jobs, workers))} on {workers} cores of the speed this was written on "
-        "(`run` measures yours).",
+        f"{len(cells)} cells x {study.seeds} seeds: {len(fits)} fits to train, {len(measured)} measurements, "
+        f"{len(trials)} trials; roughly {spell(total)} ({spell(training)} of training on one core) on "
+        f"{workers} cores of the speed this was written on (`run` measures yours).",
         "",
         "Designs:",
     ]
@@ -55,7 +64,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
 
 def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
     """Matched widths and parameter counts by mixer and context, over whatever else varies."""
-    found: dict[tuple[str, int], list[trial.Cell | trial.JointCell]] = {}
+    found: dict[tuple[str, int], list[System]] = {}
     missing: dict[str, str] = {}
     for cell in cells:
         if cell.data in missing:
@@ -107,11 +116,11 @@ def sights(cells: Sequence[Cell]) -> list[str]:
     """Where a search is declared: how many executed timesteps each imagined one sees, by data set and options."""
     found: dict[str, str] = {}
     for cell in cells:
-        if cell.config["algorithm"] != "joint" or cell.config["evaluate"]["decode"] == "direct":
+        if "plan" not in cell.config["measure"]:
             continue
         env = catalogue.spec(cell.data).make_env(1)
         spec = joint_spec(cell.config, env.observation_dim, env.action_dim)
-        options = plan_options(cell.config["evaluate"]["plan"])
+        options = plan_options(search_options(cell.config["measure"]["plan"]))
         seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
         found[what] = " ".join(str(int(count)) for count in seen)

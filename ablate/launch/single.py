@@ -1,6 +1,6 @@
 """One model, without a study: `train` a preset on a data set, `evaluate` what came of it.
 
-It is a trial like any other (same cell, same audit, same Sacred record), kept under `results/models/`.
+It is a fit like any other (same system, same audit, same Sacred record), kept under `results/models/`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ import yaml
 
 from ablate import trial
 from ablate.analyse.descriptive import mean_interval
-from ablate.config import complete
+from ablate.config import complete, fit_part
 from ablate.data import catalogue
-from ablate.errors import UserError
-from ablate.launch.run import audit_model, check_device
-from ablate.launch.work import CohortJob, work
+from ablate.errors import UserError, unknown
+from ablate.launch.audits import audit_model
+from ablate.launch.run import check_device
+from ablate.launch.work import CohortJob, MeasureJob, work
 from ablate.learn.checkpoint import load_policy
-from ablate.study import identity
+from ablate.measure.acting import act, target_return
+from ablate.measure.base import Trained
+from ablate.registry import get
+from ablate.study.expand import Fit, Trial
 from ablate.track.folder import StudyFolder
-from ablate.track.recorder import Recorded
 from ablate.track.store import COMPLETED, attempts
 
 STUDY = "models"
 COLUMNS = ("target", "episodes", "return", "SD", "score", "95 % interval", "median", "success")
+ACTS = ("rollout", "plan")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: its run's folder, and whether it was there before."""
+    """A trained model: its checkpoint, what was measured, and whether it was there before."""
 
-    run: Path
+    checkpoint: Path
     metrics: dict[str, Any]
     known: bool
 
@@ -49,45 +53,60 @@ def train(
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda fraction, text: None,
 ) -> Model:
-    """Train one configuration with one seed; the same again is not trained twice.
+    """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
     Goes on where an interrupted training stopped. Raises UserError for what the user has to mend, also
     when the model fails its audit or diverges.
     """
     check_device(device)
     content = catalogue.load(config["data"], cache).content_hash
-    name = identity.trial_id(STUDY, seed, config, content)
+    fit = Fit(STUDY, seed, fit_part(config), content)
+    one = Trial(fit, dict(config), config["train"]["updates"])
     folder = StudyFolder(results / STUDY, STUDY)
+    path = trial.checkpoint(folder.checkpoints, fit.id, one.budget)
+    names = [fit.id, *one.rows.values()]
     with folder.lock():
         folder.register("", "", {config["data"]: content})
-        for one in attempts(folder.runs, [name]):
-            if one.status == COMPLETED:
-                return Model(one.path, dict(one.result), known=True)
+        done: dict[str, dict[str, Any]] = {
+            a.trial_id: dict(a.result)
+            for a in attempts(folder.runs, names)
+            if a.status == COMPLETED
+        }
+        if all(name in done for name in names) and path.exists():
+            return Model(path, _metrics(one, done), known=True)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
-        (found,) = work(
-            CohortJob(
-                study=STUDY,
-                cohort=name,
-                config=config,
-                trials={seed: name},
-                wanted=(seed,),
-                runs=folder.runs,
-                checkpoints=folder.checkpoints,
-                cache=cache,
-                stacked=False,
-                device=device,
+        job = CohortJob(
+            study=STUDY,
+            streams=STUDY,
+            cohort=fit.id,
+            config=config,
+            fits={seed: fit.id},
+            wanted=() if fit.id in done else (seed,),
+            measures=tuple(
+                MeasureJob(name, one.budget, config["measure"][name], {seed: row}, (seed,))
+                for name, row in one.rows.items()
+                if row not in done
             ),
-            report,
+            runs=folder.runs,
+            checkpoints=folder.checkpoints,
+            cache=cache,
+            device=device,
         )
-    return _finished(found)
+        for found in work(job, report):
+            if found.status != COMPLETED:
+                raise UserError(f"{found.run_id}: {found.status.lower()}. {found.failure}".rstrip())
+            done[found.trial_id] = found.result
+    return Model(path, _metrics(one, done), known=False)
 
 
-def _finished(found: Recorded) -> Model:
-    if found.status != COMPLETED:
-        raise UserError(f"{found.run_id}: {found.status.lower()}. {found.failure}".rstrip())
-    return Model(found.path, dict(found.result), known=False)
+def _metrics(one: Trial, done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The fit's sizes, and each measurement's responses by their qualified names."""
+    made = dict(done[one.fit.id])
+    for name, row in one.rows.items():
+        made |= {f"{name}.{response}": value for response, value in done[row].items()}
+    return made
 
 
 @dataclass(frozen=True)
@@ -116,7 +135,7 @@ class Score:
 
 
 def evaluate(
-    run: Path,
+    path: Path,
     cache: Path,
     targets: Sequence[str],
     episodes: int,
@@ -125,60 +144,74 @@ def evaluate(
     device: str = "cpu",
     video: Path | None = None,
 ) -> list[Score]:
-    """Roll a trained model out, once for each target (by default the one that it was trained for).
+    """Let a trained model act, once for each target (by default the one that it was trained for).
 
-    run: the folder of its run, or its checkpoint. targets: numbers, or percentiles such as p90. overrides: of
-    the section `evaluate`, as KEY=VALUE. video: the file for a film of the first episode at the first
+    path: its checkpoint, or a folder that holds one. overrides: options of acting, as KEY=VALUE; of a model
+    that searched, options of its search. video: the file for a film of the first episode at the first
     target. Raises UserError for a folder without a checkpoint, and as the configuration does.
     """
     check_device(device)
     torch.set_num_threads(1)
-    path = checkpoint(run)
+    path = checkpoint(path)
     tensors, about = load_policy(path)
-    study, seed = str(about.pop("study")), int(about.pop("seed"))
+    streams, seed = str(about.pop("study")), int(about.pop("seed"))
+    budget = int(about.pop("budget"))
     about.pop("width", None)
-    settings = {**about["evaluate"], "episodes": episodes, **_settings(overrides)}
-    config = complete({**about, "evaluate": settings}, str(path))
-    cell = trial.prepare(config, cache, device)
-    policy = cell.policy(study, seed)
-    policy.load_state_dict(tensors)
+    name = next((n for n in ACTS if n in about["measure"]), ACTS[0])
+    options = {**about["measure"].get(name, {}), "episodes": episodes, **_settings(overrides)}
+    config = complete({**about, "measure": {name: options}}, str(path))
+    system = trial.prepare(config, cache, device)
+    model = system.model(streams, seed)
+    model.load_state_dict(tensors)
+    models = Trained(system, [model.eval()], streams, [seed], budget)
+    measurement = get("measurement", name)
     scores = []
-    for target in targets or [config["evaluate"]["target"]]:
-        asked = trial.target_return(cell.data, _number(target))
-        rollouts = trial.act(cell, [policy], study, [seed], asked, video)
+    for target in targets or [config["measure"][name]["target"]]:
+        asked = target_return(system.data, _number(target))
+        chosen = measurement.Options.model_validate({**config["measure"][name], "target": asked})
+        rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
         returns = rollouts.returns[0]
-        scores.append(Score(asked, returns, cell.data.anchors.score(returns), rollouts.success[0]))
+        scores.append(
+            Score(asked, returns, system.data.anchors.score(returns), rollouts.success[0])
+        )
     return scores
 
 
-def checkpoint(run: Path) -> Path:
-    """The checkpoint of a run: its only .safetensors file, or the file itself.
+def checkpoint(path: Path) -> Path:
+    """The checkpoint at `path`: the file itself, or the one of most updates in a folder.
 
-    Raises UserError when there is none, or more than one.
+    Raises UserError when there is none.
     """
-    if run.is_file():
-        return run
-    if not run.is_dir():
-        raise UserError(f"evaluate {run}: there is no such run; `train` says where it put one.")
-    found = sorted(run.glob("*.safetensors"))
-    if len(found) != 1:
+    if path.is_file():
+        return path
+    if not path.is_dir():
         raise UserError(
-            f"evaluate {run}: it holds {len(found)} checkpoints; name the folder of one finished run."
+            f"evaluate {path}: there is no such checkpoint; `train` says where it put one."
         )
-    return found[0]
+    found = [p for p in path.glob("*.safetensors") if p.stem.isdecimal()]
+    if not found:
+        raise UserError(
+            f"evaluate {path}: it holds no checkpoint; allowed: a file of {STUDY}/checkpoints, or its folder."
+        )
+    return max(found, key=lambda p: int(p.stem))
 
 
 def lines(model: Model) -> list[str]:
     """What a person wants to know of a trained model."""
     found = model.metrics
-    made = [
-        f"score {found['score']:.1f} (normalised), return {found['return_mean']:.5g}"
-        f" +- {found['return_std']:.3g} over the episodes",
-        f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from",
-    ]
-    if found.get("success") is not None and found["success"] == found["success"]:
-        made.insert(1, f"success in {100 * found['success']:.0f} % of the episodes")
+    made = [f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from"]
+    for name in ACTS:
+        if f"{name}.score" not in found:
+            continue
+        reached = found.get(f"{name}.success")
+        if reached is not None and reached == reached:
+            made.insert(0, f"success in {100 * reached:.0f} % of the episodes")
+        made.insert(
+            0,
+            f"score {found[f'{name}.score']:.1f} (normalised), return {found[f'{name}.return_mean']:.5g}"
+            f" +- {found[f'{name}.return_std']:.3g} over the episodes",
+        )
     return made
 
 
@@ -188,7 +221,12 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: expected KEY=VALUE, e.g. context=5.")
-        made[key.strip().removeprefix("evaluate.")] = yaml.safe_load(value)
+        *section, option = key.strip().split(".")
+        if section not in ([], *(["measure", name] for name in ACTS)):
+            raise unknown(
+                f"--set {text}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
+            )
+        made[option] = yaml.safe_load(value)
     return made
 
 

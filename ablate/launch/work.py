@@ -1,7 +1,8 @@
-"""What a worker does with a cohort: train and evaluate it, recorded as one Sacred run a trial."""
+"""What a worker does with a cohort: fit what isn't fitted, measure what isn't measured, each recorded."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,50 +12,104 @@ from typing import Any
 import torch
 
 from ablate import trial
+from ablate.config import budgets
 from ablate.launch.base import Report
+from ablate.measure.base import Measured
+from ablate.systems import System
 from ablate.track.recorder import Entry, Log, Outcome, Recorded, record
+from ablate.track.store import COMPLETED
+
+TRAINED = 0.8  # share of a cohort's progress that its training makes up
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """One measurement of a cohort at one budget: of all its seeds together, `wanted` are not recorded yet."""
+
+    name: str
+    budget: int
+    options: Mapping[str, Any]
+    rows: Mapping[int, str]  # seed -> row id
+    wanted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class CohortJob:
-    """One cohort: all its seeds train together, `wanted` are those that are not recorded yet.
+    """The work of one cohort.
 
-    A cohort that was cut short in the middle of being recorded is trained again with the same seeds, so
-    that what is then recorded is what an uninterrupted run would have recorded.
+    config: of one of its trials. fits: seed -> fit id, in the order in which they train. wanted: seeds
+    whose fit has no result yet. measures: what is measured, each with something that isn't recorded yet.
+    stacked: train the seeds as one program; then all of them train, so that what is recorded is what an
+    uninterrupted run would have recorded. refusal: why the model failed its audit; such fits are recorded
+    as failed, not trained.
     """
 
     study: str
+    streams: str
     cohort: str
     config: Mapping[str, Any]
-    trials: Mapping[int, str]  # seed -> trial id, in the order in which they train
+    fits: Mapping[int, str]
     wanted: tuple[int, ...]
+    measures: tuple[MeasureJob, ...]
     runs: Path
     checkpoints: Path
     cache: Path
-    stacked: bool
+    stacked: bool = False
     device: str = "cpu"
     observers: tuple[str, ...] = ()
-    refusal: str = (
-        ""  # why the model failed its audit; such a trial is recorded as failed, not trained
-    )
+    refusal: str = ""
+
+    def trained(self, stacked: bool) -> CohortJob:
+        """The same work, its seeds trained as one stack or one by one."""
+        return dataclasses.replace(self, stacked=stacked)
+
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """Budgets whose checkpoints are measured."""
+        return tuple(sorted({each.budget for each in self.measures}))
+
+    @property
+    def trains(self) -> tuple[int, ...]:
+        """Seeds that have to train: without a result, or without a checkpoint that is to be measured."""
+        lost = {
+            seed
+            for each in self.measures
+            for seed in each.rows
+            if not trial.checkpoint(self.checkpoints, self.fits[seed], each.budget).exists()
+        }
+        return tuple(seed for seed in self.fits if seed in self.wanted or seed in lost)
+
+    @property
+    def results(self) -> list[str]:
+        """Ids of all fits and rows that it may record."""
+        rows = [row for each in self.measures for row in each.rows.values()]
+        return [*self.fits.values(), *rows]
 
 
 def work(job: CohortJob, report: Report) -> list[Recorded]:
-    """Run one cohort; the launcher calls this in a worker process."""
+    """Do one cohort's work; the launcher calls this in a worker process."""
     torch.set_num_threads(1)
-    seeds = list(job.trials)
-    entries = [
-        Entry(
-            job.trials[seed], {**job.config, "study": job.study, "seed": seed, "cohort": job.cohort}
-        )
-        for seed in job.wanted
-    ]
-    folder = job.checkpoints / job.cohort
+    missing = job.trains
+    if job.refusal:
+        refused = [Outcome(failure=job.refusal) for _ in missing]
+        return _record(job, [_fit_entry(job, seed) for seed in missing], lambda logs: refused)
+    system = trial.prepare(dict(job.config), job.cache, job.device)
+    recorded = _fit(job, system, missing, report) if missing else []
+    failed = {one.trial_id for one in recorded if one.status != COMPLETED}
+    for number, each in enumerate(job.measures):
+        report(TRAINED + (1 - TRAINED) * number / len(job.measures), f"measuring {each.name}")
+        recorded += _measure(job, system, each, failed)
+    return recorded
+
+
+def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report) -> list[Recorded]:
+    """Train, keep the checkpoints, record each fit."""
+    fits = dict(job.fits) if job.stacked else {seed: job.fits[seed] for seed in missing}
+    seeds = list(fits)
+    folder = job.checkpoints / f"training-{job.cohort}"
 
     def body(logs: Sequence[Log]) -> list[Outcome]:
-        if job.refusal:
-            return [Outcome(failure=job.refusal) for _ in job.wanted]
-        by_seed = dict(zip(job.wanted, logs, strict=True))
+        by_seed = dict(zip(missing, logs, strict=True))
 
         def on_point(index: int, row: Mapping[str, float]) -> None:
             log = by_seed.get(seeds[index])
@@ -63,32 +118,72 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
                     if name != "update":
                         log.metric(name, value, int(row["update"]))
 
-        def on_progress(fraction: float) -> None:
-            report(fraction, "training" if fraction < 0.9 else "evaluating")
-
-        outcomes = trial.run_cohort(
-            job.study,
-            seeds,
-            dict(job.config),
-            cache=job.cache,
+        watch = trial.Watch(lambda share: report(TRAINED * share, "training"), on_point)
+        found = trial.fit(
+            system,
+            job.streams,
+            fits,
+            job.checkpoints,
             stacked=job.stacked,
-            device=job.device,
-            folder=folder,
-            watch=trial.Watch(on_progress, on_point),
+            resume=folder,
+            watch=watch,
         )
-        kept = {seed: outcomes[seeds.index(seed)] for seed in job.wanted}
+        made = dict(zip(seeds, found, strict=True))
         for seed, log in by_seed.items():
-            log.info(cpu_seconds=kept[seed].seconds, stacked=job.stacked, cohort=job.cohort)
+            log.info(cpu_seconds=made[seed].seconds, stacked=job.stacked, cohort=job.cohort)
         return [
-            Outcome(
-                metrics=kept[seed].metrics,
-                failure=kept[seed].failure,
-                curve=kept[seed].curve,
-                artifacts=[path] if (path := kept[seed].checkpoint) is not None else [],
-            )
-            for seed in job.wanted
+            Outcome(made[seed].metrics, made[seed].failure, curve=made[seed].curve)
+            for seed in missing
         ]
 
-    recorded = record(entries, body, job.runs, job.observers, name=job.study)
-    shutil.rmtree(folder, ignore_errors=True)  # its checkpoints are artifacts of the runs by now
+    recorded = _record(job, [_fit_entry(job, seed) for seed in missing], body)
+    shutil.rmtree(folder, ignore_errors=True)
     return recorded
+
+
+def _measure(job: CohortJob, system: System, each: MeasureJob, failed: set[str]) -> list[Recorded]:
+    """Measure the models of one budget, all seeds at once, and record those that aren't yet."""
+    fits = {seed: job.fits[seed] for seed in each.rows if job.fits[seed] not in failed}
+    wanted = [seed for seed in each.wanted if seed in fits]
+    if not wanted:
+        return []
+
+    def body(logs: Sequence[Log]) -> list[Outcome]:
+        models = trial.trained(system, job.streams, fits, job.checkpoints, each.budget)
+        found = dict(zip(fits, trial.measure(models, each.name, dict(each.options)), strict=True))
+        return [Outcome(found[seed].values, series=_points(found[seed])) for seed in wanted]
+
+    entries = [
+        Entry(
+            each.rows[seed],
+            {
+                "measurement": each.name,
+                "options": dict(each.options),
+                "fit": job.fits[seed],
+                "budget": each.budget,
+                "study": job.study,
+                "seed": seed,
+            },
+        )
+        for seed in wanted
+    ]
+    return _record(job, entries, body)
+
+
+def _points(found: Measured) -> list[dict[str, Any]]:
+    """The values over an index as rows of `series.csv`."""
+    return [
+        {"response": name, "index": at, "value": value}
+        for name, (index, values) in found.series.items()
+        for at, value in zip(index.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _fit_entry(job: CohortJob, seed: int) -> Entry:
+    config = {name: value for name, value in job.config.items() if name != "measure"}
+    about = {"study": job.study, "streams": job.streams, "seed": seed, "cohort": job.cohort}
+    return Entry(job.fits[seed], {**config, **about, "budgets": list(budgets(config))})
+
+
+def _record(job: CohortJob, entries: Sequence[Entry], body: Any) -> list[Recorded]:
+    return record(entries, body, job.runs, job.observers, name=job.study)

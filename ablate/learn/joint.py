@@ -220,6 +220,7 @@ class Joint(Objective):
 
     Settings: ClassVar[type[Settings]] = JointSettings
     losses: ClassVar[tuple[str, ...]] = ("all",)
+    imagines: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -97,6 +97,7 @@ class Objective(ABC):
         heads: registered heads that it can train; empty where any will do.
         losses: levels of `train.loss` that it knows.
         transitions: whether it needs `source.transitions`.
+        imagines: whether its model predicts whole trajectories, so that they can be searched over.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
     Args:
@@ -110,6 +111,7 @@ class Objective(ABC):
     heads: ClassVar[tuple[str, ...]] = ()
     losses: ClassVar[tuple[str, ...]] = ("last", "all")
     transitions: ClassVar[bool] = False
+    imagines: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
     def __init__(
@@ -135,6 +137,16 @@ class Objective(ABC):
         self.optimiser = self.add(
             "", stack.parameters(), train["learning_rate"], train["weight_decay"]
         )
+
+    @classmethod
+    def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """Paths of the configuration that change what is trained; all but what stands in no other's place."""
+        model, train = config["model"], config["train"]
+        unread = {"model.parameters", "model.tolerance"} if model["width"] else set()
+        paths = {"mixer", "context", "timesteps", "condition", "history", "head", "layout", "input"}
+        paths |= {f"model.{name}" for name in model} | {f"train.{name}" for name in train}
+        paths |= {f"settings.{name}" for name in config["settings"]}
+        return frozenset(paths - unread)
 
     @abstractmethod
     def update(self, batch: Batch, rate: float) -> Tensor:

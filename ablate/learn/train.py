@@ -45,14 +45,16 @@ def train_cohort(
     resume: Path | None = None,
     algorithm: str = "bc",
     settings: Mapping[str, Any] | None = None,
+    keep: tuple[Sequence[int], Callable[[int], None]] | None = None,
 ) -> Trained:
     """Train in place. `on_point(update, mean training loss since the last point (S,))` is called at `points`.
 
     Targets per update are `train["targets_per_update"]` in every variant and for every algorithm: one window a
     target with loss on its last position ("last"), or targets / K windows with loss on all positions ("all").
     What `on_point` returns, plain JSON, is kept in the result. With `resume`, the training state is saved there
-    about once a minute and at the end, and taken up from there. Raises UserError for an unknown algorithm, or
-    settings, a head or a loss that it doesn't have.
+    about once a minute and at the end, and taken up from there. keep: updates after which a function is called
+    to keep the parameters (once more for the last where a finished training is taken up). Raises UserError for
+    an unknown algorithm, or settings, a head or a loss that it doesn't have.
     """
     made = get("algorithm", algorithm)(stack, source, train, settings or {}, study, seeds)
     objective: Objective = made
@@ -88,12 +90,16 @@ def train_cohort(
             mean = total / count
             result.points.append((update + 1, on_point(update + 1, mean.cpu())))
             total, count = torch.zeros_like(total), 0
+        if keep is not None and update + 1 in keep[0]:
+            keep[1](update + 1)
         # Only at a point, so that the running mean of the loss needs no place in the saved state.
         due = update + 1 == train["updates"] or time.monotonic() - saved > SAVE_EVERY
         if resume is not None and count == 0 and due:
             save_training_state(resume, objective, seeds, update + 1, first_loss, result)
             saved = time.monotonic()
     stack.eval()
+    if keep is not None and start >= train["updates"]:
+        keep[1](train["updates"])
     return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ablate import streams
+from ablate.data.catalogue import DataSet
 from ablate.envs.base import VectorEnv
 from ablate.measure.agent import Actable
 from ablate.models.layouts import Fields
@@ -16,14 +17,12 @@ from ablate.words import Response
 
 RESPONSES = (
     Response("score", unit="points", direction="higher", digits=1, points=True),
-    Response("score_median", "median score", "points", "higher", 1, points=True),
-    Response("return_mean", "return", "reward units", "higher", 1),
-    Response("return_std", "spread of returns", "reward units", "lower", 1),
-    Response("success", "success rate", direction="higher"),
-    Response("length", "episode length", "timesteps", digits=1),
-    Response("jerk", "action jerk", "action units", "lower"),
-    Response("regret", "regret, capped", "points", "lower", 1, points=True),
-    Response("lost", "share of lost episodes", direction="lower"),
+    Response("score_median", "median score", "points", "higher", digits=1, points=True),
+    Response("return_mean", label="return", unit="reward units", direction="higher", digits=1),
+    Response("return_std", label="spread of returns", unit="reward units", digits=1),
+    Response("success", label="success rate", unit="fraction", direction="higher"),
+    Response("length", label="episode length", unit="timesteps", digits=1),
+    Response("jerk", label="action jerk", unit="action units"),
 )
 
 
@@ -39,10 +38,25 @@ class Rollouts:
     lengths: np.ndarray
     jerk: np.ndarray
 
+    def responses(self, data: DataSet, cap: float) -> dict[str, np.ndarray]:
+        """What `RESPONSES` declares, (S,) each."""
+        scores = data.anchors.score(self.returns)  # (S, E)
+        single = self.returns.shape[1] == 1
+        return {
+            "score": scores.mean(1),
+            "score_median": np.median(scores, axis=1),
+            "return_mean": self.returns.mean(1),
+            "return_std": self.returns.std(1, ddof=0 if single else 1),
+            "success": self.success.mean(1),
+            "length": self.lengths.mean(1),
+            "jerk": self.jerk,
+        }
 
-def evaluation_seeds(study: str, episodes: int) -> list[int]:
-    """Environment seeds of the evaluation: consecutive, and the same in every cell of the study."""
-    base = int(streams.stream(study, 0, "eval-env").integers(0, 2**20))
+
+def evaluation_seeds(study: str, seed: int, episodes: int) -> list[int]:
+    """Environment seeds of a training seed's evaluation: the same in every cell of that seed, others for other
+    seeds, so that an interval over seeds also covers new episodes."""
+    base = int(streams.stream(study, seed, "eval-env").integers(0, 2**30))
     return [2 * base + episode for episode in range(episodes)]
 
 
@@ -70,8 +84,7 @@ def rollout(
     size = agent.size
     device = agent.device
     shape = (size, episodes)
-    one_list = evaluation_seeds(study, episodes)
-    observation = env.reset(one_list * size)
+    observation = env.reset([e for seed in seeds for e in evaluation_seeds(study, seed, episodes)])
     noise_streams = [streams.stream(study, seed, "eval-act") for seed in seeds]
     actor = agent.start(episodes)
     layout = agent.layout

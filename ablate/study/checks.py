@@ -3,20 +3,24 @@ anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from ablate import registry
+from ablate.config import fit_part
 from ablate.data import catalogue
 from ablate.errors import UserError
+from ablate.study import identity
 from ablate.study.contrast import find_level, parse
 from ablate.study.expand import Cell, cells, frame
-from ablate.study.hypotheses import METRICS, Claiming, Hypothesis, coverage
+from ablate.study.hypotheses import Claiming, Hypothesis, coverage
 from ablate.study.schema import Study
 from ablate.study.source import Key, Source
 
 
 def possible(source: Source, study: Study) -> None:
     """Refuse a design with a cell that can't be, or with data that nobody has."""
+    nothing_inert(source, study)
     used = {name for design in study.designs.values() for name in design.data}
     specs = {name: _spec(source, study, name) for name in study.data if name in used}
     for cell in cells(study):
@@ -50,18 +54,73 @@ def _loss_at_hidden_positions(cell: Cell, spec: catalogue.DataSpec) -> tuple[str
     )
 
 
+def _measurable(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
+    for name in cell.config["measure"]:
+        if refusal := registry.get("measurement", name).refusal(cell.config):
+            return "algorithm", f"{refusal}."
+    return None
+
+
 RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] = (
     _policy_id,
     _loss_at_hidden_positions,
+    _measurable,
 )
 
 
-def hypotheses(source: Source, study: Claiming, metrics: Collection[str] = ()) -> None:
+def nothing_inert(source: Source, study: Study) -> None:
+    """Refuse levels that lead to the same fit and the same measurements: an ablation that changes nothing must
+    not look like a finding.
+
+    Two cells are alike when they agree in everything that their algorithm reads (`Objective.uses`) and that
+    their measurements read (`Measurement.reads`), whatever else they say.
+    """
+    seen: dict[str, Cell] = {}
+    for cell in cells(study):
+        key = identity.canonical(effective(cell.config))
+        other = seen.setdefault(key, cell)
+        if other is cell:
+            continue
+        differ = [f for f in study.factors if cell.levels[f] != other.levels[f]]
+        factor = differ[0]
+        designs = [d for d in cell.designs if factor in study.designs[d].levels]
+        at: Key = ("designs", designs[0], factor) if designs else ("factors", factor)
+        where = ", ".join(f"{f} {cell.levels[f]}" for f in study.factors if f not in differ)
+        raise source.refuse(
+            at,
+            f"the levels {other.levels[factor]} and {cell.levels[factor]} of {factor} lead to the same model and "
+            f"the same measurements on {cell.data} ({where}), since nothing there reads {listed(differ)}. "
+            "Allowed: levels that change something; keep one of them in this design.",
+        )
+
+
+def effective(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a cell's configuration its algorithm and its measurements read."""
+    uses = registry.get("algorithm", config["algorithm"]).uses(config)
+    flat = {"data": config["data"], "algorithm": config["algorithm"]}
+    for name, value in fit_part(config).items():
+        if name in ("model", "train", "settings"):
+            flat |= {f"{name}.{n}": v for n, v in value.items() if f"{name}.{n}" in uses}
+        elif name in uses:
+            flat[name] = value
+    for name, options in config["measure"].items():
+        reads = registry.get("measurement", name).reads(config)
+        flat |= {f"measure.{name}.{n}": v for n, v in options.items() if n in reads}
+        flat[f"measure.{name}"] = True
+    return flat
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a and b`."""
+    return " and ".join(names)
+
+
+def hypotheses(source: Source, study: Claiming, metrics: Collection[str]) -> None:
     """Refuse a hypothesis that names what is not declared, or that contradicts itself.
 
-    metrics: those that it may be about; those that trials have when empty.
+    metrics: those that it may be about.
     """
-    known = sorted(metrics or {*METRICS, *registry.names("metric")})
+    known = sorted(metrics)
     seen: set[str] = set()
     for index, hypothesis in enumerate(study.hypotheses):
         key: Key = ("hypotheses", index)
@@ -136,7 +195,7 @@ def _where(
 
 def _test(source: Source, hypothesis: Hypothesis, key: Key, known: Sequence[str]) -> None:
     """The numbers of a hypothesis belong to its test."""
-    if hypothesis.metric not in known:
+    if hypothesis.metric.partition("@")[0] not in known:
         raise source.unknown((*key, "metric"), "the metric", hypothesis.metric, known)
     if hypothesis.threshold and hypothesis.test != "superiority":
         raise source.refuse((*key, "threshold"), "'threshold' belongs to the test superiority.")

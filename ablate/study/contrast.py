@@ -38,7 +38,7 @@ Level = str | int | float
 ACROSS = "across data sets"
 TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign>[-+:*()\[\]]))"
+    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*)|(?P<sign>[-+:*()\[\]]))"
 )
 _Sum = dict[frozenset[tuple[str, str]], float]  # product of levels -> coefficient
 

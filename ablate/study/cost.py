@@ -22,8 +22,8 @@ SECONDS_PER_UPDATE = 1.5e-3  # what an update costs whatever its size
 SECONDS_PER_EPISODE = 0.012  # of evaluation, at context 20
 
 
-def trial_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
-    """Estimated seconds of one trial on one worker.
+def fit_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
+    """Estimated seconds of training one fit on one worker.
 
     pace: measured seconds of an update of one seed; None where nothing was measured.
     """
@@ -33,9 +33,24 @@ def trial_seconds(config: Mapping[str, Any], pace: float | None = None) -> float
         rate = known.get(config["mixer"], sum(known.values()) / len(known))
         rate *= config["model"]["parameters"] / REFERENCE_PARAMETERS
         pace = train["targets_per_update"] * timesteps(config) * rate + SECONDS_PER_UPDATE
-    # An episode re-encodes its window at each step, on top of what stepping costs at any context.
+    return float(train["updates"] * pace)
+
+
+def measure_seconds(config: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> float:
+    """Estimated seconds of one measurement of one fit at one budget.
+
+    By the episodes and samples that its options ask for: an episode encodes its window anew at each step, on top
+    of what stepping costs at any context, and a search takes a step for each sequence that it keeps.
+    """
     episode = SECONDS_PER_EPISODE * (0.2 + timesteps(config) / 20)
-    return train["updates"] * pace + config["evaluate"]["episodes"] * episode
+    searched = options.get("horizon", 1) * options.get("beam", 1) / 8
+    return float(options.get("episodes", 1) * episode * max(1.0, searched))
+
+
+def trial_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
+    """Estimated seconds of one fit with all that is measured of it."""
+    measured = config["measure"].items()
+    return fit_seconds(config, pace) + sum(measure_seconds(config, n, o) for n, o in measured)
 
 
 def wall_seconds(jobs: Sequence[float], workers: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
@@ -10,13 +11,24 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import presets
-from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS
+from ablate import presets, registry
+from ablate.config import (
+    FACTORS,
+    MEASURED,
+    OPTIONAL,
+    SECTIONS,
+    TOKENS,
+    budgets,
+    checked,
+    fit_part,
+    settled,
+)
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
+from ablate.study.tuning import Arm, arm_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,42 +42,74 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """One cell with one seed. `config` is plain JSON; `id` hashes all that can change the
-    result."""
+class Fit:
+    """One cell's training with one seed. `config` is plain JSON without what is measured; `id` hashes all
+    that can change the trained model."""
 
-    study: str
+    streams: str
     seed: int
     config: dict[str, Any]
     data_hash: str
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        name = identity.trial_id(self.study, self.seed, self.config, self.data_hash)
+        name = identity.fit_id(self.streams, self.seed, self.config, self.data_hash)
         object.__setattr__(self, "id", name)
 
 
 @dataclass(frozen=True, eq=False)
+class Trial:
+    """One fit after `budget` updates under one setting of its measurements: a row of the tidy table.
+
+    config: the fit's, with the options of each measurement. rows: measurement -> the id of what it gives.
+    """
+
+    fit: Fit
+    config: dict[str, Any]
+    budget: int
+    rows: dict[str, str] = field(init=False)
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = {
+            name: identity.row_id(self.fit.id, self.budget, name, options)
+            for name, options in self.config["measure"].items()
+        }
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "id", identity.trial_id(self.fit.id, self.budget, rows))
+
+    @property
+    def seed(self) -> int:
+        """The training seed, to which the evaluation episodes belong too."""
+        return self.fit.seed
+
+
+@dataclass(frozen=True, eq=False)
 class Cohort:
-    """Trials that differ only in the seed and may train as one program: the unit of execution."""
+    """Fits that differ only in the seed and may train as one program, with all that is measured of them: the
+    unit of execution."""
 
     trials: tuple[Trial, ...]
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        first = self.trials[0]
-        name = identity.cohort_id(first.study, first.config, first.data_hash)
-        object.__setattr__(self, "id", name)
+        fit = self.trials[0].fit
+        object.__setattr__(self, "id", identity.cohort_id(fit.streams, fit.config, fit.data_hash))
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration all its trials share."""
-        return self.trials[0].config
+        """The configuration of training that all its fits share."""
+        return self.trials[0].fit.config
+
+    @property
+    def fits(self) -> dict[int, str]:
+        """Seed -> the fit's id, by seed."""
+        return {t.seed: t.fit.id for t in sorted(self.trials, key=lambda t: t.seed)}
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, in the order of the trials."""
-        return tuple(trial.seed for trial in self.trials)
+        """The seeds, in order."""
+        return tuple(self.fits)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -102,10 +146,20 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     for section in SECTIONS:
         said = getattr(study, section).model_dump(mode="json", exclude_unset="preset" in levels)
         made[section] = made.get(section, {}) | said
-    for name, level in levels.items():
+    measured = made.get("measure") or {name: {} for name in study.measure or MEASURED}
+    for name, options in study.measure.items():
+        measured[name] = measured.get(name, {}) | options
+    made["measure"] = measured
+    tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
+    for name, level in (*tuned.items(), *levels.items()):
         if name not in made:
-            section, setting = name.split(".")
-            made[section][setting] = level
+            put(made, name, level)
+    made["measure"] = {
+        name: registry.get("measurement", name)
+        .Options.model_validate(options)
+        .model_dump(mode="json")
+        for name, options in made["measure"].items()
+    }
     made["timesteps"] = 0
     if found := TOKENS.fullmatch(str(made["context"])):
         each = tokens_per_timestep(made)
@@ -116,6 +170,42 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
             )
         made["timesteps"] = int(found[1]) // each
     return made
+
+
+def put(made: dict[str, Any], path: str, value: Any) -> None:
+    """Lay a value at a dotted path."""
+    *sections, last = path.split(".")
+    inner = made
+    for part in sections:
+        inner = inner.setdefault(part, {})
+    inner[last] = value
+
+
+def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int], list[Trial]]:
+    """The tuning's trials by arm and draw, one a tuning seed.
+
+    An arm is tried at the first of its cells, under streams and on a split of its own; a study without tuning
+    has none.
+    """
+    tune = study.tune
+    if tune is None:
+        return {}
+    first: dict[Arm, Cell] = {}
+    for cell in cells(study.model_copy(update={"tuned": None})):
+        first.setdefault(arm_of(tune.per, {"data": cell.data, **cell.levels}), cell)
+    found: dict[tuple[Arm, int], list[Trial]] = {}
+    for arm, cell in first.items():
+        for draw, settings in enumerate(tune.settings()):
+            made = copy.deepcopy(cell.config)
+            made["train"] |= {"split": "tuning", "checkpoints": []}
+            for path, value in settings.items():
+                put(made, path, value)
+            for section in SECTIONS:
+                made[section] = checked(SECTIONS[section], made[section], section, study.study)
+            for seed in range(tune.seeds):
+                fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
+                found.setdefault((arm, draw), []).append(Trial(fit, made, made["train"]["updates"]))
+    return found
 
 
 def tokens_per_timestep(config: Mapping[str, Any]) -> int:
@@ -161,22 +251,27 @@ def frame(cells: Iterable[Cell], study: Study) -> pd.DataFrame:
 
 
 def trials(study: Study, data_hashes: Mapping[str, str]) -> list[Trial]:
-    """All trials, cell by cell, seeds in order. `data_hashes`: content hash of every data set the
-    cells use."""
-    return [
-        Trial(study.study, seed, cell.config, data_hashes[cell.data])
-        for cell in cells(study)
-        for seed in range(study.seeds)
-    ]
+    """All trials, cell by cell, seeds in order, budgets within a seed. `data_hashes`: content hash of every
+    data set the cells use."""
+    fits: dict[str, Fit] = {}
+    found = []
+    for cell in cells(study):
+        for seed in range(study.seeds):
+            fit = Fit(study.streams, seed, fit_part(cell.config), data_hashes[cell.data])
+            fit = fits.setdefault(fit.id, fit)
+            found += [Trial(fit, cell.config, budget) for budget in budgets(cell.config)]
+    return found
 
 
 def cohorts(trials: Iterable[Trial]) -> list[Cohort]:
-    """The trials grouped by what they share, in the order in which they come."""
+    """The trials grouped by the training that their fits share, in the order in which they come."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
-        key = identity.canonical([trial.study, trial.config, trial.data_hash])
-        groups.setdefault(key, []).append(trial)
-    return [Cohort(tuple(sorted(group, key=lambda t: t.seed))) for group in groups.values()]
+        fit = trial.fit
+        groups.setdefault(
+            identity.canonical([fit.streams, settled(fit.config), fit.data_hash]), []
+        ).append(trial)
+    return [Cohort(tuple(group)) for group in groups.values()]
 
 
 def only(study: Study, trials: Iterable[Trial], text: str) -> list[Trial]:

@@ -21,18 +21,7 @@ from pydantic import (
 from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse
 
-METRICS = (
-    "score",
-    "score_median",
-    "return_mean",
-    "return_std",
-    "success",
-    "action_error",
-    "action_error_early",
-    "action_nll",
-    "jerk",
-)
-_PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.]*)\s*")
+_PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 
 
 class Hypothesis(BaseModel):

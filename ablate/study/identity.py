@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ablate.study.hypotheses import Claiming
     from ablate.study.schema import Study
 
-CODE_VERSION = 1
-"""Raise this by one in any commit after which the same configuration may give other numbers:
-training, model initialisation, batch order, evaluation or a metric. Every finished trial is then
-run again. Leave it for changes of speed, messages, reports or analysis. Generators of data carry a
-version of their own, in the data's content hash."""
+FIT_VERSION = 2
+"""Raise this by one in any commit after which the same configuration may train another model: initialisation,
+batch order, an update. Every fit is then trained again. Leave it for changes of speed, messages, reports or
+analysis. Generators of data carry a version of their own, in the data's content hash; so does each measurement
+(`registry.register`'s `version`), whose change measures its own rows again and trains nothing."""
 
 
 def canonical(value: Any) -> str:
@@ -35,32 +35,59 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
-def plugin_versions(config: Mapping[str, Any]) -> dict[str, str]:
-    """Versions of the parts a configuration uses, where a part has one (see `registry.Part`)."""
-    used = {"mixer": config["mixer"], "head": config["head"], "data": config["data"].split("/")[0]}
-    if config.get("algorithm", "bc") != "bc":
-        used["algorithm"] = config["algorithm"]
-    versions = {kind: registry.part(kind, name).version for kind, name in used.items()}
-    return {kind: version for kind, version in versions.items() if version}
+# Which registered parts a configuration names, by the key that names them.
+NAMED = ("algorithm", "mixer", "head", "layout", "condition", "history")
 
 
-def cohort_id(study: str, config: Mapping[str, Any], data_hash: str) -> str:
-    """Id of the trials that share everything but the seed."""
-    return digest(_identity(study, config, data_hash))
+def part_versions(config: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of all registered parts that a fit uses, where a part has one (see `registry.Part`)."""
+    used = [("data", str(config["data"]).split("/")[0])]
+    for kind in NAMED:
+        # A condition such as `return-to-go+time` is a sum of parts; a layout such as `chunk-4` is none.
+        used += [(kind, name) for name in str(config.get(kind, "")).split("+")]
+    found = {
+        f"{kind} {name}": registry.part(kind, name).version
+        for kind, name in used
+        if name in registry.names(kind)
+    }
+    return {name: version for name, version in found.items() if version}
 
 
-def trial_id(study: str, seed: int, config: Mapping[str, Any], data_hash: str) -> str:
-    """Id of one trial."""
-    return digest({**_identity(study, config, data_hash), "seed": seed})
+def fit_id(streams: str, seed: int, config: Mapping[str, Any], data_hash: str) -> str:
+    """Id of one fit: all that can change the trained model."""
+    return digest({**_fit(streams, config, data_hash), "seed": seed})
 
 
-def _identity(study: str, config: Mapping[str, Any], data_hash: str) -> dict[str, Any]:
+def cohort_id(streams: str, config: Mapping[str, Any], data_hash: str) -> str:
+    """Id of the fits that share everything but the seed."""
+    return digest(_fit(streams, config, data_hash))
+
+
+def row_id(fit: str, budget: int, measurement: str, options: Mapping[str, Any]) -> str:
+    """Id of what a measurement gives for one fit after `budget` updates under these options."""
+    return digest(
+        {
+            "budget": budget,
+            "fit": fit,
+            "measurement": measurement,
+            "options": dict(options),
+            "version": registry.part("measurement", measurement).version,
+        }
+    )
+
+
+def trial_id(fit: str, budget: int, rows: Mapping[str, str]) -> str:
+    """Id of one fit at one budget under one setting of its measurements (name -> row id)."""
+    return digest({"budget": budget, "fit": fit, "rows": dict(rows)})
+
+
+def _fit(streams: str, config: Mapping[str, Any], data_hash: str) -> dict[str, Any]:
     return {
-        "code": CODE_VERSION,
+        "code": FIT_VERSION,
         "config": settled(config),
         "data_hash": data_hash,
-        "plugins": plugin_versions(config),
-        "study": study,
+        "parts": part_versions(config),
+        "streams": streams,
     }
 
 
@@ -71,7 +98,7 @@ def study_hash(study: Study) -> str:
         mode="json",
         exclude={
             *("question", "hypotheses", "sequential", "profile", "profiles"),
-            *("margin", "alpha", "notes"),
+            *("margin", "alpha", "notes", "figures", "file", "code", "tuned"),
         },
     )
     for design in content["designs"].values():

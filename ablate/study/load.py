@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablate import registry
 from ablate.config import STANDARD
 from ablate.errors import unknown
 from ablate.study import checks
@@ -12,7 +14,7 @@ from ablate.study.resolve import resolve
 from ablate.study.schema import Study
 from ablate.study.source import Source, read
 
-IN_PROFILES = ("seeds", "designs", "model", "train", "evaluate")
+IN_PROFILES = ("seeds", "designs", "model", "train", "settings", "measure", "tune", "streams")
 
 
 def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -25,6 +27,7 @@ def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] 
     Raises UserError with file and line of whatever is wrong.
     """
     source = read(Path(path))
+    load_code(source)
     profiles = _profiles(source)
     chosen = STANDARD if profile is None else profile
     if chosen not in profiles:
@@ -39,9 +42,28 @@ def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] 
     return study
 
 
+def load_code(source: Source) -> None:
+    """Run the study's own Python file, which registers what only this study measures, estimates and draws.
+
+    It lies beside the study file and is run with the user's rights, as a plugin is. Raises UserError when it
+    isn't there or doesn't import.
+    """
+    code = source.tree.get("code")
+    if code is None:
+        return
+    if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9_-]+\.py", code):
+        raise source.refuse(
+            ("code",), f"code: found '{code}'; allowed: the name of a Python file beside this one."
+        )
+    path = Path(source.file).parent / code
+    if not path.is_file():
+        raise source.refuse(("code",), f"code: there is no file {path}.")
+    registry.load_plugin(str(path))
+
+
 def _checked(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
     study = resolve(source, profile, profiles)
-    checks.hypotheses(source, study)
+    checks.hypotheses(source, study, study.responses)
     return study
 
 

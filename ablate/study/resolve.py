@@ -5,18 +5,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ablate import presets, registry
-from ablate.config import CONDITIONS, FACTORS, HISTORIES, INPUTS, OPTIONAL, SECTIONS, TOKENS
+from ablate.config import (
+    CONDITIONS,
+    FACTORS,
+    HISTORIES,
+    INPUTS,
+    OPTIONAL,
+    SECTIONS,
+    TOKENS,
+    Section,
+)
 from ablate.errors import UserError
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
 from ablate.study.schema import Design, File, Study
 from ablate.study.source import Key, Source
+from ablate.study.tuning import TuneSection
+from ablate.words import response
 
 _CHUNK = re.compile(r"chunk-[1-9]\d*")  # chunks of so many dimensions
 
@@ -48,7 +60,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         name: _design(source, name, raw, factors, file.data, list(file.designs))
         for name, raw in file.designs.items()
     }
-    return Study(
+    study = Study(
         study=file.study,
         profile=profile,
         profiles=profiles,
@@ -58,16 +70,105 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         designs=designs,
         model=file.model,
         train=file.train,
-        evaluate=file.evaluate,
+        measure=_measurements(source, file.measure),
         settings=_settings(source, file.settings),
         presets=_presets(source, file, factors),
         seeds=file.seeds,
         margin=file.margin,
         alpha=file.alpha,
-        hypotheses=tuple(filled(h, file.margin) for h in file.hypotheses),
+        hypotheses=tuple(file.hypotheses),
         sequential=file.sequential,
         notes=tuple(" ".join(note.split()) for note in file.notes),
+        figures=_figures(source, file.figures),
+        tune=_tune(source, file.tune, factors),
+        streams=file.streams or file.study,
+        file=Path(source.file),
+        code=Path(source.file).parent / file.code if file.code else None,
     )
+    said = tuple(
+        filled(_qualified(source, study, h, ("hypotheses", index)), file.margin)
+        for index, h in enumerate(file.hypotheses)
+    )
+    return study.model_copy(update={"hypotheses": said})
+
+
+def _tune(
+    source: Source, found: TuneSection | None, factors: dict[str, tuple[Level, ...]]
+) -> TuneSection | None:
+    """The tuning's arms are factors of the study, and its space are settings that no factor varies."""
+    if found is None:
+        return None
+    for index, name in enumerate(found.per):
+        if name not in ("data", *factors):
+            raise source.unknown(("tune", "per", index), "the factor", name, ("data", *factors))
+    for path in found.space:
+        key: Key = ("tune", "space", path)
+        section, _, field = path.partition(".")
+        if path in factors:
+            raise source.refuse(key, f"'{path}' is a factor of the study, so it can't be tuned.")
+        if section == "settings":
+            _settings_levels(source, key, field, [draw[path] for draw in found.settings()])
+        elif section in SECTIONS and field in SECTIONS[section].model_fields:
+            _valid_levels(
+                source, key, SECTIONS[section], field, [d[path] for d in found.settings()]
+            )
+        else:
+            known = [f"{s}.{f}" for s, model in SECTIONS.items() for f in model.model_fields]
+            raise source.unknown(key, "the setting", path, known)
+    return found
+
+
+def _figures(source: Source, names: Sequence[str]) -> tuple[str, ...]:
+    known = registry.names("figure")
+    for index, name in enumerate(names):
+        if name not in known:
+            raise source.unknown(("figures", index), "the figure", name, known)
+    return tuple(names)
+
+
+def _measurements(source: Source, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the study says of each measurement, checked by the measurement."""
+    for name, values in found.items():
+        known = registry.names("measurement")
+        if name not in known:
+            raise source.unknown(("measure", name), "the measurement", name, known)
+        options: type[Section] = registry.get("measurement", name).Options
+        try:
+            options.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key: Key = ("measure", name, *problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                raise source.unknown(
+                    key, f"the measurement '{name}' has no option", key[-1], options.model_fields
+                ) from None
+            raise source.refuse(
+                key, f"{'.'.join(map(str, key))}: {_found(problem)}{_say(problem)}."
+            ) from None
+    return found
+
+
+def _qualified(source: Source, study: Study, hypothesis: Hypothesis, key: Key) -> Hypothesis:
+    """The hypothesis with its metric named in full: `score` becomes `rollout.score`.
+
+    A response over an index may be taken at one of its values (`open-loop.error@5`).
+    """
+    name, at, where = hypothesis.metric.partition("@")
+    known = study.responses
+    named = [n for n in known if n == name] or [n for n in known if n.rpartition(".")[2] == name]
+    here = (*key, "metric")
+    if not named:
+        raise source.unknown(here, "the metric", hypothesis.metric, known)
+    if len(named) > 1:
+        raise source.refuse(
+            here,
+            f"the metric '{name}' is given by several measurements: {', '.join(named)}; name one in full.",
+        )
+    index = response(named[0]).index
+    if bool(index) != bool(at):
+        wanted = f"{named[0]}@VALUE, as it runs over {index}" if index else named[0]
+        raise source.refuse(here, f"the metric '{hypothesis.metric}': allowed: {wanted}.")
+    return hypothesis.model_copy(update={"metric": named[0] + at + where})
 
 
 def _presets(
@@ -104,7 +205,7 @@ def _settings(source: Source, found: dict[str, dict[str, Any]]) -> dict[str, dic
 def filled(hypothesis: Hypothesis, margin: float | None) -> Hypothesis:
     """With the study's margin (normalised points) and the family by rank where none is given."""
     changes: dict[str, Any] = {"says": " ".join(hypothesis.says.split())}
-    if hypothesis.margin is None and hypothesis.metric == "score":
+    if hypothesis.margin is None and response(hypothesis.metric).points:
         changes["margin"] = margin
     if not hypothesis.family:
         changes["family"] = "primary" if hypothesis.primary else "secondary"
@@ -146,9 +247,16 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
                 raise source.unknown((*key, index), f"the {name}", level, known)
         return tuple(str(level) for level in levels)
     section, _, field = name.partition(".")
+    if section == "measure":
+        return _options_levels(source, key, name, levels)
+    if section == "settings":
+        return _settings_levels(source, key, field, levels)
     if section not in SECTIONS or not field:
         raise source.unknown(
-            key, "the factor", name, (*FACTORS, *OPTIONAL, "or a setting such as train.updates")
+            key,
+            "the factor",
+            name,
+            (*FACTORS, *OPTIONAL, "or a path such as train.updates or measure.rollout.target"),
         )
     if field not in SECTIONS[section].model_fields:
         raise source.unknown(
@@ -159,15 +267,59 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
             (section, field),
             f"'{name}' is a factor; its levels stand under 'factors', so remove it here.",
         )
+    return _valid_levels(source, key, SECTIONS[section], field, levels)
+
+
+def _valid_levels(
+    source: Source, key: Key, section: type[BaseModel], field: str, levels: Sequence[Level]
+) -> tuple[Level, ...]:
+    """Levels of one setting, each checked by the section that it belongs to."""
     values = []
     for index, level in enumerate(levels):
         try:
-            values.append(getattr(SECTIONS[section].model_validate({field: level}), field))
+            values.append(getattr(section.model_validate({field: level}), field))
         except ValidationError as error:
             raise source.refuse(
-                (*key, index), f"{name}: '{level}': {_say(error.errors()[0])}."
+                (*key, index), f"{key[-1]}: '{level}': {_say(error.errors()[0])}."
             ) from None
     return tuple(values)
+
+
+def _options_levels(
+    source: Source, key: Key, name: str, levels: Sequence[Level]
+) -> tuple[Level, ...]:
+    """Levels of an option of a measurement, `measure.plan.beam`."""
+    measurement, _, option = name.removeprefix("measure.").partition(".")
+    known = registry.names("measurement")
+    if measurement not in known:
+        raise source.unknown(key, "the measurement", measurement, known)
+    options: type[Section] = registry.get("measurement", measurement).Options
+    if option not in options.model_fields:
+        raise source.unknown(
+            key, "the factor", name, [f"measure.{measurement}.{f}" for f in options.model_fields]
+        )
+    if option in ((source.tree.get("measure") or {}).get(measurement) or {}):
+        raise source.refuse(
+            ("measure", measurement, option),
+            f"'{name}' is a factor; its levels stand under 'factors', so remove it here.",
+        )
+    return _valid_levels(source, key, options, option, levels)
+
+
+def _settings_levels(
+    source: Source, key: Key, field: str, levels: Sequence[Level]
+) -> tuple[Level, ...]:
+    """Levels of an algorithm's own hyper-parameter, `settings.discount`: of any algorithm that has it."""
+    for name in registry.names("algorithm"):
+        settings = registry.get("algorithm", name).Settings
+        if field in settings.model_fields:
+            return _valid_levels(source, key, settings, field, levels)
+    known = {
+        f"settings.{each}"
+        for name in registry.names("algorithm")
+        for each in registry.get("algorithm", name).Settings.model_fields
+    }
+    raise source.unknown(key, "the factor", f"settings.{field}", sorted(known))
 
 
 def _design(

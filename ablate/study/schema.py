@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from ablate.config import EvaluateSection, ModelSection, Section, TrainSection
+from ablate import presets, registry
+from ablate.config import MEASURED, ModelSection, Section, TrainSection
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
+from ablate.study.tuning import Chosen, TuneSection
 
 
 class Design(Section):
@@ -33,7 +36,7 @@ class Study(Section):
     designs: dict[str, Design]
     model: ModelSection
     train: TrainSection
-    evaluate: EvaluateSection
+    measure: dict[str, dict[str, Any]]  # options of each measurement, as far as the file says them
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: int
@@ -42,11 +45,39 @@ class Study(Section):
     hypotheses: tuple[Hypothesis, ...]
     sequential: SequentialSection | None = None
     notes: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()  # empty: those that apply, in their own order
+    streams: str = (
+        ""  # names all random streams; the study's name unless a replication redraws them
+    )
+    tune: TuneSection | None = None
+    tuned: Chosen | None = None  # what tuning found, once it has run
+    file: Path | None = None  # where it was read from
+    code: Path | None = None  # its own Python file
 
     @property
     def levels(self) -> dict[str, tuple[Level, ...]]:
         """Declared levels of every factor, and the data sets under `data`."""
         return {"data": self.data, **self.factors}
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Qualified names of all responses that its measurements give."""
+        return tuple(
+            f"{name}.{response.name}"
+            for name in self.measured
+            for response in registry.get("measurement", name).responses
+        )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The measurements that its trials have, presets' own included."""
+        if not self.factors.get("preset"):
+            return tuple(self.measure or MEASURED)
+        found = dict.fromkeys(self.measure)
+        for name in map(str, self.factors["preset"]):
+            made = presets.configuration(name, self.data[0], changes=self.presets.get(name))
+            found |= dict.fromkeys(made["measure"])
+        return tuple(found)
 
 
 class File(Section):
@@ -59,7 +90,8 @@ class File(Section):
     designs: dict[str, dict[str, Any]] = Field(min_length=1)
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
-    evaluate: EvaluateSection = EvaluateSection()
+    # options of each measurement, by its name
+    measure: dict[str, dict[str, Any]] = Field(default_factory=dict)
     # an algorithm's own hyper-parameters, by its name
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     # what this study changes of a preset, by its name
@@ -71,3 +103,8 @@ class File(Section):
     sequential: SequentialSection | None = None  # looks before all seeds are there
     # sentences for the paper: what a reader has to know of how the study came about
     notes: list[str] = Field(default_factory=list)
+    # a Python file beside this one: what only this study measures, estimates and draws
+    code: str = ""
+    figures: list[str] = Field(default_factory=list)
+    tune: TuneSection | None = None
+    streams: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")

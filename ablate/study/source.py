@@ -13,6 +13,7 @@ import yaml
 from ablate.errors import UserError, unknown
 
 Key = tuple[str | int, ...]
+SETTABLE = ("model", "train", "settings", "measure", "seeds", "streams")
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Source:
         names = path.strip().split(".")
         if not equals or not all(names):
             raise UserError(f"{where}: expected PATH=VALUE, e.g. train.updates=1000.")
-        if names[0] not in ("model", "train", "evaluate", "seeds"):
-            raise unknown(where, names[0], ("model", "train", "evaluate", "seeds"))
+        if names[0] not in SETTABLE:
+            raise unknown(where, names[0], SETTABLE)
         tree, places = copy.deepcopy(self.tree), dict(self.places)
         inner = tree
         for name in names[:-1]:

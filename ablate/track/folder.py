@@ -18,7 +18,7 @@ from ablate.errors import UserError
 from ablate.track.files import refusal, write_atomic
 from ablate.track.process import identity
 
-FORMAT = 1
+FORMAT = 2
 OTHERS = ("runs", "checkpoints", "paper")  # folders beside those of profiles
 
 
@@ -27,6 +27,7 @@ class Named(Protocol):
 
     study: str
     profile: str
+    streams: str
 
 
 class StudyFolder:
@@ -49,6 +50,8 @@ class StudyFolder:
         self.checkpoints = self.root / "checkpoints"
         self.table = self.root / "trials.csv"
         self.curves = self.root / "curves.csv"
+        self.series = self.root / "series.csv"
+        self.tuning = self.root / "tuning.csv"
         self.audit = self.root / "audit.json"
         self.registration = self.root / "study.json"
         self.read()
@@ -147,8 +150,11 @@ class StudyFolder:
 
 
 def folder_of(results: Path, study: Named) -> StudyFolder:
-    """The folder of a loaded study at its profile."""
-    return StudyFolder(results / study.study, study.study, study.profile)
+    """The folder of a loaded study at its profile; a replication under other streams has one of its own."""
+    made = StudyFolder(results / study.study, study.study, study.profile)
+    if study.streams == study.study:
+        return made
+    return StudyFolder(made.root, study.study, f"streams-{study.streams}")
 
 
 def _holder(path: Path) -> str:

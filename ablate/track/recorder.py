@@ -52,6 +52,7 @@ SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False
 
 POINTS = 500  # points of a metric kept densely; then every 2nd for as many, every 4th, ...
 CURVE = "curve.csv"
+SERIES = "series.csv"
 _logger = logging.getLogger("ablate.track.sacred")
 _logger.propagate = False
 _logger.addHandler(logging.NullHandler())
@@ -72,13 +73,15 @@ class Outcome:
 
     metrics: numbers by name (whatever `float()` takes). failure: one line, when the trial failed.
     artifacts: files to keep in the run's folder, copied before `record` returns. curve: rows of
-    numbers over the updates, kept as `curve.csv`.
+    numbers over the updates, kept as `curve.csv`. series: rows (response, index, value) of what runs
+    over an index, kept as `series.csv`.
     """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
     artifacts: Sequence[Path] = ()
     curve: Sequence[Mapping[str, Any]] = ()
+    series: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -192,11 +195,12 @@ class _Run:
         """Keep the artifacts and give the result; raises TrialFailed for a failed trial."""
         assert self.outcome is not None
         self.result = encode_all(self.outcome.metrics)
-        if self.outcome.curve:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / CURVE
-                path.write_text(_curve(self.outcome.curve), encoding="utf-8", newline="")
-                self._keep(sacred_run, path)
+        for name, lines in ((CURVE, self.outcome.curve), (SERIES, self.outcome.series)):
+            if lines:
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / name
+                    path.write_text(_csv(lines), encoding="utf-8", newline="")
+                    self._keep(sacred_run, path)
         for path in self.outcome.artifacts:
             self._keep(sacred_run, Path(path))
         if self.outcome.failure:
@@ -378,7 +382,7 @@ def _source(file: str) -> Source:
     return _sources[file]
 
 
-def _curve(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV text of the rows, numbers written so that they read back exactly; NaN is empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return csv_text(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
@@ -387,7 +391,7 @@ def _curve(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, int):
+    if isinstance(value, int | str):
         return str(value)
     number = float(value)
     return "" if math.isnan(number) else repr(number)

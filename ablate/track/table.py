@@ -1,8 +1,17 @@
-"""The tidy table: one row a trial, with factors, seed, metrics, status.
+"""The tidy table: one row a trial, with factors, budget, seed, responses, status.
+
+A trial is one fit after so many updates under one setting of its measurements. Columns, in this order:
+
+    trial, fit, status, data, the factors       see `ablate.config.is_factor`
+    budget, seed                                updates; training seed
+    MEASUREMENT.row, MEASUREMENT.RESPONSE       the id of what was measured, and what it gave
+    parameters, targets, ...                    sizes of the fit; `converged`
+    failure                                     why, where the status is FAILED
 
 It is all that the analysis reads. It holds no time and no host, so that an interrupted study ends
 with the same table as an uninterrupted one, row for row. Numbers are written so that they read back
-exactly; a metric that is not a number for this trial is an empty cell.
+exactly; a response that is not a number for this trial is an empty cell. Responses over an index
+(`series.csv`) and learning curves of fits (`curves.csv`) lie beside it.
 """
 
 from __future__ import annotations
@@ -20,21 +29,15 @@ import pandas as pd
 from ablate import config
 from ablate.errors import UserError
 from ablate.track.files import csv_text, write_atomic
-from ablate.track.store import COMPLETED, FAILED, Attempt, deciding
 
-FACTORS = ("data", *config.FACTORS, *config.OPTIONAL)  # the optional ones where a study varies them
 TEXT = (
-    *("trial", "status", "data", "mixer", "condition", "history", "head", "failure", "content"),
+    *("trial", "fit", "status", "data", "failure", "content", "response"),
+    *(name for name in config.FACTORS if name != "context"),
     *config.OPTIONAL,
 )
 REQUIRED = ("trial", "status", "data", "seed")
-# Known metrics come in this order, others after them by name; each must be numeric wherever it is.
-METRICS = (
-    *("score", "return_mean", "return_std", "success", "action_error", "action_error_early"),
-    *("action_nll", "jerk", "parameters", "parameter_mismatch", "targets"),
-)
-STATUSES = (COMPLETED, FAILED)
-CURVE = "curve.csv"
+SERIES = ("trial", "response", "index", "value")
+LEADING = ("data", *config.FACTORS, *config.OPTIONAL)  # factors that come first, in this order
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)", re.IGNORECASE)
 
@@ -58,7 +61,7 @@ def read_table(
         if len(twice):
             name = frame["trial"].iloc[twice[0]]
             raise UserError(f"{path}, row {twice[0] + 1}: trial '{name}' stands there twice.")
-    for name in dict.fromkeys(("seed", *METRICS, *metrics)):
+    for name in dict.fromkeys(("seed", *metrics)):
         if name in frame.columns and frame[name].dtype == object:
             for row, value in enumerate(frame[name]):
                 if isinstance(value, str) and not _FLOAT.fullmatch(value):
@@ -75,114 +78,30 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     write_atomic(Path(path), to_csv(frame))
 
 
-def merge(
-    table: pd.DataFrame | None, attempts: Iterable[Attempt], trials: Sequence[Mapping[str, Any]]
-) -> pd.DataFrame:
-    """The table brought up to date.
-
-    `trials` gives, for each trial of the study, its factor columns (`trial`, `data`, ..., `seed`,
-    and whatever else varies, dotted). A trial has a row once it is COMPLETED or FAILED, in the
-    store or in the table (from another machine): COMPLETED wins, the store's FAILED is the later.
-    Rows of trials that are not in `trials` (another profile's) are kept as they are; one that is
-    `superseded` leaves when its successor's row comes.
-    """
-    best = deciding(attempts)
-    old = {} if table is None else {row["trial"]: row for row in rows(table)}
-    merged: dict[str, dict[str, Any]] = dict(old)
-    factors = list(dict.fromkeys(name for trial in trials for name in trial))
-    names: dict[str, None] = {}
-    for trial in trials:
-        attempt = best.get(trial["trial"])
-        before = old.get(trial["trial"])
-        if attempt is None or attempt.status not in STATUSES:
-            continue
-        if attempt.status == FAILED and before is not None and before["status"] == COMPLETED:
-            continue
-        result = attempt.result
-        names.update(dict.fromkeys(result))
-        merged[trial["trial"]] = {
-            **trial,
-            "status": attempt.status,
-            **result,
-            "failure": " ".join(attempt.failure.split()),
-        }
-    for name, successor in superseded(table, trials).items():
-        if successor in merged:
-            del merged[name]
-    there = {*factors, *([] if table is None else table.columns)}
-    varied = [name for name in config.OPTIONAL if name in there]
-    leading = ("trial", "status", "data", *config.FACTORS, *varied, "seed")
-    if table is not None:
-        known = {*leading, *factors, "failure"}
-        factors += [name for name in table.columns if name not in known and "." in name]
-        known.update(factors)
-        names.update(dict.fromkeys(name for name in table.columns if name not in known))
-    others = [name for name in factors if name not in leading]
-    measured = [name for name in METRICS if name in names]
-    measured += sorted(name for name in names if name not in METRICS)
-    columns = [*leading, *sorted(others), *measured, "failure"]
-    return order(frame_of(merged.values(), columns))
-
-
-def superseded(table: pd.DataFrame | None, trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Trials of the table that are not in `trials`, each with the one there that looks the same.
-
-    Factors and seed agree and the ids don't: that is the result of other code, data or settings,
-    and a table that held both couldn't tell them apart.
-    """
-    if table is None:
-        return {}
-    dotted = [name for name in table.columns if "." in name]
-    shown = list(dict.fromkeys([*(name for trial in trials for name in trial), *dotted]))
-    shown.remove("trial")
-
-    def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(_cell(row.get(name)) for name in shown)
-
-    ours = {trial["trial"] for trial in trials}
-    new = {cells(trial): trial["trial"] for trial in trials}
-    found = {row["trial"]: new.get(cells(row)) for row in rows(table) if row["trial"] not in ours}
-    return {old: successor for old, successor in found.items() if successor is not None}
-
-
 def order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows by factors, then seed, then trial: the same whatever order they came in."""
+    """Rows by factors, then budget and seed, then trial: the same whatever order they came in."""
     listed = list(frame.columns)
-    after = listed.index("seed") if "seed" in listed else len(listed)
-    dotted = [name for name in listed[after + 1 :] if "." in name]
-    factors = [name for name in FACTORS if name in listed]
-    keys = [*factors, *dotted, *(name for name in ("seed", "trial") if name in listed)]
+    factors = [name for name in LEADING if name in listed]
+    factors += [name for name in listed if config.is_factor(name) and name not in factors]
+    keys = [*factors, *(name for name in ("budget", "seed", "trial") if name in listed)]
     lines = rows(frame)
     ranks = sorted(range(len(lines)), key=lambda i: [_rank(lines[i][name]) for name in keys])
     return frame.iloc[ranks].reset_index(drop=True)
 
 
-def merge_curves(curves: pd.DataFrame | None, attempts: Iterable[Attempt]) -> pd.DataFrame:
-    """The curves of all COMPLETED and FAILED attempts that count, and those known before.
-
-    One row a trial and update; columns trial, update, then the metrics by name.
-    """
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for row in [] if curves is None else rows(curves):
-        lines.setdefault(row["trial"], []).append(row)
-    for trial_id, attempt in deciding(attempts).items():
-        path = attempt.path / CURVE
-        if attempt.status == COMPLETED or (attempt.status == FAILED and trial_id not in lines):
-            if not path.exists():
-                continue
-            points = read_csv(path)
-            if "update" not in points.columns:
-                raise UserError(f"{path}: column 'update' is missing.")
-            lines[trial_id] = [{**row, "trial": trial_id} for row in rows(points)]
-    flat = [row for trial_id in sorted(lines) for row in lines[trial_id]]
-    names = {name for row in flat for name in row} - {"trial", "update"}
-    return frame_of(flat, ["trial", "update", *sorted(names)])
-
-
 def read_curves(path: Path) -> pd.DataFrame:
     """The curves at `path`; raises UserError as `read_csv` does, and when a column is missing."""
     found = read_csv(path)
-    for name in ("trial", "update"):
+    for name in ("fit", "update"):
+        if name not in found.columns:
+            raise UserError(f"{path}: column '{name}' is missing.")
+    return found
+
+
+def read_series(path: Path) -> pd.DataFrame:
+    """Responses over an index: columns trial, response, index, value; raises UserError as `read_csv` does."""
+    found = read_csv(path)
+    for name in SERIES:
         if name not in found.columns:
             raise UserError(f"{path}: column '{name}' is missing.")
     return found
@@ -222,7 +141,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """CSV text; floats by `repr`, NaN empty, lines ended by a line feed."""
-    cells = [[_cell(value) for value in row.values()] for row in rows(frame)]
+    cells = [[cell(value) for value in row.values()] for row in rows(frame)]
     return csv_text(list(frame.columns), cells)
 
 
@@ -237,24 +156,25 @@ def frame_of(lines: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.D
     cells: dict[str, list[str]] = {name: [] for name in columns}
     for line in lines:
         for name in columns:
-            cells[name].append(_cell(line.get(name)))
+            cells[name].append(cell(line.get(name)))
     return pd.DataFrame({name: _typed(name, cells[name]) for name in columns})
 
 
 def _typed(name: str, cells: list[str]) -> pd.Series:
     """One column: int64 when each cell is an integer, float64 when each is a number, else text."""
-    if name not in TEXT and any(cells):
+    text = name in TEXT or name.endswith(".row")
+    if not text and any(cells):
         if all(_INTEGER.fullmatch(cell) for cell in cells):
             return pd.Series([int(cell) for cell in cells], dtype=np.int64)
         if all(not cell or _FLOAT.fullmatch(cell) for cell in cells):
             values = [float(cell) if cell else math.nan for cell in cells]
             return pd.Series(values, dtype=np.float64)
-    elif name not in TEXT and cells:
+    elif not text and cells:
         return pd.Series([math.nan] * len(cells), dtype=np.float64)
     return pd.Series(cells, dtype=object)
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,0 +1,44 @@
+"""`status`: how far a study is, and what went wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.study import expand
+from ablate.study.schema import Study
+from ablate.track.book import Book, tuned, tuning_book
+from ablate.track.folder import folder_of
+from ablate.track.store import attempts, deciding
+
+
+def describe(study: Study, results: Path) -> str:
+    """Fits and trials with a result of those that the study asks for, and every attempt that failed or died."""
+    folder = folder_of(results, study)
+    hashes = folder.read().get("data", {})
+    lines = []
+    if hashes:
+        known = {name: hashes.get(name, "") for name in study.data}
+        if study.tune is not None:
+            lines.append(f"tuning: {_counted(tuning_book(folder, study, known))}")
+        study = tuned(study, folder, known)
+        lines.append(_counted(Book(folder, study, expand.trials(study, known))))
+    found = list(deciding(attempts(folder.runs)).values())
+    running = sum(one.status == "RUNNING" for one in found)
+    if running:
+        lines.append(f"{running} runs are under way")
+    lines += [
+        f"{one.run_id}  {one.status}  {one.failure}".rstrip()
+        for one in found
+        if one.status not in ("COMPLETED", "RUNNING")
+    ]
+    return "\n".join(lines or ["no runs yet"])
+
+
+def _counted(book: Book) -> str:
+    """How many fits and trials have a result."""
+    fits = len(book.fits & set(book.known.fits))
+    total = book.summary()
+    return (
+        f"{fits} of {len(book.fits)} fits trained, {total.completed} of {total.total} trials completed, "
+        f"{total.failed} failed, {total.missing} without a result"
+    )

@@ -1,0 +1,44 @@
+"""Whether a training has converged, by its own learning curve and by an exact yardstick."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def loss_fall(curve: Sequence[Mapping[str, float]], name: str = "heldout_loss") -> float:
+    """The fall of the held-out loss over the last third of training, as a share of its whole fall.
+
+    The loss at two thirds is interpolated between the curve's points; the whole fall is that from the first
+    point to the last. 0 where the loss didn't fall at the end, NaN where the curve can't say: fewer than
+    three points, no held-out loss, or a loss that never fell. A schedule that ends at a small rate hides
+    slow learning: read it at a constant rate.
+    """
+    points = [
+        (row["update"], row[name]) for row in curve if not math.isnan(row.get(name, math.nan))
+    ]
+    if len(points) < 3:
+        return math.nan
+    first, last = points[0][1], points[-1][1]
+    if not first > last:
+        return math.nan
+    at = points[-1][0] * 2.0 / 3.0
+    for (a, before), (b, after) in itertools.pairwise(points):
+        if a <= at <= b:
+            then = before + (after - before) * (at - a) / (b - a)
+            return max(0.0, (then - last) / (first - last))
+    return math.nan
+
+
+def converged(criterion: Mapping[str, Any] | None, fall: float, excess: float = math.nan) -> float:
+    """1 where a fit meets every criterion that is given, 0 where it fails one, NaN where none is or can be told.
+
+    criterion: `train.converged` of a configuration. fall: see `loss_fall`. excess: held-out action error
+    above the exact posterior's, as a share of the action's variance.
+    """
+    asked = {name: limit for name, limit in (criterion or {}).items() if limit is not None}
+    found = {"loss_fall": fall, "excess_error": excess}
+    told = [found[name] <= limit for name, limit in asked.items() if not math.isnan(found[name])]
+    return float(all(told)) if told else math.nan

@@ -1,0 +1,189 @@
+"""The measurements `rollout` and `plan`: models act in their environment, by themselves or by search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ablate import registry
+from ablate.config import Section
+from ablate.data.catalogue import DataSet
+from ablate.errors import UserError
+from ablate.measure.base import Measurement, Numbers, Trained
+from ablate.measure.rollout import RESPONSES, Rollouts, rollout
+from ablate.measure.video import Filmed
+from ablate.registry import register
+from ablate.systems import plan_options
+
+
+class ActingOptions(Section):
+    """Options of every measurement that acts."""
+
+    episodes: int = Field(default=50, gt=0)
+    # return to ask for: a percentile of the data's returns ("p90"), or a number
+    target: str | float = "p90"
+    actions: Literal["sample", "mode"] = "sample"
+    decrement: bool = True  # lower the target by each reward; DT's delayed mode doesn't
+    cap: float = Field(default=100.0, gt=0)  # of an episode's regret, in points
+
+    @field_validator("target")
+    @classmethod
+    def _known_target(cls, target: str | float) -> str | float:
+        if isinstance(target, str) and not re.fullmatch(r"p(100|\d{1,2})", target):
+            raise ValueError("expected a percentile of the data's returns such as p90, or a number")
+        return target
+
+
+def target_return(data: DataSet, rule: str | float) -> float:
+    """Return-to-go shown at the start: `p90` is the 90th percentile of the training returns, a number itself.
+
+    Raises UserError for another rule.
+    """
+    if isinstance(rule, (int, float)):
+        return float(rule)
+    if rule.startswith("p") and rule[1:].isdecimal() and int(rule[1:]) <= 100:
+        return float(np.percentile(data.train.returns, int(rule[1:])))
+    raise UserError(f"target: '{rule}' is not known; allowed: a number, or p0 ... p100.")
+
+
+def act(
+    trained: Trained, options: Any, settings: Mapping[str, Any], video: Path | None = None
+) -> Rollouts:
+    """Roll every model out as `options` say. settings: what the system needs to make it act.
+
+    video: the file for a film of the first episode.
+    """
+    data = trained.system.data
+    env = data.spec.make_env(len(trained.seeds) * options.episodes)
+    if video is not None:
+        env = Filmed(env, video)
+    found = rollout(
+        trained.system.actor(trained.models, settings),
+        env,
+        options.episodes,
+        study=trained.streams,
+        seeds=trained.seeds,
+        target=target_return(data, options.target),
+        policy=data.spec.best_policy,
+        sample=options.actions == "sample",
+        decrement=options.decrement,
+    )
+    if isinstance(env, Filmed):
+        env.write()
+    return found
+
+
+def read_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[str]:
+    """Of the options of acting, those that change anything: a target only where a return is asked for."""
+    unread = set() if "return" in config["condition"] else {"target", "decrement"}
+    return frozenset(set(options) - unread)
+
+
+@register("measurement", "rollout")
+class Rollout(Measurement):
+    """The models act by themselves, asked for a return where they are told one."""
+
+    responses = RESPONSES
+
+    class Options(ActingOptions):
+        """`context`: K of acting, that of training where it is null. `state`: past K timesteps the window is
+        encoded anew, or a recurrent state goes on."""
+
+        context: int | None = Field(default=None, gt=0)
+        state: Literal["re-encoded", "carried"] = "re-encoded"
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
+        """See `Measurement`."""
+        found = act(trained, options, self.settings(options))
+        return found.responses(trained.system.data, options.cap)
+
+    @staticmethod
+    def settings(options: Any) -> dict[str, Any]:
+        """What the system needs to make models act so."""
+        return {"context": options.context, "state": options.state}
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """See `Measurement.reads`."""
+        return read_options(config, cls.Options.model_fields)
+
+
+@register("measurement", "plan")
+class Plan(Measurement):
+    """The models act by search over what they imagine (`ablate.plan`), for return or for likelihood."""
+
+    responses = RESPONSES
+
+    class Options(ActingOptions):
+        """Those of acting, and of the search (`ablate.plan.options.PlanOptions`); `beam` is the number of
+        sequences that are kept."""
+
+        # what is searched for; `direct`: nothing, the most likely slots one after another
+        objective: Literal["return", "likelihood", "direct"] = "return"
+        mode: Literal["reference", "full"] = "reference"
+        horizon: int = Field(default=15, ge=1)
+        beam: int = Field(default=128, ge=1)
+        n_expand: int = Field(default=2, ge=1)
+        k_obs: int | None = Field(default=1, ge=1)
+        k_act: int | None = Field(default=None, ge=1)
+        k_rew: int | None = Field(default=1, ge=1)
+        cdf_obs: float | None = Field(default=None, ge=0, lt=1)
+        cdf_act: float | None = Field(default=0.6, ge=0, lt=1)
+        cdf_rew: float | None = Field(default=None, ge=0, lt=1)
+        percentile: float | Literal["mean"] = "mean"
+        value: Literal["tokens", "critic"] = "tokens"
+        discount: float = 0.99
+        max_context_transitions: int = Field(default=5, ge=1)
+        prefix_context: bool = True
+        plan_freq: int = Field(default=1, ge=1)
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
+        """See `Measurement`."""
+        found = act(trained, options, self.settings(options))
+        return found.responses(trained.system.data, options.cap)
+
+    @staticmethod
+    def settings(options: Any) -> dict[str, Any]:
+        """What the system needs to make models act so."""
+        chosen = search_options(options.model_dump())
+        return {"plan": chosen, "searched": options.objective != "direct"}
+
+    @classmethod
+    def refusal(cls, config: Mapping[str, Any]) -> str:
+        """See `Measurement.refusal`."""
+        algorithm = registry.get("algorithm", config["algorithm"])
+        if not getattr(algorithm, "imagines", False):
+            return (
+                f"the measurement 'plan' searches over imagined trajectories, which the algorithm "
+                f"'{config['algorithm']}' doesn't predict; allowed: joint"
+            )
+        if config["measure"]["plan"]["value"] == "critic" and not config["settings"].get("critic"):
+            return "measure.plan.value: critic needs one that is trained; set settings.critic: {}"
+        return ""
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """See `Measurement.reads`."""
+        objective = config["measure"]["plan"]["objective"]
+        unread = {"target", "decrement"}
+        if objective != "return":
+            unread |= {"n_expand", "value", "discount", "percentile"}
+        if objective == "direct":
+            unread |= set(cls.Options.model_fields) - set(ActingOptions.model_fields)
+            unread -= {"objective", "max_context_transitions", "prefix_context"}
+        return frozenset(set(cls.Options.model_fields) - unread)
+
+
+def search_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan's options, those of the search, by the names of `PlanOptions`."""
+    own = {n: v for n, v in options.items() if n not in ActingOptions.model_fields}
+    own["beam_width"] = own.pop("beam")
+    if own["objective"] == "direct":
+        del own["objective"]
+    plan_options(own)
+    return own

@@ -1,0 +1,43 @@
+"""The measurement `held-out`: prediction in episodes that no model learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ablate.config import Section
+from ablate.measure.base import Measurement, Trained
+from ablate.registry import register
+from ablate.words import Response
+
+RESPONSES = (
+    Response("action_error", unit="of the action variance", direction="lower"),
+    Response(
+        "action_error_early",
+        label="early action error",
+        unit="of the action variance",
+        direction="lower",
+    ),
+    Response("action_nll", label="held-out action NLL", unit="nats", direction="lower"),
+    Response("loss", label="held-out loss", direction="lower"),
+    Response("timestep_nll", label="held-out NLL of a timestep", unit="nats", direction="lower"),
+)
+
+
+@register("measurement", "held-out")
+class HeldOutPrediction(Measurement):
+    """How well the models predict what happened in episodes that none of them learned from."""
+
+    responses = RESPONSES
+
+    def __call__(self, trained: Trained, options: Section) -> Mapping[str, np.ndarray]:
+        """See `Measurement`; what a system doesn't predict is NaN."""
+        system = trained.system
+        held = system.held(trained.streams, trained.models)
+        groups = [trained.models] if system.stacks else [[model] for model in trained.models]
+        found = [system.predict(system.program(list(group)), held) for group in groups]
+        undefined = np.full(len(trained.models), np.nan)
+        given = {n: np.concatenate([each[n].cpu().numpy() for each in found]) for n in found[0]}
+        given["loss"] = given.get("heldout_loss", undefined)
+        return {response.name: given.get(response.name, undefined) for response in RESPONSES}
