@@ -251,7 +251,7 @@ def report(
     elif named is not None or chosen:
         file = named or Path(room.last_run(results)["study"])
         room.refuse_foreign(file)
-        asked = room.ours(_study(file, profile, set_, seeds), file, results)
+        asked = room.ours(_study(file, profile, set_, seeds), results)
     if check:
         return _stale(room.stale(asked, results, paper))
     print(room.make(asked, results, paper, venue))

@@ -14,11 +14,12 @@ A module outside the package is found through an entry point in the group `ablat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -105,6 +106,26 @@ def names(kind: str) -> list[str]:
     """All names of a kind, sorted."""
     _load(kind)
     return sorted(name for k, name in _parts if k == kind)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Forget at its end what parts that aren't ours were registered within it.
+
+    So a study's own file speaks for that study alone, and a test leaves nothing behind.
+    """
+    for kind in ("", *LATE):
+        _load(kind)
+    parts, modules = dict(_parts), set(sys.modules)
+    try:
+        yield
+    finally:
+        for key in set(_parts) - set(parts):
+            module = _parts[key].module
+            if module.partition(".")[0] not in OURS:
+                del _parts[key]
+                if module not in modules:  # so that it registers its parts when it is loaded again
+                    sys.modules.pop(module, None)
 
 
 def load_plugin(source: str) -> None:

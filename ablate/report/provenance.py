@@ -78,10 +78,12 @@ def inputs(results: Results, venue: str) -> dict[str, str]:
     """Hash of everything that a study's part of the paper is made of, by name."""
     out = {name: frame_hash(getattr(results, name)) for name in TABLES}
     # Where the file lies says nothing of what it says.
-    study = results.study.model_dump(mode="json", exclude={"file"})
+    study = results.study.model_dump(mode="json", exclude={"file", "code"})
+    own = getattr(results.study, "code", None)
     record = results.record
     others = {
         "study": study,
+        "own code": "" if own is None else own.read_text(encoding="utf-8"),
         "audit": list(results.audit),
         "registration": dict(results.registration),
         "reading": list(results.reading),

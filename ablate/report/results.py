@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from ablate import registry
 from ablate.config import STANDARD
 from ablate.errors import UserError
-from ablate.registry import load_plugin
 from ablate.report.material import Results
 from ablate.report.reference import read_reference
 from ablate.report.write import check, printed, write_index, write_paper, write_report
 from ablate.study.foreign import is_foreign, load_foreign, tidy
 from ablate.study.load import load
 from ablate.study.schema import Study
+from ablate.study.tuning import by_draws
 from ablate.track import kept
+from ablate.track.book import tuned, tuning_arms
 from ablate.track.folder import folder_of
 from ablate.track.foreign import read_foreign
-from ablate.track.table import read_csv, read_curves, read_table
+from ablate.track.table import read_csv, read_curves, read_series, read_table
 
 SHIPPED = "studies/memory_vs_arch.yaml"
 PAPER = Path("paper")
@@ -25,31 +30,40 @@ PAPER = Path("paper")
 
 def last_run(results: Path) -> dict[str, Any]:
     """How the study that was run last was called; before any run, the shipped one as it is."""
-    return kept.last(results) or {**dict.fromkeys(kept.ASKED), "study": SHIPPED}
+    folder = kept.newest(results)
+    return (folder and kept.asked(folder)) or _as_it_is(Path(SHIPPED))
 
 
-def ours(study: Study, file: Path, results: Path) -> Results:
-    """The results of a loaded study at its profile; file: where it was loaded from, as an earlier
-    measurement lies beside it. Raises UserError where nothing was run."""
+def ours(study: Study, results: Path) -> Results:
+    """The results of a loaded study at its profile. Raises UserError where nothing was run."""
     folder = folder_of(results, study)
     if not folder.table.exists():
         raise UserError(
-            f"{folder.table}: there are no results yet; run them first: python -m ablate run {file}"
+            f"{folder.table}: there are no results yet; run them first: python -m ablate run {study.file}"
             + ("." if study.profile == STANDARD else f" --profile {study.profile}.")
         )
-    series = folder.root / "series.csv"
+    registration = folder.read()
+    study = tuned(study, folder, registration["data"])
+    table = read_table(folder.table)
     found: dict[str, Any] = {
-        "curves": read_curves(folder.curves) if folder.curves.exists() else None,
-        "series": read_csv(series) if series.exists() else None,
         "yardsticks": kept.yardsticks(folder),
-        "reference": read_reference(file.with_name(f"{study.study}.reference.csv")),
+        "reference": _earlier(study),
     }
+    if folder.curves.exists():  # of fits; each trial has those of its fit
+        fits = table[["trial", "fit"]]
+        found["curves"] = fits.merge(read_curves(folder.curves), on="fit").drop(columns="fit")
+    if folder.series.exists():
+        found["series"] = read_series(folder.series)
+    if study.tune is not None and folder.tuning.exists():
+        arms = tuning_arms(study, registration["data"])
+        draws = read_table(folder.tuning)
+        found["tuning"] = by_draws(draws, study.tune, arms, study.tune.judge)
     return Results(
         study,
-        read_table(folder.table),
+        table,
         study.profile,
         audit=kept.audits(folder),
-        registration=folder.read(),
+        registration=registration,
         folder=folder.root,
         **{name: table for name, table in found.items() if table is not None},
     )
@@ -69,27 +83,28 @@ def elsewhere(study: Path, table: Path, results: Path) -> Results:
     return Results(loaded, read_csv(table), foreign=True, folder=results / loaded.study)
 
 
-def every(results: Path) -> list[Results]:
+def every(results: Path) -> Iterator[Results]:
     """All studies that have results of their own profile under `results`, each as it was run last.
 
-    A study's file is the one that was run, or `studies/<study>.yaml` beside `results`. Raises UserError
-    where there is neither.
+    A study's file is the one that was run, or `studies/<study>.yaml` beside `results`. What a study's
+    own code registers is there until the next study is asked for. Raises UserError where a study has no
+    file.
     """
-    out = []
     for path in sorted(results.glob("*/study.json")):
-        if path.with_name("trials.csv").exists():
-            name = path.parent.name
-            asked = kept.asked(path.parent)
-            shipped = results.parent / "studies" / f"{name}.yaml"
-            if asked is None or not Path(asked["study"]).is_file():
-                asked = {**dict.fromkeys(kept.ASKED), "study": shipped}
-            if not Path(asked["study"]).is_file():
-                raise UserError(
-                    f"{path.parent}: whose results are these? There is no {shipped}; put the study's file "
-                    "there, or move the folder away."
-                )
-            out.append(_asked(asked, results))
-    return out
+        folder = path.parent
+        if not (folder / "trials.csv").exists():
+            continue
+        shipped = results.parent / "studies" / f"{folder.name}.yaml"
+        asked = kept.asked(folder) or _as_it_is(shipped)
+        if not Path(asked["study"]).is_file():
+            asked = _as_it_is(shipped)
+        if not Path(asked["study"]).is_file():
+            raise UserError(
+                f"{folder}: whose results are these? There is no {shipped}; put the study's file there, "
+                "or move the folder away."
+            )
+        with registry.apart():
+            yield _asked(asked, results)
 
 
 def make(
@@ -97,22 +112,37 @@ def make(
 ) -> str:
     """Write the report of `asked`, or of the paper with all studies and of what was run last; what to
     print. paper: where the paper lies, `paper/` when None, or the folder of results that don't belong
-    there: those of another profile and tables from elsewhere."""
-    whole = [] if asked else every(results)
-    named = None if asked else kept.last(results)
-    last = _asked(named, results) if named else asked
-    if last is None and not whole:
+    there: those of another profile or other streams, and tables from elsewhere."""
+    if asked is not None:
+        told = [printed(write_report(asked, _place(asked, results, paper), venue), asked.story)]
+    else:
+        told = _of_all(results, paper or PAPER, venue)
+    index = write_index(results, paper or PAPER)
+    return "\n\n".join(told) + (f"\n  {index}: all studies" if index else "")
+
+
+def _of_all(results: Path, paper: Path, venue: str | None) -> list[str]:
+    """Write the paper, and before it the report of what was run last where it doesn't belong there."""
+    told, newest, story = [], kept.newest(results), None
+    if newest is not None and newest.parent != results:
+        with registry.apart():
+            last = _asked(last_run(results), results)
+            told.append(printed(write_report(last, newest / "paper", venue), last.story))
+
+    def studies() -> Iterator[Results]:
+        nonlocal story
+        for one in every(results):
+            if one.folder == newest:
+                story = one.story
+            yield one
+
+    if any(results.glob("*/trials.csv")):
+        told.append(printed(write_paper(studies(), paper, venue), story))
+    if not told:
         raise UserError(
             f"{results}: there are no results yet; run a study first: python -m ablate run {SHIPPED}."
         )
-    told = []
-    if last is not None and (asked or _apart(last)):
-        told.append(printed(write_report(last, _place(last, paper), venue), last))
-    if whole:
-        among = next((one for one in whole if last and one.folder == last.folder), None)
-        told.append(printed(write_paper(whole, paper or PAPER, venue), among))
-    index = write_index(results, paper or PAPER)
-    return "\n\n".join(told) + (f"\n  {index}: all studies" if index else "")
+    return told
 
 
 def stale(asked: Results | None, results: Path, paper: Path | None = None) -> list[str]:
@@ -120,7 +150,7 @@ def stale(asked: Results | None, results: Path, paper: Path | None = None) -> li
     is wrong in the paper's own text. One line each."""
     if asked is None:
         return check(every(results), paper or PAPER, whole=True)
-    return check([asked], _place(asked, paper), whole=False)
+    return check([asked], _place(asked, results, paper), whole=False)
 
 
 def refuse_foreign(study: Path) -> None:
@@ -132,20 +162,28 @@ def refuse_foreign(study: Path) -> None:
         )
 
 
+def _as_it_is(study: Path) -> dict[str, Any]:
+    """A study file named without anything else."""
+    return {**dict.fromkeys(kept.ASKED), "study": study}
+
+
 def _asked(asked: dict[str, Any], results: Path) -> Results:
     """The results of a study by how a command named it."""
     for source in asked["plugins"] or ():
-        load_plugin(source)
+        registry.load_plugin(source)
     overrides = [*(asked["set"] or ()), *([f"seeds={asked['seeds']}"] if asked["seeds"] else ())]
-    file = Path(asked["study"])
-    return ours(load(file, asked["profile"], overrides), file, results)
+    return ours(load(Path(asked["study"]), asked["profile"], overrides), results)
 
 
-def _apart(results: Results) -> bool:
-    """Whether these results don't belong into the paper of all studies."""
-    return results.foreign or results.profile != STANDARD
+def _earlier(study: Study) -> pd.DataFrame | None:
+    """An earlier measurement, which lies beside the study file."""
+    if study.file is None:
+        return None
+    return read_reference(study.file.with_name(f"{study.study}.reference.csv"))
 
 
-def _place(results: Results, paper: Path | None) -> Path:
+def _place(results: Results, root: Path, paper: Path | None) -> Path:
+    """Where a study's part of a paper belongs."""
     assert results.folder is not None
-    return paper or (results.folder / "paper" if _apart(results) else PAPER)
+    apart = results.foreign or results.folder.parent != root
+    return paper or (results.folder / "paper" if apart else PAPER)

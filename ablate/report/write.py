@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,9 +65,10 @@ def write_report(
 
 
 def write_paper(
-    studies: Sequence[Results], folder: Path, venue: str | None = None, pdf: bool = True
+    studies: Iterable[Results], folder: Path, venue: str | None = None, pdf: bool = True
 ) -> Report:
-    """Write the pages of all `studies` and the paper of exactly these. Arguments as of `write_report`.
+    """Write the pages of all `studies` and the paper of exactly these, one after another. Arguments as of
+    `write_report`.
 
     A study is not told again where neither its results nor the code that tells them has changed.
     """
@@ -83,7 +84,7 @@ def write_paper(
     return _write(made, replace(after, parts=kept), folder, pdf)
 
 
-def check(studies: Sequence[Results], folder: Path, whole: bool) -> list[str]:
+def check(studies: Iterable[Results], folder: Path, whole: bool) -> list[str]:
     """What is stale, missing or extra in the paper in `folder`, and where its own text uses a number that
     no macro gives, one line each; empty when everything is as it would be written now.
 
@@ -92,8 +93,7 @@ def check(studies: Sequence[Results], folder: Path, whole: bool) -> list[str]:
     Pages that were not made here, and main.pdf, are no part of it.
     """
     before = shared.read(folder)
-    names = {one.study.study for one in studies}
-    parts = {} if whole else {k: part for k, part in before.parts.items() if k not in names}
+    parts = {} if whole else dict(before.parts)
     found: list[str] = []
     wanted: dict[Path, bytes] = {}
     for one in studies:
@@ -229,12 +229,12 @@ def write_index(root: Path, folder: Path) -> Path | None:
     return root / INDEX
 
 
-def printed(report: Report, asked: Results | None = None) -> str:
+def printed(report: Report, asked: Story | None = None) -> str:
     """What the command says last: of the study that was asked about the answer, a line a hypothesis and
     what to mind; the answers of the paper's other studies; the files."""
-    lines = [] if asked is None else _told(asked.story)
+    lines = [] if asked is None else _told(asked)
     for study, part in sorted(report.paper.parts.items()):
-        if asked is None or study != asked.study.study:
+        if asked is None or study != asked.study:
             lines += _wrapped(f"Study {study}: {part.entry['answer'].splitlines()[0]}")
     return "\n".join([*lines, "", *_files(report)])
 

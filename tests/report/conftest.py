@@ -15,8 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import report_samples as samples
 
-from ablate.report import provenance
-from ablate.report.figures import every
+from ablate.report import figures, provenance, style
 from ablate.report.material import Results
 from ablate.report.write import Report, check, write_report
 from ablate.study.load import load
@@ -59,24 +58,23 @@ class Written:
 @pytest.fixture(scope="session", autouse=True)
 def drawn_once() -> Iterator[Any]:
     """Draw the figures of the same inputs only once in all tests; gives the real function."""
-    real, known = every.draw, {}
+    real, known = figures.draw, {}
 
-    def draw(*arguments: Any) -> Any:
-        hashed = [provenance.frame_hash(a) if hasattr(a, "columns") else repr(a) for a in arguments]
-        key = tuple(hashed)
+    def draw(results: Results, venue: str = style.DEFAULT) -> Any:
+        key = tuple(sorted(provenance.inputs(results, venue).items()))
         if key not in known:
-            known[key] = real(*arguments)
+            known[key] = real(results, venue)
         return known[key]
 
-    every.draw = draw
+    figures.draw = draw
     yield real
-    every.draw = real
+    figures.draw = real
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at words only."""
-    monkeypatch.setattr(every, "draw", lambda *arguments: [])
+    monkeypatch.setattr(figures, "draw", lambda *arguments: [])
 
 
 @pytest.fixture(scope="session")

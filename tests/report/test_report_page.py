@@ -122,10 +122,10 @@ def test_verdicts_are_said_in_words(written):
 
 
 def test_empty_columns_are_left_out_and_numbers_short(written):
-    table = written.results.table.assign(jerk=float("nan"))
+    table = written.results.table.assign(**{"rollout.jerk": float("nan")})
     columns = {column["name"]: column for column in trial_columns(table)}
-    assert "jerk" not in columns
-    score = columns["score"]["values"]
+    assert "rollout.jerk" not in columns
+    score = columns["rollout.score"]["values"]
     assert len(str(score[0])) <= 6
     assert score[4] is None
     assert columns["data"]["filter"]

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from tiny_study import ROOT, TEXT, Tiny
 
-from ablate.report import context
+from ablate.report import reference
 from ablate.report.results import every
 
-PROFILES = TEXT + "profiles: {quick: {seeds: 2}, standard: {}}\n"
+PROFILES = (
+    TEXT.replace("evaluate: {episodes: 2, points: 3}", "measure: {rollout: {episodes: 2}, held-out: {}}")
+    + "profiles: {quick: {seeds: 2}, standard: {}}\n"
+)
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone):
 def test_what_was_measured_earlier_lies_beside_the_study_file(clone, monkeypatch):
     run(clone)
     path = clone.folder / "studies/tiny.reference.csv"
-    path.write_text(",".join(context.COLUMNS) + "\n" + "a," * (len(context.COLUMNS) - 1) + "b\n")
+    path.write_text(",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n")
     with pytest.raises(Exception, match="holds text, where a number belongs"):
         every(clone.results)
     elsewhere = clone.folder / "elsewhere"

@@ -12,7 +12,7 @@ import pytest
 import report_samples as samples
 
 from ablate.errors import UserError
-from ablate.report.figures import every
+from ablate.report import figures
 from ablate.report.material import Results
 from ablate.report.provenance import trials
 from ablate.report.write import check, printed, write_index, write_paper, write_report
@@ -64,7 +64,7 @@ def test_every_part_is_written(written):
 
 
 def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
-    monkeypatch.setattr(every, "draw", drawn_once)
+    monkeypatch.setattr(figures, "draw", drawn_once)
     again = written.copy(tmp_path)
     shutil.rmtree(again.paper)
     (again.folder / "report.html").unlink()
@@ -96,14 +96,14 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
 def test_a_clone_without_pages_passes_its_check_and_draws_nothing(written, tmp_path, monkeypatch):
     again = written.copy(tmp_path)
     shutil.rmtree(again.folder)
-    monkeypatch.setattr(every, "draw", None)
+    monkeypatch.setattr(figures, "draw", None)
     assert again.check() == []
 
 
 def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     table = again.results.table.copy()
-    table.loc[0, "score"] += 0.5
+    table.loc[0, "rollout.score"] += 0.5
     found = again.changed(table=table).check()
     for name in ("tables/small/scores.tex", "manifest.json", "report.html"):
         assert any(f"{name}: stale" in line for line in found)
@@ -243,7 +243,7 @@ def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_pat
 
 def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):
     table = written.results.table.drop(columns=["trial", "status", "failure", "parameters"])
-    table = table[table["score"].notna()]
+    table = table[table["rollout.score"].notna()]
     results = Results(written.results.study, table, foreign=True, folder=tmp_path)
     write_report(results, tmp_path / "paper", pdf=False)
     assert results.story.foreign
