@@ -35,17 +35,7 @@ STANDARD = "standard"  # the profile that is the study's own
 Config = dict[str, Any]
 FACTORS = ("mixer", "context", "condition", "history", "head")
 OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
-CONDITIONS = (
-    *("none", "time", "return-to-go", "return-to-go+time", "policy-id"),
-    *("average-return", "average-return+time", "goal", "goal+time"),
-)
-HISTORIES = (
-    *("states+actions", "states", "actions", "states+actions+rewards"),
-    "states+actions+returns",
-)
 TOKENS = re.compile(r"([1-9]\d*) tokens")  # a context by its tokens, as in "512 tokens"
-INPUTS = ("continuous", "discretised")
-STANDARD = "standard"  # the profile that is the study itself
 
 
 def _later(default: Any, **limits: Any) -> Any:
@@ -178,15 +168,10 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
     for name in ("data", *FACTORS):
         if name not in config:
             raise UserError(f"{where}: '{name}' is missing.")
-    for name, allowed in (
-        ("condition", CONDITIONS),
-        ("history", HISTORIES),
-        ("input", INPUTS),
-    ):
-        if name in config and config[name] not in allowed:
-            raise unknown(f"{where}: the {name}", config[name], allowed)
     made: dict[str, Any] = {name: config[name] for name in ("data", *FACTORS)}
     made |= {name: config.get(name, default) for name, default in OPTIONAL.items()}
+    for name in ("condition", "history", "input"):
+        made[name] = registry.canonical(name, made[name], f"{where}: the {name}")
     made["timesteps"] = config.get("timesteps", 0)
     made["settings"] = dict(config.get("settings", {}))
     for name, section in SECTIONS.items():

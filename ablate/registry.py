@@ -8,20 +8,23 @@ A part is anything a study file names: a mixer, a head, a family of data sets. O
     @register("mixer", "my-mixer")
     class MyMixer(Mixer): ...
 
+A condition or a history is a sum of such parts: `return-to-go+time` (`terms`). What tests register inside of a
+`scope` is forgotten after it.
+
 A module outside the package is found through an entry point in the group `ablate.plugins`, or by
 `--plugin FILE_OR_MODULE` on the command line.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +42,7 @@ BUILT_IN = (
 LATE = {"figure": "ablate.report.figures"}
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
+LAST = 1000  # the place of a part that declares none
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class Part:
     """A registered part.
 
     version: what it declares, so that a change of one part runs only its own trials again; for a part that is
-    not ours and declares none, the hash of its file. label: how people call it, empty for its name. order: its
-    place among the parts of its kind.
+    not ours and declares none, the hash of its file.
+    label: what it is called in figures and tables; its name when empty.
+    order: its place among the parts of its kind there, smallest first.
     """
 
     kind: str
@@ -56,33 +61,42 @@ class Part:
     module: str
     version: str
     label: str = ""
-    order: int = 0
+    order: int = LAST
 
 
+# Kinds whose levels are sums of parts joined by `+`, and what the parts of one level are sorted by: the spelling of a
+# level is a part of a fit's identity, so it may depend on nothing that could change, such as a place in a legend.
+SUMS: dict[str, Callable[[Part], Any]] = {
+    "condition": lambda part: part.name,
+    "history": lambda part: (part.order, part.name),
+}
 _parts: dict[tuple[str, str], Part] = {}
 _loaded = False
 
 
 def register(
-    kind: str, name: str, version: str = "", label: str = "", order: int = 0
+    kind: str, name: str, version: str = "", *, label: str = "", order: int = LAST
 ) -> Callable[[T], T]:
     """Class or function decorator that makes a part known under `name`.
 
-    version: raise it when the part's results change; trials that use it then count as new. label: how people call
-    it, in tables and figures; its name when empty. order: its place where the parts of a kind are listed.
-    Raises UserError when another module has already registered the same kind and name.
+    version: raise it when the part's results change; trials that use it then count as new. label, order: see `Part`.
+    Raises UserError when another module has already registered the same kind and name, and for a name with a `+`
+    where that joins names.
     """
 
     def wrap(value: T) -> T:
         module = getattr(value, "__module__", "?")
+        if kind in SUMS and "+" in name:
+            raise UserError(
+                f"{module}: the {kind} '{name}': a '+' joins several; choose another name."
+            )
         known = _parts.get((kind, name))
         if known is not None and known.module != module:
             raise UserError(
                 f"{module}: the {kind} '{name}' is already registered by {known.module}; choose another name."
             )
-        _parts[kind, name] = Part(
-            kind, name, value, module, version or _version(module), label, order
-        )
+        made = version or _version(module)
+        _parts[kind, name] = Part(kind, name, value, module, made, label, order)
         return value
 
     return wrap
@@ -108,24 +122,65 @@ def names(kind: str) -> list[str]:
     return sorted(name for k, name in _parts if k == kind)
 
 
-@contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Forget at its end what parts that aren't ours were registered within it.
+def parts(kind: str) -> list[Part]:
+    """All parts of a kind, in the order in which figures show them."""
+    _load(kind)
+    found = [part for (k, _), part in _parts.items() if k == kind]
+    return sorted(found, key=lambda part: (part.order, part.name))
 
-    So a study's own file speaks for that study alone, and a test leaves nothing behind.
+
+def terms(kind: str, level: str, where: str = "") -> tuple[Part, ...]:
+    """The parts whose sum a level is, as its canonical spelling joins them.
+
+    Raises UserError for a part that is not known or stands twice, and for `none` beside another.
     """
-    for kind in ("", *LATE):
-        _load(kind)
-    parts, modules = dict(_parts), set(sys.modules)
+    found = tuple(part(kind, name.strip(), where) for name in str(level).split("+"))
+    joined = [each.name for each in found]
+    repeated = next((name for name in joined if joined.count(name) > 1), None)
+    if repeated is not None:
+        raise UserError(f"{where or kind}: '{level}' holds '{repeated}' twice.")
+    if "none" in joined and len(joined) > 1:
+        raise UserError(f"{where or kind}: found '{level}'; 'none' stands alone.")
+    return tuple(sorted(found, key=SUMS[kind]))
+
+
+def canonical(kind: str, level: str, where: str = "") -> str:
+    """The one spelling of a level: `time+return-to-go` is `return-to-go+time`. Raises UserError as `part` and `terms`.
+
+    A level of a kind whose parts aren't summed is a part's name.
+    """
+    if kind in SUMS:
+        return "+".join(each.name for each in terms(kind, level, where))
+    return part(kind, level, where).name
+
+
+@contextmanager
+def scope(only: Iterable[Part] | None = None) -> Iterator[None]:
+    """Whatever is registered inside is forgotten after it, a plugin's file included, which may then be loaded again.
+
+    only: the parts that are known inside, at first; all those there are by default. Our own modules that happen to be
+    imported inside for the first time stay registered: a module is imported once.
+    """
+    _load()
+    before, imported = dict(_parts), set(sys.modules)
+    if only is not None:
+        _parts.clear()
+        _parts.update({(each.kind, each.name): each for each in only})
     try:
         yield
     finally:
-        for key in set(_parts) - set(parts):
-            module = _parts[key].module
-            if module.partition(".")[0] not in OURS:
-                del _parts[key]
-                if module not in modules:  # so that it registers its parts when it is loaded again
-                    sys.modules.pop(module, None)
+        fresh = {
+            key: each
+            for key, each in _parts.items()
+            if each.module in sys.modules and each.module not in imported
+        }
+        _parts.clear()
+        _parts.update(before)
+        for key, each in fresh.items():
+            if each.module.partition(".")[0] in OURS:
+                _parts[key] = each
+            else:
+                sys.modules.pop(each.module, None)
 
 
 def load_plugin(source: str) -> None:
@@ -168,20 +223,29 @@ def _load(kind: str = "") -> None:
         importlib.import_module(LATE[kind])
     if _loaded:
         return
-    _loaded = True
-    for module in BUILT_IN:
-        importlib.import_module(module)
-    for entry in entry_points(group=GROUP):
-        try:
-            entry.load()
-        except UserError:
-            raise
-        except Exception as error:
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            raise UserError(
-                f"entry point {entry.name} of {owner}: it does not import ({_line(error)}); mend it "
-                "or uninstall it."
-            ) from error
+    _loaded = True  # also while loading: a module may ask for a part as it is imported
+    try:
+        for module in BUILT_IN:
+            importlib.import_module(module)
+        for entry in entry_points(group=GROUP):
+            _enter(entry)
+    except BaseException:
+        _loaded = False  # what could not be loaded is refused again, not passed over
+        raise
+
+
+def _enter(entry: EntryPoint) -> None:
+    """Import an installed plugin; raises UserError when it fails to."""
+    try:
+        entry.load()
+    except UserError:
+        raise
+    except Exception as error:
+        owner = entry.dist.name if entry.dist else "an unknown distribution"
+        raise UserError(
+            f"entry point {entry.name} of {owner}: it does not import ({_line(error)}); mend it "
+            "or uninstall it."
+        ) from error
 
 
 def _version(module: str) -> str:

@@ -36,8 +36,9 @@ from ablate.learn.joint import (
 from ablate.learn.objective import Source
 from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
-from ablate.measure.agent import Agent, at_context, scaled_rows, stored
+from ablate.measure.agent import Agent, at_context, stored
 from ablate.measure.heldout import HeldOut, held_out, held_out_metrics
+from ablate.models import conditions
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
 from ablate.models.match import Matched, given_width, solve_width
@@ -117,7 +118,7 @@ class PolicySystem:
     def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
         """Trajectories as the model reads them: rows (T, F) and timesteps (T,)."""
         data = stored(trajectories, self.layout, self.device)
-        return scaled_rows(data.fields, self.layout, self.scales), data.timestep
+        return self.layout.rows(data.fields, self.scales), data.timestep
 
     def program(self, policies: Sequence[Policy]) -> Agent:
         """The policies as one stacked program that reads this cell's data."""
@@ -207,7 +208,8 @@ class JointSystem:
     ) -> TrajectoryAgent:
         """The models as they act: by likelihood, or where `settings` hold options of a plan, by search."""
         dims = (self.spec.observation_dim, self.spec.action_dim, 0)
-        layout = Layout(*dims, self.config["history"], self.config["condition"], self.spec.goal)
+        told = "goal" if self.spec.goal else "none"
+        layout = Layout(*dims, self.config["history"], told, self.spec.goal)
         decode = "plan" if settings.get("searched") else "likelihood"
         return TrajectoryAgent(models, layout, plan_options(settings.get("plan") or {}), decode)
 
@@ -305,15 +307,11 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> System:
         policies=data.spec.num_policies,
         history=config["history"],
         condition=config["condition"],
-        goal=data.spec.shown_goal if "goal" in config["condition"] else (),
+        goal=data.spec.shown_goal,
         timesteps=config["model"]["timesteps"] > 0,
     )
-    if config["condition"] == "policy-id" and layout.policies == 0:
-        raise UserError(
-            f"condition policy-id: {config['data']} does not record which policy acted."
-        )
-    if "goal" in config["condition"] and not layout.goal:
-        raise UserError(f"condition {config['condition']}: {config['data']} shows no goal's place.")
+    if unmet := conditions.unmet(config["condition"], data.spec):
+        raise UserError(unmet)
     model = ModelSpec.of(config, layout)
     if model.width:
         matched = given_width(model)

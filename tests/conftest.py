@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,13 +36,10 @@ def tiny(
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Tiny]:
     """A tiny study, nothing of it run yet; what a test registers is forgotten after it."""
-    registry.names("mixer")
-    part = registry.Part("launcher", "inline", inline, "tiny_study", "")
-    monkeypatch.setattr(registry, "_parts", {**registry._parts, ("launcher", "inline"): part})
     monkeypatch.setenv("ABLATE_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     made = Tiny(tmp_path, capsys)
     made.write()
-    yield made
-    for name in [name for name in sys.modules if name.startswith("ablate_plugin_")]:
-        del sys.modules[name]
+    with registry.scope():
+        registry.register("launcher", "inline")(inline)
+        yield made

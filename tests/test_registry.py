@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +23,10 @@ class Mine:
 
 
 @pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful() -> Iterator[None]:
     """What a test registers is forgotten after it."""
-    names("mixer")
-    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
+    with registry.scope():
+        yield
 
 
 def test_ours_and_the_comparators_are_known() -> None:
@@ -102,3 +105,74 @@ def test_a_module_that_is_not_ours_has_a_version(
     monkeypatch.syspath_prepend(tmp_path)
     load_plugin("installed_mixer")
     assert len(part("mixer", "installed").version) == 12
+
+
+def test_a_part_has_a_label_and_a_place() -> None:
+    register("flavour", "sour", label="rather sour", order=2)(object)
+    register("flavour", "plain")(object)
+    register("flavour", "salty", order=1)(object)
+    assert [each.name for each in registry.parts("flavour")] == ["salty", "sour", "plain"]
+    assert part("flavour", "sour").label == "rather sour"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "spelt"),
+    [
+        ("condition", "time + return-to-go", "return-to-go+time"),
+        ("condition", "time+policy-id+goal", "goal+policy-id+time"),
+        ("condition", "none", "none"),
+        ("history", "returns+actions+states", "states+actions+returns"),
+        ("input", "discretised", "discretised"),
+    ],
+)
+def test_a_sum_of_parts_has_one_spelling(kind: str, said: str, spelt: str) -> None:
+    assert registry.canonical(kind, said) == spelt
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("time+gaol", r"^here: 'gaol' is not known; .* 'goal'\?$"),
+        ("time+time", r"^here: 'time\+time' holds 'time' twice\.$"),
+        ("none+time", r"^here: found 'none\+time'; 'none' stands alone\.$"),
+        ("", r"^here: '' is not known"),
+    ],
+)
+def test_a_sum_that_is_none_is_refused(said: str, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        registry.canonical("condition", said, "here")
+
+
+def test_a_name_in_a_sum_holds_no_plus() -> None:
+    with pytest.raises(UserError, match=r"the condition 'a\+b': a '\+' joins several"):
+        register("condition", "a+b")(object)
+
+
+def test_what_is_registered_in_a_scope_is_forgotten_and_can_be_loaded_again(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN.format(name="mine"))
+    before = names("mixer")
+    for _ in range(2):
+        with registry.scope():
+            load_plugin(str(file))
+            register("mixer", "another")(object)
+            assert names("mixer") == sorted([*before, "another", "mine"])
+        assert names("mixer") == before
+
+
+def test_a_scope_may_know_some_parts_only() -> None:
+    with registry.scope(only=[part("mixer", "gru")]):
+        assert names("mixer") == ["gru"]
+        assert names("head") == []
+    assert "mse" in names("head")
+
+
+def test_our_own_modules_stay_registered_when_first_imported_in_a_scope(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "late.py").write_text(PLUGIN.format(name="late"))
+    monkeypatch.setattr("baselines.__path__", [str(tmp_path)])
+    with registry.scope():
+        importlib.import_module("baselines.late")
+    assert get("mixer", "late").__module__ == "baselines.late"
+    monkeypatch.delitem(sys.modules, "baselines.late")

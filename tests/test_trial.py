@@ -247,7 +247,9 @@ def test_an_oracle_needs_recorded_policies(cache: Path, monkeypatch: pytest.Monk
     data = catalogue.load("tmaze/passive-3", cache)
     without = dataclasses.replace(data, spec=dataclasses.replace(data.spec, num_policies=0))
     monkeypatch.setattr(catalogue, "load", lambda *_: without)
-    with pytest.raises(UserError, match="does not record which policy acted"):
+    with pytest.raises(
+        UserError, match="needs data that says which policy acted; 'tmaze/passive-3' does not"
+    ):
         prepare(config(condition="policy-id"), cache)
 
 

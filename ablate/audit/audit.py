@@ -21,7 +21,7 @@ import torch
 
 from ablate import streams
 from ablate.audit import checks
-from ablate.audit.probe import FIELDS, Lab, Reader
+from ablate.audit.probe import Lab, Reader
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.measure.agent import Agent, stored
@@ -31,7 +31,7 @@ from ablate.models.stack import Stack
 from ablate.registry import get
 
 SHAPES = ("training", "acting")
-OBSERVATIONS, ACTIONS, POLICIES = 3, 2, 3  # sizes of the synthetic data
+OBSERVATIONS, ACTIONS, POLICIES, GOAL = 3, 2, 3, (0, 1)  # of the synthetic data
 HORIZON = 100
 SEEN, NONE, WRONG, MISSING = "●", "·", "✗", "○"
 
@@ -107,11 +107,14 @@ class Audit:
         ruler = _parted(
             "".join(str(abs(lag) % 10) if lag >= 0 else "+" for lag in self.lags), future, size
         )
+        wide = max([13, *map(len, self.receptive)])
         if self.receptive:
-            lines.append(f"  {'lag':<13} {ruler}   {ruler}   (training, acting; + is the future)")
+            lines.append(
+                f"  {'lag':<{wide}} {ruler}   {ruler}   (training, acting; + is the future)"
+            )
         for name, by_shape in self.receptive.items():
             strips = [_parted(self._strip(name, s, by_shape[s]), future, size) for s in SHAPES]
-            lines.append(f"  {name:<13} {'   '.join(strips)}")
+            lines.append(f"  {name:<{wide}} {'   '.join(strips)}")
         if self.receptive:
             lines.append(
                 f"  {SEEN} seen as declared   {NONE} not seen   {WRONG} seen, must not be   "
@@ -166,9 +169,8 @@ def audit_config(
     state: what acting does when the context is full. Dropout is off. Raises UserError for unknown
     names, and for a state that the mixer cannot carry.
     """
-    goal = (0, 1) if "goal" in condition else ()
     table = options.get("timesteps", 0) > 0
-    layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition, goal, table)
+    layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition, GOAL, table)
     # A rotary head needs an even number of dimensions.
     heads = 2 * options["heads"] if options.get("heads", 1) > 1 else 1
     multiple = math.lcm(get("mixer", mixer, "mixer").width_multiple, heads)
@@ -224,9 +226,8 @@ def refuse(result: Audit) -> None:
 
 def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
     layout, spec = lab.agent.layout, lab.agent.stack.spec
-    wanted = checks.required(layout, lab.context, lab.reach)
+    wanted = checks.required(lab)
     free = {shape: checks.allowed(lab, shape) for shape in SHAPES}
-    fields = [name for name in FIELDS if name != "goal" or layout.goal]
     result = Audit(
         mixer=mixer or spec.mixer,
         context=lab.context,
@@ -234,9 +235,9 @@ def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
         condition=layout.condition,
         head=head or spec.head,
         lags=lab.lags,
-        declared={name: sorted(wanted[name]) for name in fields},
+        declared={name: sorted(wanted[name]) for name in lab.fields},
         state=lab.agent.state,
-        allowed={s: {name: sorted(free[s][name]) for name in fields} for s in SHAPES},
+        allowed={s: {name: sorted(free[s][name]) for name in lab.fields} for s in SHAPES},
     )
     found: dict[str, np.ndarray] = {}
 
@@ -254,8 +255,8 @@ def _audit(lab: Lab, mixer: str | None, head: str | None) -> Audit:
             _attempt(result, shape, partial(receptive_field, shape, not sound[shape]))
     if len(found) == len(SHAPES):
         result.receptive = {
-            name: {shape: _strongest(found[shape][FIELDS.index(name)]) for shape in SHAPES}
-            for name in fields
+            name: {shape: _strongest(found[shape][lab.fields.index(name)]) for shape in SHAPES}
+            for name in lab.fields
         }
     # The rest compares rows of one batch with each other, which says nothing where rows leak.
     if sound["training"]:

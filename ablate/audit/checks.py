@@ -7,46 +7,38 @@ import torch
 from torch import Tensor
 
 from ablate import streams
-from ablate.audit.probe import FIELDS, Episodes, Lab
-from ablate.models.layouts import Fields, Layout
+from ablate.audit.probe import LOGGED, TABLE, Episodes, Lab, named, unnamed
+from ablate.models.layouts import Layout
 
 FAINT = 1e-13  # of the largest derivative: below this an undeclared one is rounding
-CONDITIONING = ("return_to_go", "time", "policy", "goal")
 
 
 def declared(layout: Layout, context: int) -> dict[str, set[int]]:
-    """Lags of every logged quantity that the levels of history and condition say are seen.
+    """Lags of every field that the levels of history and condition say are seen.
 
-    Stated from the names of the levels and not from the layout's columns, which are what is
-    audited. Lag 0 is the present; its action is the one to be predicted, its reward comes after.
+    Stated from the names of a history's parts and from what each condition says of itself, and not from the
+    layout's columns, which are what is audited. Lag 0 is the present; its action is the one to be predicted, its
+    reward comes after.
     """
-    history, condition = layout.history.split("+"), layout.condition.split("+")
+    history = layout.history.split("+")
     past = set(range(1, context))
-    lags: dict[str, set[int]] = {field: set() for field in FIELDS}
-    lags["observation"] = {0} | (past if "states" in history else set())
-    if "actions" in history:
-        lags["action"] = past
-    if "rewards" in history:
-        lags["reward"] = past
-    returns = past if {"rewards", "returns"} & set(history) else set()
-    if "return-to-go" in condition:
-        lags["return_to_go"] = {0} | returns
-    if "average-return" in condition:  # the return-to-go over the timesteps that are left
-        lags["return_to_go"] = lags["time"] = {0} | returns
-    if "time" in condition or layout.timesteps:
-        lags["time"] = {0} | past
-    if "goal" in condition:
-        lags["goal"] = {0}
-    if "policy-id" in condition and layout.policies > 1:  # a single id says nothing
-        lags["policy"] = {0} | past
+    lags = {
+        "observation": {0} | (past if "states" in history else set()),
+        "action": past if "actions" in history else set(),
+        "reward": past if "rewards" in history else set(),
+    }
+    for name, condition in layout.conditions.items():
+        lags[name] = {0} | (past if condition.stays(layout.past) else set())
+    if layout.timesteps:
+        lags[TABLE] = {0} | past
     return lags
 
 
-def required(layout: Layout, context: int, reach: int) -> dict[str, set[int]]:
+def required(lab: Lab) -> dict[str, set[int]]:
     """The declared lags that must have an influence: those that the model says it reaches."""
     return {
-        name: {lag for lag in lags if lag < reach}
-        for name, lags in declared(layout, context).items()
+        name: {lag for lag in lags if lag < lab.reach and name not in lab.silent}
+        for name, lags in declared(lab.agent.layout, lab.context).items()
     }
 
 
@@ -75,10 +67,10 @@ def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
     slope = changed * 0.0 if alone else lab.gradient(shape)
     if lab.agent.layout.timesteps:
         # An index that is looked up in a table has no derivative; only perturbing it tells.
-        time = FIELDS.index("time")
+        time = lab.fields.index(TABLE)
         slope[time] = np.where(slope[time] == 0.0, np.nan, slope[time])
     free = allowed(lab, shape)
-    noise = np.array([[0.0 if lag in free[f] else 1.0 for lag in lab.lags] for f in FIELDS])
+    noise = np.array([[0.0 if lag in free[f] else 1.0 for lag in lab.lags] for f in lab.fields])
     noise = noise[:, None] * FAINT * np.nan_to_num(slope).max(initial=0.0)
     faint = np.where(slope > noise, np.minimum(slope, lab.tolerance), 0.0)
     clear = np.nan_to_num(changed) > lab.tolerance
@@ -89,12 +81,12 @@ def influence(lab: Lab, shape: str, alone: bool) -> np.ndarray:
 def receptive_field(lab: Lab, shape: str, found: np.ndarray) -> list[str]:
     """None from the future, beyond the context or from what is hidden; some at declared lags."""
     layout, context = lab.agent.layout, lab.context
-    wanted, free = required(layout, context, lab.reach), allowed(lab, shape)
+    wanted, free = required(lab), allowed(lab, shape)
     wrong: dict[str, list[str]] = {
         kind: []
         for kind in ("future", "beyond-context", "undeclared", "condition-ignored", "blind")
     }
-    for place, field in enumerate(FIELDS):
+    for place, field in enumerate(lab.fields):
         lags: dict[str, list[int]] = {kind: [] for kind in wrong}
         for column, lag in enumerate(lab.lags):
             values = found[place, :, column]
@@ -109,7 +101,7 @@ def receptive_field(lab: Lab, shape: str, found: np.ndarray) -> list[str]:
                 lags["future"].append(lag)
             else:
                 lags["beyond-context" if lag >= context else "undeclared"].append(lag)
-        if field in CONDITIONING and 0 in lags["blind"]:
+        if field not in LOGGED and 0 in lags["blind"]:
             lags["condition-ignored"], lags["blind"] = lags["blind"], []
         for kind, which in lags.items():
             if which:
@@ -278,7 +270,8 @@ def replicas(lab: Lab) -> list[str]:
         if lab.change(outputs[0], lab.agent.predict(data, elsewhere)[0]) > lab.tolerance:
             findings.append(_replica("training", "windows"))
         raw, other = lab.raw(episodes), lab.raw(others)
-        mixed = Fields(**{f: _from_second(getattr(raw, f), getattr(other, f)) for f in FIELDS})
+        both = zip(named(raw).items(), named(other).values(), strict=True)
+        mixed = unnamed({f: _from_second(mine, its) for (f, mine), its in both})
         first, second = (lab.act_on(fields, lab.times[-1] + 1)[0] for fields in (raw, mixed))
         if lab.change(first, second) > lab.tolerance:
             findings.append(_replica("acting", "episodes"))

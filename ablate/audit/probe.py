@@ -1,13 +1,16 @@
 """Synthetic episodes for the audit, and the two shapes in which an agent reads them.
 
 Inputs are altered where they are logged, before anything is shifted, scaled or hidden, so that a
-fault of the reading shows like a fault of the model.
+fault of the reading shows like a fault of the model. What a condition says may come from later timesteps
+on purpose (a return, a goal in hindsight), so it is drawn by itself and put where the condition would say it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,46 +19,70 @@ from torch import Tensor
 from ablate import streams
 from ablate.data.trajectories import Trajectories
 from ablate.measure.agent import Agent, Stored
-from ablate.models.layouts import Fields
+from ablate.models.layouts import Fields, Layout
 from ablate.models.stack import Stack
 
-FIELDS = ("observation", "action", "reward", "return_to_go", "time", "policy", "goal")
+LOGGED = ("observation", "action", "reward")  # what every layout reads, whatever it shows
+TABLE = "timestep"  # the index that is looked up in a table, where the model has one
 AHEAD, BEYOND = 2, 3  # lags looked at before the present and after the context
 EVERY = 32  # contexts up to this size have every lag perturbed; of longer ones only a selection
+TRIES = 64  # draws until two episodes differ everywhere
 Reader = Callable[..., Stored]
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """E synthetic episodes of T timesteps, each array (E, T, ...), in the environment's units.
+    """E synthetic episodes of T timesteps: an array (E, T, ...) for each field, in the environment's units.
 
-    action and reward are those of the timestep itself; policy is an id. `time` is what the policy
-    is told, minus the timestep: zero unless altered. goal has no numbers where nothing shows it.
+    action and reward are those of the timestep itself; a condition's field is what it says; `timestep` is what the
+    model is told minus the timestep: zero unless altered.
     """
 
-    observation: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    return_to_go: np.ndarray
-    time: np.ndarray
-    policy: np.ndarray
-    goal: np.ndarray
+    values: dict[str, np.ndarray]
 
     @property
     def steps(self) -> int:
         """T."""
-        return self.reward.shape[1]
+        return self.values["reward"].shape[1]
+
+    @property
+    def count(self) -> int:
+        """E."""
+        return len(self.values["reward"])
 
     def only(self, episode: int) -> Episodes:
         """One of the episodes."""
-        return Episodes(*(getattr(self, name)[episode : episode + 1] for name in FIELDS))
+        return Episodes({name: v[episode : episode + 1] for name, v in self.values.items()})
 
     def with_episode(self, episode: int, other: Episodes) -> Episodes:
         """`other`'s episodes, except that `episode` is this one's."""
-        mixed = {name: getattr(other, name).copy() for name in FIELDS}
-        for name in FIELDS:
-            mixed[name][episode] = getattr(self, name)[episode]
-        return Episodes(**mixed)
+        mixed = {name: values.copy() for name, values in other.values.items()}
+        for name, values in mixed.items():
+            values[episode] = self.values[name][episode]
+        return Episodes(mixed)
+
+
+@dataclass(frozen=True)
+class Planted(Layout):
+    """A layout whose conditions say what is given, raw numbers (T, w) by name."""
+
+    planted: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def told(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
+        """See `Layout.told`."""
+        return self.planted
+
+
+def named(fields: Fields) -> dict[str, Tensor]:
+    """Fields by the names that the audit gives them."""
+    own = {name: getattr(fields, name) for name in LOGGED}
+    return {**own, TABLE: fields.time, **fields.told}
+
+
+def unnamed(values: Mapping[str, Tensor]) -> Fields:
+    """The inverse of `named`."""
+    told = {name: v for name, v in values.items() if name not in (*LOGGED, TABLE)}
+    return Fields(**{name: values[name] for name in LOGGED}, time=values[TABLE], told=told)
 
 
 class Lab:
@@ -65,6 +92,8 @@ class Lab:
         times: timesteps at which outputs are taken: in a short, a just filled and a sliding window.
         lags: -2 ... K+3; negative ones lie in the future.
         base, other: two draws of one episode; a perturbation puts a value of `other` into `base`.
+        fields: what is looked at: `LOGGED`, each condition, and the timestep where a table is read by it.
+        silent: the fields that say the same whatever happens, such as the only id of a single policy.
         reach: timesteps on which the output depends, K unless the mixer says that it sees less.
         tolerance: relative change below which nothing has changed.
     """
@@ -79,7 +108,10 @@ class Lab:
         last = context + BEYOND + 1
         self.times = sorted({context // 2, context - 1, last})
         self.lags = tuple(range(-AHEAD, context + BEYOND + 1))
+        layout = agent.layout
+        self.fields = (*LOGGED, *layout.conditions, *([TABLE] if layout.timesteps else []))
         self.base, self.other = (self.draw(1, last + AHEAD + 1, name) for name in ("base", "other"))
+        self.silent = self._part()
         self.rows = self._rows_to_perturb()
         self._steady: bool | None = None
 
@@ -98,7 +130,7 @@ class Lab:
         return stack.train(shape == "training" and bool(self._steady))
 
     def draw(self, episodes: int, steps: int, name: str) -> Episodes:
-        """Random episodes with the spread of the agent's own data; `time` differs in "other"."""
+        """Random episodes with the spread of the agent's own data; `timestep` differs in "other"."""
         generator = streams.stream("audit", 0, f"{name}/{episodes}/{steps}")
         layout, scales = self.agent.layout, self.agent.scales
         shape = (episodes, steps)
@@ -107,64 +139,59 @@ class Lab:
         time = np.zeros(shape)
         if name == "other":
             time = scales.horizon * generator.uniform(0.3, 0.9, shape)
-        # Ids of the two draws of one episode must differ wherever a perturbation swaps them.
-        policy = np.arange(episodes * steps).reshape(shape) + (name == "other")
-        return Episodes(
-            observation=(mean + std * generator.normal(size=(*shape, len(mean)))).astype(kind),
-            action=generator.uniform(-1, 1, (*shape, layout.action_dim)).astype(kind),
-            reward=(scales.reward * generator.normal(size=shape)).astype(kind),
-            return_to_go=(scales.return_to_go * generator.normal(size=shape)).astype(kind),
-            time=time.astype(kind),
-            policy=policy % max(1, layout.policies),
-            goal=generator.normal(size=(*shape, len(layout.goal))).astype(kind),
-        )
+        drawn = {
+            "observation": mean + std * generator.normal(size=(*shape, len(mean))),
+            "action": generator.uniform(-1, 1, (*shape, layout.action_dim)),
+            "reward": scales.reward * generator.normal(size=shape),
+            TABLE: time,
+        }
+        for told, condition in layout.conditions.items():
+            drawn[told] = condition.drawn(generator, shape, scales, layout)
+        return Episodes({field: values.astype(kind) for field, values in drawn.items()})
+
+    def _part(self) -> set[str]:
+        """Draw `other` again wherever a condition says there what it says in `base`; which never differ."""
+        layout, scales = self.agent.layout, self.agent.scales
+        generator = streams.stream("audit", 0, "parted")
+        for name, condition in layout.conditions.items():
+            mine, others = self.base.values[name], self.other.values[name]
+            for _ in range(TRIES):
+                same = (mine == others).all(-1)
+                if not same.any():
+                    break
+                others[same] = condition.drawn(generator, same.shape, scales, layout)[same]
+        return {
+            name
+            for name in layout.conditions
+            if np.array_equal(self.base.values[name], self.other.values[name])
+        }
 
     def stored(self, episodes: Episodes) -> Stored:
         """The episodes, one after the other, through the reader that training uses."""
-        count, steps = episodes.reward.shape
-        flat = {
-            name: (values := getattr(episodes, name)).reshape(
-                count * steps, *values.shape[2:] or (1,)
-            )
-            for name in FIELDS
-        }
-        ends = np.zeros(count * steps, dtype=bool)
+        rows = episodes.count * episodes.steps
+        flat = {name: v.reshape(rows, *v.shape[2:]) for name, v in episodes.values.items()}
+        ends = np.zeros(rows, dtype=bool)
         trajectories = Trajectories(
             name="audit",
             observations=flat["observation"],
             actions=flat["action"],
-            rewards=flat["reward"][:, 0],
+            rewards=flat["reward"],
             terminations=ends,
             truncations=ends,
-            episode_starts=np.arange(0, (count + 1) * steps, steps),
-            behaviour_id=flat["policy"][:, 0],
+            episode_starts=np.arange(0, rows + 1, episodes.steps),
         )
-        # A cached property, filled in here, so that rewards and returns-to-go vary independently.
-        vars(trajectories)["returns_to_go"] = flat["return_to_go"][:, 0]
-        data = self.read(trajectories, self.agent.layout, self.device)
-        shift = torch.from_numpy(flat["time"][:, 0]).to(self.device)
-        fields = replace(data.fields, time=data.fields.time + shift)
-        if self.agent.layout.goal:
-            # In hindsight a goal is what comes later, on purpose; here it varies by itself.
-            fields = replace(fields, goal=torch.from_numpy(flat["goal"]).to(self.device))
-        return replace(data, fields=fields)
+        layout = self.agent.layout
+        own = {each.name: getattr(layout, each.name) for each in dataclasses.fields(Layout)}
+        planted = Planted(**own, planted={name: flat[name] for name in layout.conditions})
+        data = self.read(trajectories, planted, self.device)
+        shift = torch.from_numpy(flat[TABLE]).to(self.device)
+        return replace(data, fields=replace(data.fields, time=data.fields.time + shift))
 
     def raw(self, episodes: Episodes) -> Fields:
         """The episodes as tensors (S, E, T, ...), the same for every replica, as logged."""
-        policies = self.agent.layout.policies
-        values = {
-            name: torch.from_numpy(getattr(episodes, name)).to(self.device) for name in FIELDS
-        }
-        if policies:
-            values["policy"] = torch.nn.functional.one_hot(values["policy"], policies).to(
-                self.dtype
-            )
-        else:
-            values["policy"] = torch.zeros(
-                *episodes.reward.shape, 0, dtype=self.dtype, device=self.device
-            )
-        values["time"] = values["time"] + torch.arange(episodes.steps, device=self.device)
-        return Fields(**{name: v.expand(self.size, *v.shape) for name, v in values.items()})
+        values = {n: torch.from_numpy(v).to(self.device) for n, v in episodes.values.items()}
+        values[TABLE] = values[TABLE] + torch.arange(episodes.steps, device=self.device)
+        return unnamed(values).map(lambda v: v.expand(self.size, *v.shape))
 
     def train(
         self, episodes: Episodes, at: Sequence[tuple[int, int]], alone: bool = False
@@ -189,7 +216,7 @@ class Lab:
         alone: a fresh actor for each episode instead of one for all. Raises ValueError for a wrong
         shape.
         """
-        count = len(episodes.reward)
+        count = episodes.count
         parts = [episodes.only(e) for e in range(count)] if alone else [episodes]
         with torch.no_grad():
             return torch.cat([self.act_on(self.raw(part), steps) for part in parts], 1)
@@ -199,12 +226,11 @@ class Lab:
         self.mode("acting")
         actor = self.agent.start(raw.reward.shape[1])
         outputs = []
+        # each timestep is led to by the action and reward of the one before, the first by none
+        led = replace(raw, action=_after(raw.action), reward=_after(raw.reward))
         for t in range(steps):
-            led = {name: getattr(raw, name)[:, :, max(0, t - 1)] for name in ("action", "reward")}
-            if t == 0:
-                led = {name: torch.zeros_like(values) for name, values in led.items()}
-            now = {name: getattr(raw, name)[:, :, t] for name in FIELDS if name not in led}
-            outputs.append(self.checked(actor.step(Fields(**led, **now)), raw.reward.shape[1]))
+            now = led.map(functools.partial(torch.select, dim=2, index=t))
+            outputs.append(self.checked(actor.step(now), raw.reward.shape[1]))
         return torch.stack(outputs, dim=2)
 
     def checked(self, params: Tensor, batch: int) -> Tensor:
@@ -227,7 +253,7 @@ class Lab:
         NaN where the input does not exist or was not altered.
         """
         episodes = self._vary()
-        count = len(episodes.reward)
+        count = episodes.count
         if shape == "training":
             pairs = [(episode, t) for episode in range(count) for t in self.times]
             outputs = self.train(episodes, pairs, alone)[0].view(count, len(self.times), -1)
@@ -235,7 +261,7 @@ class Lab:
             outputs = self.act(episodes, self.times[-1] + 1, alone)[0][:, self.times]
         spread = outputs[0].square().mean().sqrt().clamp(min=1e-6)
         change = ((outputs[1:] - outputs[:1]).abs().amax(-1) / spread).cpu().numpy()
-        return self._by_lag(change.reshape(len(FIELDS), len(self.rows), -1), self.rows)
+        return self._by_lag(change.reshape(len(self.fields), len(self.rows), -1), self.rows)
 
     def gradient(self, shape: str) -> np.ndarray:
         """Absolute derivatives of a random projection of the output, summed: (fields, times, lags).
@@ -244,7 +270,7 @@ class Lab:
         Zero where nothing can be differentiated.
         """
         copies = Episodes(
-            *(np.repeat(getattr(self.base, f), len(self.times), axis=0) for f in FIELDS)
+            {f: np.repeat(v, len(self.times), axis=0) for f, v in self.base.values.items()}
         )
         steps = copies.steps
         if shape == "training":
@@ -252,26 +278,25 @@ class Lab:
             data = self.stored(copies)
             leaves = {
                 f: values.to(self.dtype).requires_grad_()
-                for f in FIELDS
-                if (values := getattr(data.fields, f)) is not None
+                for f, values in named(data.fields).items()
             }
             rows = [place * steps + t for place, t in enumerate(self.times)]
             targets = torch.tensor(rows, device=self.device).expand(self.size, -1)
-            outputs = self.agent.predict(replace(data, fields=Fields(**leaves)), targets)[0]
+            outputs = self.agent.predict(replace(data, fields=unnamed(leaves)), targets)[0]
         else:
             raw = self.raw(copies)
-            leaves = {f: getattr(raw, f).clone().requires_grad_() for f in FIELDS}
-            every = self.act_on(Fields(**leaves), self.times[-1] + 1)[0]
+            leaves = {f: values.clone().requires_grad_() for f, values in named(raw).items()}
+            every = self.act_on(unnamed(leaves), self.times[-1] + 1)[0]
             outputs = every[range(len(self.times)), self.times]
         if not outputs.requires_grad:
-            return np.zeros((len(FIELDS), len(self.times), len(self.lags)))
+            return np.zeros((len(self.fields), len(self.times), len(self.lags)))
         weights = streams.stream("audit", 0, "projection").normal(size=outputs.shape)
         total = (outputs * torch.from_numpy(weights).to(outputs)).sum()
         found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        table = np.zeros((len(FIELDS), steps, len(self.times)))
+        table = np.zeros((len(self.fields), steps, len(self.times)))
         for name, grad in zip(leaves, found, strict=True):
-            place = FIELDS.index(name)
-            if grad is not None and grad.numel():
+            if name in self.fields and grad is not None and grad.numel():
+                place = self.fields.index(name)
                 grad = grad if shape == "training" else grad[0]
                 size = grad.reshape(len(self.times), steps, -1).abs().sum(-1).T.cpu().numpy()
                 if shape == "training" and name in ("action", "reward"):
@@ -283,7 +308,7 @@ class Lab:
 
     def _by_lag(self, table: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(fields, rows, times) to (fields, times, lags)."""
-        out = np.full((len(FIELDS), len(self.times), len(self.lags)), np.nan)
+        out = np.full((len(self.fields), len(self.times), len(self.lags)), np.nan)
         for place, t in enumerate(self.times):
             lag = t - rows
             kept = (lag >= self.lags[0]) & (lag <= self.lags[-1])
@@ -302,9 +327,15 @@ class Lab:
         """The base episode, then a copy for each field and row with `other`'s value put there."""
         count = len(self.rows)
         varied = {}
-        for place, name in enumerate(FIELDS):
-            values = np.repeat(getattr(self.base, name), 1 + len(FIELDS) * count, axis=0)
-            copies = 1 + place * count + np.arange(count)
-            values[copies, self.rows] = getattr(self.other, name)[0, self.rows]
+        for name, mine in self.base.values.items():
+            values = np.repeat(mine, 1 + len(self.fields) * count, axis=0)
+            if name in self.fields:
+                copies = 1 + self.fields.index(name) * count + np.arange(count)
+                values[copies, self.rows] = self.other.values[name][0, self.rows]
             varied[name] = values
-        return Episodes(**varied)
+        return Episodes(varied)
+
+
+def _after(values: Tensor) -> Tensor:
+    """(S, E, T, ...) put one timestep later, zero at the first."""
+    return torch.cat([torch.zeros_like(values[:, :, :1]), values[:, :, :-1]], dim=2)

@@ -17,6 +17,7 @@ from ablate.errors import UserError
 from ablate.measure.base import Measurement, Numbers, Trained
 from ablate.measure.rollout import RESPONSES, Rollouts, rollout
 from ablate.measure.video import Filmed
+from ablate.models import conditions
 from ablate.registry import register
 from ablate.systems import plan_options
 
@@ -79,9 +80,9 @@ def act(
 
 
 def read_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[str]:
-    """Of the options of acting, those that change anything: a target only where a return is asked for."""
-    unread = set() if "return" in config["condition"] else {"target", "decrement"}
-    return frozenset(set(options) - unread)
+    """Of the options of acting, those that change anything: what conditions read, only where one of them does."""
+    asked = frozenset().union(*(part.value.uses for part in registry.parts("condition")))
+    return frozenset(options) - (asked - conditions.uses(config["condition"]))
 
 
 @register("measurement", "rollout")

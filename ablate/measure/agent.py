@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablate import streams
 from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
@@ -47,8 +46,7 @@ def stored(
 ) -> Stored:
     """The raw fields of every timestep; computed once for a trial.
 
-    A goal is what the episode shows at a timestep drawn uniformly from the later ones (hindsight, as
-    RvS-G: Emmons et al. 2022, section 4; drawn once for each timestep, not at each update).
+    Raises UserError for a condition that the trajectories don't hold.
     """
     timestep = torch.from_numpy(trajectories.timestep).to(device)  # (T,)
     started = (timestep > 0).float()
@@ -57,38 +55,19 @@ def stored(
         shifted = torch.roll(values, 1, dims=0)
         return shifted * started.view(-1, *[1] * (values.ndim - 1))
 
-    actions = torch.from_numpy(trajectories.actions).to(device)
-    rewards = torch.from_numpy(trajectories.rewards).to(device)
-    policy = torch.zeros(len(rewards), layout.policies, device=device)
-    if layout.condition == "policy-id":
-        assert trajectories.behaviour_id is not None
-        ids = torch.from_numpy(trajectories.behaviour_id).to(device)
-        policy = torch.nn.functional.one_hot(ids, layout.policies).float()
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
     return Stored(
         Fields(
-            observation=torch.from_numpy(trajectories.observations).to(device),
-            action=previous(actions),
-            reward=previous(rewards),
-            return_to_go=torch.from_numpy(trajectories.returns_to_go).to(device),
+            observation=tensor(trajectories.observations),
+            action=previous(tensor(trajectories.actions)),
+            reward=previous(tensor(trajectories.rewards)),
             time=timestep.float(),
-            policy=policy,
-            goal=_hindsight(trajectories, layout.goal, device) if layout.goal else None,
+            told={name: tensor(values) for name, values in layout.told(trajectories).items()},
         ),
         timestep,
     )
-
-
-def _hindsight(
-    trajectories: Trajectories, coordinates: tuple[int, ...], device: torch.device | str
-) -> Tensor:
-    """What the coordinates are at a later timestep of each one's episode, (T, G); at the last, its own."""
-    timestep = trajectories.timestep
-    last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)  # (T,)
-    rows = np.arange(len(timestep))
-    share = streams.stream("goals", 0, "hindsight").random(len(rows))
-    later = np.minimum(rows + 1 + np.floor(share * (last - rows)).astype(np.int64), last)
-    goals = trajectories.observations[later][:, coordinates]
-    return torch.from_numpy(goals).to(device)
 
 
 class Acting(Protocol):
@@ -150,35 +129,11 @@ def at_context(policy: Policy, context: int) -> Policy:
     return longer.train(policy.training)
 
 
-def scaled_rows(raw: Fields, layout: Layout, scales: Scales) -> Tensor:
-    """(..., F) rows, as `layout` has them, of raw fields with leading shape (...,)."""
-    goal, average = None, None
-    if raw.goal is not None:
-        at = list(layout.goal)  # normalised as the observation's coordinates that it is about
-        goal = (raw.goal - scales.mean[at]) / scales.std[at]
-    if "average-return" in layout.condition:
-        left = (scales.horizon - raw.time).clamp(min=1.0)  # in units of the returns' spread over H
-        average = raw.return_to_go / left * (scales.horizon / scales.return_to_go)
-    return layout.table(
-        Fields(
-            observation=scales.observation(raw.observation),
-            action=raw.action,
-            reward=raw.reward / scales.reward,
-            return_to_go=raw.return_to_go / scales.return_to_go,
-            time=raw.time / scales.horizon,
-            policy=raw.policy,
-            average_return=average,
-            goal=goal,
-            timestep=raw.time,
-        )
-    )
-
-
 class Agent:
     """S policies of one shape with what they need to read trajectories and to act.
 
-    Raw quantities go in and are scaled here: observations by mean and standard deviation, rewards and
-    returns-to-go by their spread, time by the horizon.
+    Raw quantities go in and are scaled by the layout: observations by mean and standard deviation, rewards by
+    their spread, each condition as it says.
 
     context: K of the windows that are cut, and of acting. state: what acting does once K timesteps are
     past. "re-encoded" encodes the last K anew, so that exactly K act on the action, as in training;
@@ -232,7 +187,7 @@ class Agent:
 
     def tokens(self, raw: Fields) -> Tensor:
         """(..., F) rows of raw fields with leading shape (...,)."""
-        return scaled_rows(raw, self.layout, self.scales)
+        return self.layout.rows(raw, self.scales)
 
     def windows(self, table: Tensor, timestep: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Windows ending at `targets` (S, B): tokens (S, B, K, F) with what is hidden zeroed, lengths."""

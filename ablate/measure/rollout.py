@@ -12,6 +12,7 @@ from ablate import streams
 from ablate.data.catalogue import DataSet
 from ablate.envs.base import VectorEnv
 from ablate.measure.agent import Actable
+from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
 from ablate.words import Response
 
@@ -75,10 +76,8 @@ def rollout(
 ) -> Rollouts:
     """Run `episodes` episodes for each of the S policies in `env`, which has S * episodes places.
 
-    target: return-to-go at the start, in the environment's units, lowered by each reward received (DT,
-    gym/decision_transformer/evaluation; not lowered where `decrement` is False, as with DT's delayed
-    rewards). policy: the id shown under the condition `policy-id`. Actions are
-    sampled with noise from each seed's own stream, or are the head's mode.
+    target, decrement, policy: what the conditions ask for, see `Moment`. Actions are sampled with noise from
+    each seed's own stream, or are the head's mode.
     """
     agent.eval()
     size = agent.size
@@ -90,28 +89,35 @@ def rollout(
     layout = agent.layout
     previous = np.zeros((*shape, env.action_dim), dtype=np.float32)
     reward = np.zeros(shape)
-    to_go = np.full(shape, target)
-    shown = torch.zeros(*shape, layout.policies, device=device)
-    if policy is not None and layout.policies:
-        shown[..., policy] = 1.0
-    goals = env.goals() if layout.goal else None
-    goal = None if goals is None else _tensor(goals.reshape(*shape, -1), device)
-    # RvS asks for the same average return throughout (Emmons et al. 2022, appendix).
-    average, constant = "average-return" in layout.condition, np.full(shape, target / env.horizon)
+    told: dict[str, np.ndarray] = {}
     alive = np.ones(shape, dtype=bool)
     returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     success = np.full(shape, np.nan)
     change, changes = np.zeros(size), np.zeros(size)
     noise_dim = agent.noise_dim if sample else 0
     for t in range(env.horizon):
+        observed = observation.reshape(*shape, -1)
+        moment = Moment(
+            observed,
+            previous,
+            reward,
+            t,
+            env,
+            layout,
+            target=target,
+            decrement=decrement,
+            policy=policy,
+        )
+        told = {
+            name: condition.shown(moment, told.get(name))
+            for name, condition in layout.conditions.items()
+        }
         fields = Fields(
-            observation=_tensor(observation.reshape(*shape, -1), device),
+            observation=_tensor(observed, device),
             action=_tensor(previous, device),
             reward=_tensor(reward, device),
-            return_to_go=_tensor(constant * (env.horizon - t) if average else to_go, device),
             time=torch.full(shape, float(t), device=device),
-            policy=shown,
-            goal=goal,
+            told={name: _tensor(values, device) for name, values in told.items()},
         )
         noise = None
         if noise_dim:
@@ -126,8 +132,6 @@ def rollout(
         reward = np.where(alive, rewards.reshape(shape), 0.0)
         returns += reward
         lengths += alive
-        if decrement:
-            to_go = to_go - reward
         if t > 0:
             change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
             changes += alive.sum(1)

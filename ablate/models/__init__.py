@@ -1,5 +1,5 @@
-"""Models: layouts, tokens, the mixer interface, attention, heads, assembly, matching, stacking."""
+"""Models: layouts of rows, tokens, the mixer interface, attention, heads, assembly, matching, stacking."""
 
-from ablate.models import attention, heads, layouts, tokens
+from ablate.models import attention, conditions, heads, histories, layouts, tokens
 
-__all__ = ["attention", "heads", "layouts", "tokens"]
+__all__ = ["attention", "conditions", "heads", "histories", "layouts", "tokens"]

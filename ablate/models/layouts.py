@@ -1,53 +1,62 @@
 """What a model is told of a timestep: the columns of its row. `ablate.models.tokens` makes tokens of them.
 
 The row of timestep t holds the present observation, the action and reward that led to it, and what the
-policy is conditioned on. What of a timestep stays visible once it is past is the factor `history`; the
-present observation and the present condition always are visible. Returns-to-go of past timesteps give away
-past rewards (R_{t-1} - R_t = r_{t-1}), so they are shown only where past rewards are.
+policy is conditioned on (`ablate.models.conditions`). What of a timestep stays visible once it is past is the
+factor `history` (`ablate.models.histories`); the present observation and the present condition always are visible.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ablate.config import CONDITIONS, HISTORIES
+from ablate.data.normalise import Scales
+from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility
-from ablate.errors import unknown
+from ablate.errors import UserError
+from ablate.models import conditions, histories
+from ablate.models.conditions import Condition
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What a token is made of; every tensor shares its leading shape (...,).
+    """What a row is made of, in the units of the data; every tensor shares its leading shape (...,).
 
-    observation (..., N) normalised; action (..., M), reward (...,): the previous timestep's, zero at the
-    start of an episode; return_to_go (...,) scaled; time (...,) = t / horizon; policy (..., Z) one-hot;
-    average_return (...,): return-to-go over the timesteps left (Emmons et al. 2022), scaled; goal (..., G):
-    coordinates of the observation to reach, normalised; these two where a condition shows them. timestep
-    (...,): t itself, where the model has a table of timesteps.
+    observation (..., N); action (..., M), reward (...,): the previous timestep's, zero at the start of an
+    episode; time (...,): t, the timestep's index in its episode; told: what each condition says, (..., w), by
+    the condition's name.
     """
 
     observation: Tensor
     action: Tensor
     reward: Tensor
-    return_to_go: Tensor
     time: Tensor
-    policy: Tensor
-    average_return: Tensor | None = None
-    goal: Tensor | None = None
-    timestep: Tensor | None = None
+    told: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Fields:
+        """`function` of every tensor."""
+        return Fields(
+            observation=function(self.observation),
+            action=function(self.action),
+            reward=function(self.reward),
+            time=function(self.time),
+            told={name: function(values) for name, values in self.told.items()},
+        )
 
 
 @dataclass(frozen=True)
 class Layout:
     """Column layout of a timestep's row.
 
-    observation_dim N, action_dim M, policies Z >= 0; `history` and `condition` are levels of the study;
-    goal: the G coordinates of the observation that a goal is about, where the data set has goals;
-    timesteps: whether the model looks up the timestep's index in a table (`ModelSpec.timesteps`), which then
-    is the last column. Raises UserError for an unknown level.
+    observation_dim N, action_dim M, policies Z >= 0; `history` and `condition` are levels of the study, sums
+    of registered parts; goal: the G coordinates of the observation that a goal is about, where the data set has
+    goals; timesteps: whether the model looks up the timestep's index in a table (`ModelSpec.timesteps`), which
+    then is the last column. Raises UserError for an unknown level.
     """
 
     observation_dim: int
@@ -59,36 +68,30 @@ class Layout:
     timesteps: bool = False
 
     def __post_init__(self) -> None:
-        if self.history not in HISTORIES:
-            raise unknown("history", self.history, HISTORIES)
-        if self.condition not in CONDITIONS:
-            raise unknown("condition", self.condition, CONDITIONS)
+        _ = self.past, self.conditions
 
-    @property
+    @cached_property
+    def past(self) -> frozenset[str]:
+        """What the history shows of the past."""
+        return histories.past(self.history)
+
+    @cached_property
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions that have columns, by name, in the order of the row."""
+        found = conditions.of(self.condition)
+        return {name: condition for name, condition in found.items() if condition.width(self)}
+
+    @cached_property
     def columns(self) -> list[tuple[str, int, bool, bool]]:
         """(name, width, seen in the window's first row, stays visible when past), in the order of the row."""
-        past_states = "states" in self.history
-        past_actions = "actions" in self.history
-        past_rewards = "rewards" in self.history
-        columns = [("observation", self.observation_dim, True, past_states)]
+        columns = [("observation", self.observation_dim, True, "observation" in self.past)]
         # The action that led to the oldest visible state was taken before the window: not visible.
-        if past_actions:
+        if "action" in self.past:
             columns.append(("action", self.action_dim, False, True))
-        if past_rewards:
+        if "reward" in self.past:
             columns.append(("reward", 1, False, True))
-        # Past returns-to-go are as good as past rewards: shown where those are, or where asked for.
-        past_returns = past_rewards or "returns" in self.history
-        if "return-to-go" in self.condition:
-            columns.append(("return_to_go", 1, True, past_returns))
-        if "average-return" in self.condition:
-            columns.append(("average_return", 1, True, past_returns))
-        if "goal" in self.condition:
-            # A goal that hindsight chose for a past timestep may lie before the present one.
-            columns.append(("goal", len(self.goal), True, False))
-        if "time" in self.condition:
-            columns.append(("time", 1, True, True))
-        if self.condition == "policy-id":
-            columns.append(("policy", self.policies, True, True))
+        for name, condition in self.conditions.items():
+            columns.append((name, condition.width(self), True, condition.stays(self.past)))
         if self.timesteps:
             columns.append(("timestep", 1, True, True))
         return columns
@@ -103,13 +106,46 @@ class Layout:
         """Whether a row stays as it is once it is past, so that a carried state can hold it."""
         return all(stays for _, _, _, stays in self.columns)
 
-    def table(self, fields: Fields) -> Tensor:
-        """Rows as seen at the present timestep, (..., F)."""
-        parts = []
-        for name, _, _, _ in self.columns:
-            value = getattr(fields, name)
-            scalar = name in ("reward", "return_to_go", "average_return", "time", "timestep")
-            parts.append(value.unsqueeze(-1) if scalar else value)
+    def told(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
+        """What each condition says of logged trajectories, raw numbers (T, w) by name.
+
+        Raises UserError for a condition that says something of another shape, or what is not finite.
+        """
+        found = {}
+        for name, condition in self.conditions.items():
+            said = np.asarray(condition.logged(trajectories, self), dtype=np.float32)
+            if said.ndim != 2 or len(said) != len(trajectories.rewards):
+                raise UserError(
+                    f"condition '{name}': says numbers of shape {said.shape} of {trajectories.name}; "
+                    f"allowed: ({len(trajectories.rewards)}, w)."
+                )
+            if not np.isfinite(said).all():
+                row = int(np.argwhere(~np.isfinite(said))[0, 0])
+                raise UserError(
+                    f"condition '{name}': what it says of row {row} of {trajectories.name} is not finite."
+                )
+            found[name] = said
+        return found
+
+    def rows(self, raw: Fields, scales: Scales) -> Tensor:
+        """Rows (..., F) as seen at the present timestep, of raw fields with leading shape (...,).
+
+        Raises UserError for a condition that gives another width than it declares.
+        """
+        parts = [scales.observation(raw.observation)]
+        if "action" in self.past:
+            parts.append(raw.action)
+        if "reward" in self.past:
+            parts.append(raw.reward.unsqueeze(-1) / scales.reward)
+        for name, condition in self.conditions.items():
+            shown = condition.scaled(raw.told[name], scales, self)
+            if shown.shape[-1] != condition.width(self):
+                raise UserError(
+                    f"condition '{name}': gives {shown.shape[-1]} columns; it declares {condition.width(self)}."
+                )
+            parts.append(shown)
+        if self.timesteps:
+            parts.append(raw.time.unsqueeze(-1))
         return torch.cat(parts, dim=-1)
 
     def visible(self, context: int, device: torch.device | str = "cpu") -> Visibility:

@@ -248,6 +248,12 @@ def tokenizer(name: str) -> type[Tokenizer]:
     return found
 
 
+@register("input", "continuous", order=1)
+def no_bins(rows: Tensor, spec: ModelSpec) -> None:
+    """Numbers enter as they are."""
+
+
+@register("input", "discretised", order=2)
 def fit_bins(rows: Tensor, spec: ModelSpec) -> Discretiser:
     """Bins of equal counts for discretised input, of the training data's rows (T, F)."""
     shown = rows[:, :-1] if spec.timesteps else rows

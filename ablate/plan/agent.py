@@ -120,7 +120,7 @@ class TrajectoryActor:
         if options.objective == "return":
             shape = (options.horizon, options.beam_width * options.n_expand, spec.slots)
             draws = self._draws(s, noise, shape)
-        goal = None if raw.goal is None or not spec.goal else raw.goal[s]
+        goal = raw.told["goal"][s] if spec.goal else None
         value = model.critic if options.value == "critic" else None
         plan = search(model, self.context[s], raw.observation[s], options, draws, goal, value)
         self.positions += plan.positions
@@ -136,7 +136,7 @@ class TrajectoryActor:
             cap = window_cap(
                 spec, PlanOptions(max_context_transitions=options.max_context_transitions)
             )
-            goal = None if raw.goal is None or not spec.goal else raw.goal[s]
+            goal = raw.told["goal"][s] if spec.goal else None
             running = Imagination(model, self.context[s], raw.observation[s], cap, goal)
             self.running[s] = running
         else:

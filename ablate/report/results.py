@@ -103,7 +103,7 @@ def every(results: Path) -> Iterator[Results]:
                 f"{folder}: whose results are these? There is no {shipped}; put the study's file there, "
                 "or move the folder away."
             )
-        with registry.apart():
+        with registry.scope():
             yield _asked(asked, results)
 
 
@@ -125,7 +125,7 @@ def _of_all(results: Path, paper: Path, venue: str | None) -> list[str]:
     """Write the paper, and before it the report of what was run last where it doesn't belong there."""
     told, newest, story = [], kept.newest(results), None
     if newest is not None and newest.parent != results:
-        with registry.apart():
+        with registry.scope():
             last = _asked(last_run(results), results)
             told.append(printed(write_report(last, newest / "paper", venue), last.story))
 

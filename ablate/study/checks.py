@@ -10,6 +10,7 @@ from ablate import registry
 from ablate.config import fit_part
 from ablate.data import catalogue
 from ablate.errors import UserError
+from ablate.models import conditions, histories
 from ablate.study import identity
 from ablate.study.contrast import find_level, parse
 from ablate.study.expand import Cell, cells, frame
@@ -36,21 +37,23 @@ def possible(source: Source, study: Study) -> None:
                 raise source.refuse(key, f"design '{design}': {message}")
 
 
-def _policy_id(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
-    if cell.config["condition"] != "policy-id" or spec.num_policies:
+def _told(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
+    unmet = conditions.unmet(cell.config["condition"], spec)
+    if not unmet:
         return None
-    return "condition", (
-        f"the condition 'policy-id' needs data that says which policy acted; '{cell.data}' does "
-        "not. Allowed here: none, time, return-to-go, return-to-go+time."
-    )
+    allowed = [p.name for p in registry.parts("condition") if not p.value().missing(spec)]
+    return "condition", f"{unmet} Allowed here: {', '.join(allowed)}, or a sum of these."
 
 
 def _loss_at_hidden_positions(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
-    if cell.config["train"]["loss"] != "all" or cell.config["history"] not in ("states", "actions"):
+    history = cell.config["history"]
+    if cell.config["train"]["loss"] != "all" or {"observation", "action"} <= histories.past(
+        history
+    ):
         return None
     return "train.loss", (
         "train.loss 'all' asks for the action at every position, where the history "
-        f"'{cell.config['history']}' hides what it depends on. Allowed here: last."
+        f"'{history}' hides what it depends on. Allowed here: last."
     )
 
 
@@ -62,7 +65,7 @@ def _measurable(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
 
 
 RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] = (
-    _policy_id,
+    _told,
     _loss_at_hidden_positions,
     _measurable,
 )

@@ -23,6 +23,7 @@ must have been run, also one on which the line doesn't lean.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ablate import registry
 from ablate.errors import UserError, unknown
 
 Level = str | int | float
@@ -44,8 +46,9 @@ _Sum = dict[frozenset[tuple[str, str]], float]  # product of levels -> coefficie
 
 
 def level_text(value: object) -> str:
-    """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), all else by its
-    text."""
+    """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), a sum of
+    registered parts by its canonical spelling (`time+return-to-go` is `return-to-go+time`), all
+    else by its text."""
     return _level_text(str(value).strip())
 
 
@@ -54,10 +57,17 @@ def _level_text(text: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        return text
+        return _sum(text) if "+" in text else text
     if not math.isfinite(number):
         return text
     return str(int(number)) if number == int(number) else repr(number)
+
+
+def _sum(text: str) -> str:
+    for kind in registry.SUMS:
+        with contextlib.suppress(UserError):
+            return registry.canonical(kind, text)
+    return text
 
 
 def find_level(value: object, levels: Iterable[Level]) -> Level | None:

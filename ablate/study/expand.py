@@ -219,10 +219,8 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     if config["algorithm"] == "joint":
         return len(group_sizes(config["layout"], observation, action))
     spec = catalogue.spec(config["data"])
-    goal = spec.shown_goal if "goal" in config["condition"] else ()
-    layout = Layout(
-        observation, action, spec.num_policies, config["history"], config["condition"], goal
-    )
+    told = (config["history"], config["condition"], spec.shown_goal)
+    layout = Layout(observation, action, spec.num_policies, *told)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
     return tokenizer(config["layout"])(ModelSpec.of(one, layout)).per_step
 

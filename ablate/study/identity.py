@@ -43,13 +43,12 @@ def part_versions(config: Mapping[str, Any]) -> dict[str, str]:
     """Versions of all registered parts that a fit uses, where a part has one (see `registry.Part`)."""
     used = [("data", str(config["data"]).split("/")[0])]
     for kind in NAMED:
-        # A condition such as `return-to-go+time` is a sum of parts; a layout such as `chunk-4` is none.
-        used += [(kind, name) for name in str(config.get(kind, "")).split("+")]
-    found = {
-        f"{kind} {name}": registry.part(kind, name).version
-        for kind, name in used
-        if name in registry.names(kind)
-    }
+        level = str(config.get(kind, ""))
+        if kind in registry.SUMS:
+            used += [(kind, each.name) for each in registry.terms(kind, level)]
+        elif level in registry.names(kind):  # a layout such as `chunk-4` is none
+            used.append((kind, level))
+    found = {f"{kind} {name}": registry.part(kind, name).version for kind, name in used}
     return {name: version for name, version in found.items() if version}
 
 

@@ -11,16 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ablate import presets, registry
-from ablate.config import (
-    CONDITIONS,
-    FACTORS,
-    HISTORIES,
-    INPUTS,
-    OPTIONAL,
-    SECTIONS,
-    TOKENS,
-    Section,
-)
+from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS, Section
 from ablate.errors import UserError
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
@@ -236,10 +227,10 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
                     "as in '512 tokens'.",
                 )
         return tuple(levels)
+    if name in registry.SUMS:
+        return tuple(_sum(source, (*key, index), name, level) for index, level in enumerate(levels))
     if name in (*FACTORS, *OPTIONAL):
-        fixed = {"condition": CONDITIONS, "history": HISTORIES, "input": INPUTS}
-        fixed["preset"] = tuple(presets.names())
-        known = fixed[name] if name in fixed else registry.names(name)
+        known = presets.names() if name == "preset" else registry.names(name)
         for index, level in enumerate(levels):
             if name == "layout" and _CHUNK.fullmatch(str(level)):
                 continue
@@ -283,6 +274,11 @@ def _valid_levels(
                 (*key, index), f"{key[-1]}: '{level}': {_say(error.errors()[0])}."
             ) from None
     return tuple(values)
+
+
+def _sum(source: Source, key: Key, factor: str, level: Level) -> str:
+    """The canonical spelling of a sum of parts."""
+    return registry.canonical(factor, str(level), f"{source.place(key)}: the {factor}")
 
 
 def _options_levels(

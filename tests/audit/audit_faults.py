@@ -200,8 +200,8 @@ class OtherStacked(Sum):
 def future_return(trajectories: Trajectories, layout: Layout, device: Any) -> Stored:
     """Reads the return-to-go of the timestep after."""
     data = stored(trajectories, layout, device)
-    shown = data.fields.return_to_go.roll(-1, 0)
-    return replace(data, fields=replace(data.fields, return_to_go=shown))
+    told = {"return-to-go": data.fields.told["return-to-go"].roll(-1, 0)}
+    return replace(data, fields=replace(data.fields, told=told))
 
 
 def unshifted_action(trajectories: Trajectories, layout: Layout, device: Any) -> Stored:
@@ -222,7 +222,8 @@ class IgnoresReturn(Agent):
     """Loses the return-to-go on its way to the token."""
 
     def tokens(self, raw: Fields) -> Tensor:
-        return super().tokens(replace(raw, return_to_go=torch.zeros_like(raw.return_to_go)))
+        told = {**raw.told, "return-to-go": torch.zeros_like(raw.told["return-to-go"])}
+        return super().tokens(replace(raw, told=told))
 
 
 class CarriesOn(Agent):
@@ -247,7 +248,7 @@ class StopsTheClock(Agent):
 
 class StoppedActor(Actor):
     def step(self, raw: Fields) -> Tensor:
-        return super().step(replace(raw, time=torch.zeros_like(raw.time)))
+        return super().step(replace(raw, told={"time": torch.zeros_like(raw.told["time"])}))
 
 
 class ShowsEverything(Layout):

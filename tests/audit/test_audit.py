@@ -17,26 +17,36 @@ from ablate.audit.checks import declared
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.measure.agent import Agent
-from ablate.models.layouts import CONDITIONS, HISTORIES, Layout
+from ablate.models.layouts import Layout
 from ablate.models.mixer import Mixer
 from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 
 Plant = Callable[[type[Mixer]], str]
+CONDITIONS = [
+    *registry.names("condition"),
+    *(f"{c}+time" for c in ("return-to-go", "average-return", "goal")),
+]
+HISTORIES = (
+    "states+actions",
+    "states",
+    "actions",
+    "states+actions+rewards",
+    "states+actions+returns",
+)
 OURS = ("attention", "bag", "conv", "gru", "lstm", "mlp")
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+def plant() -> Iterator[Plant]:
     """Registers a mixer for the length of a test."""
-    registry.names("mixer")  # what is registered on first use stays
 
     def planted(mixer: type[Mixer]) -> str:
-        entry = registry.Part("mixer", mixer.__name__, mixer, __name__, "")
-        monkeypatch.setitem(registry._parts, ("mixer", mixer.__name__), entry)
+        registry.register("mixer", mixer.__name__)(mixer)
         return mixer.__name__
 
-    return planted
+    with registry.scope():
+        yield planted
 
 
 def make_agent(
@@ -115,9 +125,7 @@ def test_the_receptive_field_is_measured() -> None:
         "observation": [0, 1, 2],
         "action": [1, 2],
         "reward": [1, 2],
-        "return_to_go": [0, 1, 2],
-        "time": [],
-        "policy": [],
+        "return-to-go": [0, 1, 2],
     }
     for shapes in result.receptive.values():
         np.testing.assert_allclose(shapes["training"], shapes["acting"], rtol=1e-6)
@@ -127,18 +135,14 @@ def test_the_receptive_field_is_measured() -> None:
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("context", [1, 2, 6])
 def test_layouts_show_what_the_levels_declare(history: str, condition: str, context: int) -> None:
-    layout = Layout(3, 2, 3, history, condition, (0, 1) if "goal" in condition else ())
+    layout = Layout(3, 2, 3, history, condition, (0, 1))
     shown: dict[str, set[int]] = {}
     column = 0
     mask = layout.visible(context).mask(torch.tensor(context))
     for name, width, _, _ in layout.columns:
         visible = mask[:, column].flip(0)  # by lag of the token
         late = 1 if name in ("action", "reward") else 0
-        # An average return is a return-to-go over the time that is left: it shows both.
-        told = ("return_to_go", "time") if name == "average_return" else (name,)
-        for quantity in told:
-            lags = {lag + late for lag in range(context) if visible[lag]}
-            shown[quantity] = shown.get(quantity, set()) | lags
+        shown[name] = {lag + late for lag in range(context) if visible[lag]}
         column += width
     wanted = declared(layout, context)
     assert {name: lags for name, lags in shown.items() if lags} == {
@@ -196,7 +200,7 @@ def findings_of(agent: Agent, **options: Any) -> dict[str, str]:
 def test_future_return_to_go_is_caught() -> None:
     agent = make_agent("gru", 4, Layout(3, 2, 3, "states+actions", "return-to-go"))
     found = findings_of(agent, read=faults.future_return)
-    assert "depends on return_to_go at lag -1" in found["future (training)"]
+    assert "depends on return-to-go at lag -1" in found["future (training)"]
     assert "acting-differs (acting)" in found
 
 
@@ -214,7 +218,7 @@ def test_an_ignored_condition_is_caught() -> None:
     layout = Layout(3, 2, 3, "states+actions", "return-to-go+time")
     found = findings_of(make_agent("mlp", 3, layout, made=faults.IgnoresReturn))
     assert set(found) == {"condition-ignored (training)", "condition-ignored (acting)"}
-    assert "return_to_go" in found["condition-ignored (acting)"]
+    assert "return-to-go" in found["condition-ignored (acting)"]
 
 
 def test_a_context_longer_than_declared_is_caught() -> None:

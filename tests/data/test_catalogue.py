@@ -35,7 +35,7 @@ OURS = [
 
 
 @pytest.fixture
-def counted(monkeypatch):
+def counted():
     """A family of one data set that counts how often it is generated."""
     calls = []
 
@@ -60,10 +60,9 @@ def counted(monkeypatch):
         def coordinates(self, member):
             return {"rest": [1, 2, 3]}
 
-    registry.names("data")
-    part = registry.Part("data", "counted", Counted, __name__, "")
-    monkeypatch.setitem(registry._parts, ("data", "counted"), part)
-    return calls
+    with registry.scope():
+        registry.register("data", "counted")(Counted)
+        yield calls
 
 
 def test_every_known_name_resolves():

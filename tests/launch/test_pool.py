@@ -155,4 +155,4 @@ def test_a_second_signal_ends_workers_that_do_not_listen(tmp_path):
 
 
 def test_the_pool_is_found_by_name():
-    assert registry._parts["launcher", "local"].value is run_pool
+    assert registry.get("launcher", "local") is run_pool

@@ -66,17 +66,17 @@ def test_a_head_or_a_loss_that_it_cannot_train_is_refused() -> None:
         run("iql", {}, loss="all")
 
 
-def test_a_users_own_algorithm_is_trained_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_algorithm_is_trained_like_ours() -> None:
     """`update` is all it must have; here half a step of cloning is one of half the learning rate."""
 
     class Half(Supervised):
         def update(self, batch: Batch, rate: float) -> torch.Tensor:
             return super().update(batch, rate / 2)
 
-    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
-    registry.register("algorithm", "half")(Half)
-    same = run("bc", {}, learning_rate=0.005)
-    assert all(map(torch.equal, run("half", {}, learning_rate=0.01), same))
+    with registry.scope():
+        registry.register("algorithm", "half")(Half)
+        same = run("bc", {}, learning_rate=0.005)
+        assert all(map(torch.equal, run("half", {}, learning_rate=0.01), same))
 
 
 @pytest.mark.parametrize("seeds", [[4], [4, 5]])

@@ -34,8 +34,7 @@ def agent(
     **options: Any,
 ) -> Agent:
     """An untrained agent in double precision for (observations, actions) of `dims`."""
-    goal = (0, 2) if "goal" in condition else ()
-    layout = Layout(dims[0], dims[1], policies, history, condition, goal)
+    layout = Layout(dims[0], dims[1], policies, history, condition, (0, 2))
     columns = tuple(layout.columns)
     spec = ModelSpec(
         mixer, head, context, layout.features, dims[1], 6, 2, 0.0, columns=columns, **options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,19 @@ from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.measure import agent as acting_module
 from ablate.measure.agent import Agent, Stored, at_context, stored
-from ablate.models.layouts import CONDITIONS, HISTORIES, Fields
+from ablate.models.layouts import Fields
 from ablate.models.stack import Stack
+from ablate.registry import names
 
 EPISODES, LENGTH = 3, 7
+CONDITIONS = [
+    *names("condition"),
+    *(f"{name}+time" for name in ("return-to-go", "average-return", "goal", "policy-id")),
+]
+HISTORIES = (
+    *("states+actions", "states", "actions", "states+actions+rewards"),
+    "states+actions+returns",
+)
 
 
 def trajectories() -> Trajectories:
@@ -37,12 +47,7 @@ def trajectories() -> Trajectories:
 
 def at(data: Stored, rows: torch.Tensor, size: int) -> Fields:
     """The raw fields of rows (E,), for each of `size` policies."""
-
-    def pick(values: torch.Tensor | None) -> torch.Tensor | None:
-        return None if values is None else values[rows].expand(size, *values[rows].shape)
-
-    names = ("observation", "action", "reward", "return_to_go", "time", "policy", "goal")
-    return Fields(**{name: pick(getattr(data.fields, name)) for name in names})
+    return data.fields.map(lambda values: values[rows].expand(size, *values[rows].shape))
 
 
 # Every history with a condition that it meets in a study, and every condition.
@@ -111,7 +116,7 @@ def test_a_mixer_that_slides_sees_only_one_action_more_when_carried() -> None:
     some = agent("conv", 3, [0], (3, 2), condition="time", state="carried")
     some.eval()
     data = stored(trajectories(), some.layout)
-    without = Fields(**{**vars(data.fields), "action": torch.zeros_like(data.fields.action)})
+    without = replace(data.fields, action=torch.zeros_like(data.fields.action))
     actor = some.start(EPISODES)
     table = some.tokens(without)
     for t in range(LENGTH):
@@ -240,15 +245,16 @@ def test_long_windows_fill_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stored_fields_are_those_of_the_timestep() -> None:
     data = trajectories()
-    some = agent("mlp", 1, [0], (3, 2), condition="policy-id")
+    some = agent("mlp", 1, [0], (3, 2), condition="return-to-go+policy-id")
     fields = stored(data, some.layout).fields
+    told = fields.told
     assert (fields.action[::LENGTH] == 0).all()
     assert (fields.reward[::LENGTH] == 0).all()
     assert torch.equal(fields.action[1:LENGTH], torch.from_numpy(data.actions[: LENGTH - 1]))
     assert torch.equal(fields.reward[1:LENGTH], torch.from_numpy(data.rewards[: LENGTH - 1]))
-    assert torch.equal(fields.return_to_go, torch.from_numpy(data.returns_to_go))
+    assert torch.equal(told["return-to-go"][:, 0], torch.from_numpy(data.returns_to_go))
     assert fields.time.tolist() == list(range(LENGTH)) * EPISODES
-    assert fields.policy.argmax(1).tolist() == [0] * LENGTH + [1] * 2 * LENGTH
+    assert told["policy-id"].argmax(1).tolist() == [0] * LENGTH + [1] * 2 * LENGTH
 
 
 def test_tokens_are_scaled() -> None:
@@ -261,5 +267,7 @@ def test_tokens_are_scaled() -> None:
     torch.testing.assert_close(parts[0], (fields.observation - 0.1) / 1.5, check_dtype=False)
     torch.testing.assert_close(parts[1], fields.action, check_dtype=False)
     torch.testing.assert_close(parts[2][:, 0], fields.reward / 0.7, check_dtype=False)
-    torch.testing.assert_close(parts[3][:, 0], fields.return_to_go / 3.0, check_dtype=False)
+    torch.testing.assert_close(
+        parts[3][:, 0], torch.from_numpy(trajectories().returns_to_go) / 3.0, check_dtype=False
+    )
     torch.testing.assert_close(parts[4][:, 0], fields.time / 20, check_dtype=False)

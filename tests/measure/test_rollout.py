@@ -105,20 +105,22 @@ def test_success_is_unknown_where_the_task_has_none() -> None:
 def test_what_is_shown_is_what_happened() -> None:
     """The return asked for falls by each reward; previous action, reward and time are the last ones."""
     who = Acting(
-        lambda t, raw: torch.full((1, 4, 1), 0.1 * (t + 1)), condition="policy-id", policies=3
-    )
+        lambda t, raw: torch.full((1, 4, 1), 0.1 * (t + 1)),
+        condition="return-to-go+policy-id+time", policies=3,
+    )  # fmt: skip
     env = Scripted(4)
     run(who, env, 4, target=10.0, policy=1)
     seeds = np.array(env.seeds)
     rewards = np.array([np.where(t <= seeds % 4, 1 + t + seeds / 1000, 0) for t in range(4)])
     for t, raw in enumerate(who.shown):
         received = rewards[:t].sum(0)
-        np.testing.assert_allclose(raw.return_to_go[0], 10.0 - received, rtol=1e-6)
+        np.testing.assert_allclose(raw.told["return-to-go"][0, :, 0], 10.0 - received, rtol=1e-6)
         np.testing.assert_allclose(raw.reward[0], rewards[t - 1] if t else 0, rtol=1e-6)
         np.testing.assert_allclose(raw.action[0, :, 0], 0.1 * t, rtol=1e-6)
         assert (raw.observation == t).all()
         assert (raw.time == t).all()
-        assert raw.policy[0, 0].tolist() == [0, 1, 0]
+        assert (raw.told["time"] == t).all()
+        assert raw.told["policy-id"][0, 0].tolist() == [0, 1, 0]
 
 
 def test_jerk_is_the_mean_squared_change_over_live_timesteps() -> None:

@@ -56,7 +56,7 @@ def released(
     batch, length, _ = states.shape
     time = weights["embed.timesteps.weight"][times]
     parts = [
-        affine("embed.layers.return_to_go", returns) + time,
+        affine("embed.layers.return-to-go", returns) + time,
         affine("embed.layers.observation", states) + time,
         affine("embed.layers.action", actions) + time,
     ]
@@ -121,7 +121,7 @@ def test_it_passes_the_audit() -> None:
         "attention", 4, "states+actions+returns", "return-to-go", layout="modality", **options
     )
     assert result.passed, result.findings
-    assert result.declared["time"] == [0, 1, 2, 3]
+    assert result.declared["timestep"] == [0, 1, 2, 3]
 
 
 def test_it_has_the_published_number_of_parameters() -> None:
@@ -129,7 +129,7 @@ def test_it_has_the_published_number_of_parameters() -> None:
     policy = build(spec, torch.Generator())
     assert count_parameters(policy) == parameters_at(spec, 128) == 727_695
     parts = {
-        "embed.timesteps": 128_000, "embed.layers.return_to_go": 256,
+        "embed.timesteps": 128_000, "embed.layers.return-to-go": 256,
         "embed.layers.observation": 1_536, "embed.layers.action": 512, "embed.norm": 256,
         "mixer.blocks": 3 * 198_272, "norm": 256, "head": 387, "auxiliary.state": 1_419,
         "auxiliary.return_to_go": 129, "auxiliary.word": 128,
@@ -181,11 +181,10 @@ def test_acting_shape_gives_what_the_released_forward_pass_gives() -> None:
             observation=states[:, t],
             action=before,
             reward=torch.zeros(count),
-            return_to_go=returns[:, t],
             time=torch.full((count,), float(t)),
-            policy=torch.zeros(count, 0),
+            told={"return-to-go": returns[:, t, None]},
         )
-        ours = actor.step(Fields(**{k: v[None] for k, v in vars(fields).items() if v is not None}))
+        ours = actor.step(fields.map(lambda values: values[None]))
 
         low = max(0, t + 1 - context)
         pad = context - (t + 1 - low)

@@ -1,8 +1,29 @@
 import pytest
 import torch
 
+from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.models.layouts import CONDITIONS, HISTORIES, Fields, Layout
+from ablate.models.layouts import Fields, Layout
+
+HISTORIES = (
+    "states+actions",
+    "states",
+    "actions",
+    "states+actions+rewards",
+    "states+actions+returns",
+)
+CONDITIONS = {  # a number for each, whatever the scales
+    "none": {},
+    "time": {"time": 5.0},
+    "return-to-go": {"return-to-go": 4.0},
+    "return-to-go+time": {"return-to-go": 4.0, "time": 5.0},
+    "policy-id": {"policy-id": 6.0},
+    "average-return": {"average-return": 7.0},
+    "average-return+time": {"average-return": 7.0, "time": 5.0},
+    "goal": {"goal": 8.0},
+    "goal+time": {"goal": 8.0, "time": 5.0},
+}
+SCALES = Scales(torch.zeros(3), torch.ones(3), 1.0, 1.0, 1)
 
 
 def fields(n: int = 3, m: int = 2, z: int = 2) -> Fields:
@@ -10,12 +31,14 @@ def fields(n: int = 3, m: int = 2, z: int = 2) -> Fields:
         observation=torch.full((n,), 1.0),
         action=torch.full((m,), 2.0),
         reward=torch.tensor(3.0),
-        return_to_go=torch.tensor(4.0),
-        time=torch.tensor(5.0),
-        policy=torch.full((z,), 6.0),
-        average_return=torch.tensor(7.0),
-        goal=torch.full((2,), 8.0),
-        timestep=torch.tensor(9.0),
+        time=torch.tensor(9.0),
+        told={
+            "return-to-go": torch.tensor([4.0]),
+            "time": torch.tensor([5.0]),
+            "policy-id": torch.full((z,), 6.0),
+            "average-return": torch.tensor([7.0, 0.0]),  # 7 over the one timestep that is left
+            "goal": torch.full((2,), 8.0),
+        },
     )
 
 
@@ -30,16 +53,9 @@ def test_the_present_shows_the_observation_and_the_condition_whatever_the_histor
     history, condition
 ):
     layout = Layout(3, 2, 2, history, condition, goal=(0, 2))
-    token = layout.table(fields()) * mask(layout, 1, 1)[0]
+    token = layout.rows(fields(), SCALES) * mask(layout, 1, 1)[0]
     assert token.shape == (layout.features,)
-    shown = set(token.tolist()) - {0.0}
-    expected = {1.0}
-    expected |= {4.0} if "return-to-go" in condition else set()
-    expected |= {5.0} if "time" in condition else set()
-    expected |= {6.0} if condition == "policy-id" else set()
-    expected |= {7.0} if "average-return" in condition else set()
-    expected |= {8.0} if "goal" in condition else set()
-    assert shown == expected
+    assert set(token.tolist()) - {0.0} == {1.0, *CONDITIONS[condition].values()}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +73,7 @@ def test_the_present_shows_the_observation_and_the_condition_whatever_the_histor
 )
 def test_what_stays_visible_of_a_past_timestep(history, condition, past):
     layout = Layout(3, 2, 2, history, condition, goal=(0, 2))
-    token = layout.table(fields()) * mask(layout, 4, 4)[1]
+    token = layout.rows(fields(), SCALES) * mask(layout, 4, 4)[1]
     assert set(token.tolist()) - {0.0} == past
 
 
@@ -80,7 +96,7 @@ def test_a_state_can_be_carried_only_if_no_token_changes_once_it_is_past(
 def test_the_timestep_is_the_last_column_where_a_model_has_a_table_of_them():
     layout = Layout(3, 2, 0, "states", "time", timesteps=True)
     assert layout.columns[-1] == ("timestep", 1, True, True)
-    assert layout.table(fields())[-2:].tolist() == [5.0, 9.0]
+    assert layout.rows(fields(), SCALES)[-2:].tolist() == [5.0, 9.0]
 
 
 def test_the_action_before_the_window_is_not_visible():

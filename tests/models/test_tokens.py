@@ -24,12 +24,12 @@ MIXERS = names("mixer")
 LAYOUTS = ("step", "modality", "dimension", "chunk-2")
 N, M, Z, K = 3, 2, 2, 4
 TOKENS = {  # of a timestep: (action, reward), return-to-go, time, observation
-    "modality": ["action", "reward", "return_to_go", "time", "observation"],
+    "modality": ["action", "reward", "return-to-go", "time", "observation"],
     "dimension": [
-        *("action_0", "action_1", "reward", "return_to_go", "time"),
+        *("action_0", "action_1", "reward", "return-to-go", "time"),
         *("observation_0", "observation_1", "observation_2"),
     ],
-    "chunk-2": ["action", "reward", "return_to_go", "time", "observation_0", "observation_1"],
+    "chunk-2": ["action", "reward", "return-to-go", "time", "observation_0", "observation_1"],
     "step": ["row"],
 }
 

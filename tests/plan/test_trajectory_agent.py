@@ -29,9 +29,7 @@ def fields(step: int, episodes: int = 2, size: int = 1) -> Fields:
         observation=rows[..., :N],
         action=rows[..., N : N + M].clamp(-1, 1),
         reward=rows[..., D - 2],
-        return_to_go=torch.zeros(shape),
         time=torch.full(shape, float(step)),
-        policy=torch.zeros(*shape, 0),
     )
 
 
@@ -48,8 +46,7 @@ def test_episodes_act_alone_as_they_act_together(decode: str, head: str) -> None
         both = together.act(fields(step), noise(step))
         assert both.shape == (1, 2, M)
         assert (both.abs() <= 1).all()
-        one = fields(step)
-        second = Fields(*(value[:, 1:] for value in list(vars(one).values())[:6]))
+        second = fields(step).map(lambda values: values[:, 1:])
         torch.testing.assert_close(alone.act(second, noise(step)[:, 1:]), both[:, 1:])
 
 
@@ -97,11 +94,11 @@ def test_a_goal_is_shown_to_the_model(decode: str) -> None:
     told = []
     for goal in (-3.0, 5.0):
         actor = TrajectoryAgent([model], layout, options, decode).start(2)
-        raw = replace(fields(0), goal=torch.full((1, 2, 2), goal, dtype=torch.float64))
+        raw = replace(fields(0), told={"goal": torch.full((1, 2, 2), goal, dtype=torch.float64)})
         actor.act(raw, None)
         running = actor.running[0]
         if decode == "plan":
-            aim = raw.goal
+            aim = raw.told["goal"]
             assert aim is not None
             found = search(model, actor.context[0], raw.observation[0], options, goal=aim[0]).score
             told.append(found)

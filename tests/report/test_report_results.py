@@ -13,7 +13,9 @@ from ablate.report import reference
 from ablate.report.results import every
 
 PROFILES = (
-    TEXT.replace("evaluate: {episodes: 2, points: 3}", "measure: {rollout: {episodes: 2}, held-out: {}}")
+    TEXT.replace(
+        "evaluate: {episodes: 2, points: 3}", "measure: {rollout: {episodes: 2}, held-out: {}}"
+    )
     + "profiles: {quick: {seeds: 2}, standard: {}}\n"
 )
 
@@ -101,7 +103,9 @@ def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone):
 def test_what_was_measured_earlier_lies_beside_the_study_file(clone, monkeypatch):
     run(clone)
     path = clone.folder / "studies/tiny.reference.csv"
-    path.write_text(",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n")
+    path.write_text(
+        ",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n"
+    )
     with pytest.raises(Exception, match="holds text, where a number belongs"):
         every(clone.results)
     elsewhere = clone.folder / "elsewhere"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,17 +79,21 @@ class LabSpec:
 
     name: str
     num_policies: int
+    shown_goal: tuple[int, ...] = ()
 
 
-def made_up_lab(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str] | None = None) -> None:
-    """Replace the registry and the catalogue: three mixers, two heads, the family `lab`."""
+@contextmanager
+def made_up_lab(versions: dict[str, str] | None = None) -> Iterator[None]:
+    """Other parts and another catalogue: three mixers, two heads, the family `lab`."""
     versions = versions or {}
     names = {"mixer": ("attention", "gru", "mlp"), "head": ("mse", "mixture"), "data": ("lab",)}
-    parts = {
-        (kind, name): registry.Part(kind, name, object(), "lab", versions.get(name, ""))
+    parts = [
+        registry.Part(kind, name, object(), "lab", versions.get(name, ""))
         for kind, known in names.items()
         for name in known
-    }
+    ]
+    for kind in ("condition", "history", "input"):
+        parts += registry.parts(kind)
 
     def spec(name: str) -> LabSpec:
         known = {"lab/mixed": 2, "lab/plain": 0}
@@ -96,9 +101,9 @@ def made_up_lab(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str] | None
             raise unknown("data", name, known)
         return LabSpec(name, known[name])
 
-    monkeypatch.setattr(registry, "_parts", parts)
-    monkeypatch.setattr(registry, "_loaded", True)
-    monkeypatch.setattr(catalogue, "spec", spec)
+    with registry.scope(only=parts), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(catalogue, "spec", spec)
+        yield
 
 
 def written(folder: Path, text: str = TEXT) -> Path:

@@ -14,8 +14,9 @@ PLAIN = {"id": "h", "says": "So.", "contrast": "context[20] - context[1]", "test
 
 
 @pytest.fixture(autouse=True)
-def lab(monkeypatch):
-    made_up_lab(monkeypatch)
+def lab():
+    with made_up_lab():
+        yield
 
 
 def test_the_default_isnt_written_and_so_doesnt_change_the_hash(tmp_path):

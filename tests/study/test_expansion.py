@@ -1,5 +1,6 @@
 """Cells, trials and cohorts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ HASHES = {"lab/mixed": "aa", "lab/plain": "bb"}
 
 
 @pytest.fixture(autouse=True)
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_lab(monkeypatch)
+def lab() -> Iterator[None]:
+    with made_up_lab():
+        yield
 
 
 def test_cells_that_designs_share_are_one_cell(tmp_path: Path) -> None:

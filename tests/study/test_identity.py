@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ HASHES = {"lab/mixed": "aa", "lab/plain": "bb"}
 
 
 @pytest.fixture(autouse=True)
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_lab(monkeypatch)
+def lab() -> Iterator[None]:
+    with made_up_lab():
+        yield
 
 
 def one(folder: Path, text: str = TEXT) -> Trial:
@@ -71,12 +73,10 @@ def test_study_seed_data_and_code_matter(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(ids) == 5
 
 
-def test_a_plugin_s_version_matters_to_those_who_use_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plugin_s_version_matters_to_those_who_use_it(tmp_path: Path) -> None:
     before = {t.id: t for t in trials(loaded(tmp_path), HASHES)}
-    made_up_lab(monkeypatch, {"gru": "0123"})
-    after = {t.id: t for t in trials(loaded(tmp_path), HASHES)}
+    with made_up_lab({"gru": "0123"}):
+        after = {t.id: t for t in trials(loaded(tmp_path), HASHES)}
     assert {before[i].config["mixer"] for i in set(before) - set(after)} == {"gru"}
     assert "gru" not in {before[i].config["mixer"] for i in set(before) & set(after)}
 

@@ -1,5 +1,6 @@
 """Wrong study files: one line with file, line, what is allowed and the nearest name."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from ablate.study.load import load
 
 
 @pytest.fixture(autouse=True)
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_lab(monkeypatch)
+def lab() -> Iterator[None]:
+    with made_up_lab():
+        yield
 
 
 # old text, new text, text that the line number points at, fragments of the message

@@ -1,5 +1,6 @@
 """What a study file becomes: its profile, its defaults, its overrides."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ SHIPPED = Path(__file__).parents[2] / "studies" / "memory_vs_arch.yaml"
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up_lab(monkeypatch)
+def lab() -> Iterator[None]:
+    with made_up_lab():
+        yield
 
 
 @pytest.mark.usefixtures("lab")
