@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_study import ROOT, TEXT, Tiny
 
+from ablate import registry
+from ablate.errors import UserError
 from ablate.report import reference
 from ablate.report.results import every
 
@@ -50,7 +52,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def command(clone: Tiny, *arguments: str) -> str:
-    ended = clone.command(*arguments)
+    with registry.scope():  # as in a process of its own
+        ended = clone.command(*arguments)
     assert ended.code == 0, ended.err + ended.out
     return ended.out
 
@@ -106,8 +109,8 @@ def test_what_was_measured_earlier_lies_beside_the_study_file(clone, monkeypatch
     path.write_text(
         ",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n"
     )
-    with pytest.raises(Exception, match="holds text, where a number belongs"):
-        every(clone.results)
+    with pytest.raises(UserError, match="holds text, where a number belongs"):
+        list(every(clone.results))
     elsewhere = clone.folder / "elsewhere"
     elsewhere.mkdir()
     file = str(clone.folder / "studies/tiny.yaml")
@@ -130,3 +133,34 @@ def test_without_any_results_a_check_reads_the_paper(clone):
     (clone.folder / "paper/figures").mkdir()
     (clone.folder / "paper/figures/old.pdf").write_bytes(b"")
     assert "paper/figures/old.pdf: extra" in clone.command("report", "--check").out
+
+
+OWN = '''\
+from ablate.registry import register
+from ablate.report import style
+from ablate.report.figures.base import Drawn
+
+
+@register("figure", "own", order=5)
+def draw(results):
+    figure = style.new_figure(1.0)
+    figure.subplots().plot([0, 1], [0, 1])
+    return Drawn(figure, "Own", "Drawn by the study's own file.", tuple(results.rows["trial"]))
+'''
+
+
+def test_what_a_study_draws_by_its_own_file_is_in_its_part_of_the_paper_alone(clone):
+    (clone.folder / "studies/own.py").write_text(OWN)
+    text = PROFILES.replace("study: tiny", "study: own") + "code: own.py\n"
+    (clone.folder / "studies/own.yaml").write_text(text)
+    command(clone, "run", "studies/own.yaml", "--launcher", "inline")
+    run(clone)
+    command(clone, "report")
+    paper = clone.folder / "paper"
+    assert (paper / "figures/own/own.pdf").is_file()
+    assert not (paper / "figures/tiny/own.pdf").exists()
+    assert "figures/own/own.pdf" in (paper / "supplement.tex").read_text()
+    assert command(clone, "report", "--check") == "Everything is as the results say.\n"
+    (clone.folder / "studies/own.py").write_text(OWN.replace("[0, 1], [0, 1]", "[0, 1], [1, 0]"))
+    with registry.scope():
+        assert "paper/figures/own/own.pdf: stale" in clone.command("report", "--check").out

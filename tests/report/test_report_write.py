@@ -201,7 +201,7 @@ def test_the_manifest_names_the_trials_and_the_hash_of_each_row(written):
 
 
 def test_the_printed_text_says_what_a_newcomer_needs(written):
-    text = printed(written.report, written.results)
+    text = printed(written.report, written.results.story)
     assert text.index("Answer:") < text.index("Hypotheses") < text.index("Files:")
     for finding in written.results.findings:
         line = next(line for line in text.splitlines() if line[2:].startswith(f"{finding.id} "))
@@ -227,7 +227,7 @@ def test_the_list_of_studies_leads_to_every_page(written, other, tmp_path, no_fi
 def test_another_profile_is_said_prominently(other, tmp_path, no_figures):
     paper = tmp_path / "paper"
     report = write_report(other, paper, pdf=False)
-    assert "demonstration at reduced scale" in printed(report, other)
+    assert "demonstration at reduced scale" in printed(report, other.story)
     assert "demonstration at reduced scale" in (paper / "macros.tex").read_text()
     assert r"\fbox" in (paper / "supplement.tex").read_text()
     assert "receptive_fields.pdf" not in {path.name for path in report.written}
@@ -238,7 +238,7 @@ def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_pat
     again = written.copy(tmp_path).changed(registration=registration)
     report = again.write(pdf=False)
     assert {finding.standing for finding in again.results.findings} == {"exploratory"}
-    assert "exploratory" in printed(report, again.results)
+    assert "exploratory" in printed(report, again.results.story)
 
 
 def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):
