@@ -417,7 +417,9 @@ def _plot(
             if top:
                 panel.axhline(top, color="#cccccc", linewidth=0.4, zorder=0)
         beyond |= base.zoom(panel, bars, [0.0, *(effect.mean for effect in effects.values())])
-        panel.set_xlabel(words.response(metric).axis("change in").replace(" (", "\n("))
+        panel.set_xlabel(
+            words.response(metric).axis("change in").replace(" (", "\n("), linespacing=1.0
+        )
         panel.tick_params(axis="y", length=0)
     several = {name for name, _ in rows if sum(name == other for other, _ in rows) > 1}
     panels[0].set_yticks(
@@ -509,8 +511,8 @@ def beside(results: Results) -> base.Drawn | None:
             )
         if place:
             panel.axhline(place - 0.5, color="#cccccc", linewidth=0.4, zorder=0)
-    labels = ["\n".join(base.wrap(_label_of(one.earlier), 34)) for one in rows]
-    panel.set_yticks(range(len(rows)), labels)
+    labels = ["\n".join(base.wrap(_label_of(one.earlier), 38)) for one in rows]
+    panel.set_yticks(range(len(rows)), labels, linespacing=1.0)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.tick_params(axis="y", length=0)
     panel.set_xlabel(words.response(SCORE).axis("change in"))

@@ -251,7 +251,7 @@ class Block(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-@register("mixer", "attention", order=1)
+@register("mixer", "attention", label="attention", order=1)
 class Attention(Mixer):
     """A stack of causal blocks over tokens.
 

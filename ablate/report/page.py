@@ -92,7 +92,6 @@ def render(
         row_count=len(table),
         strip=strip,
         p_value=words.p_value,
-        number=words.number,
         packages=provenance.packages(),
     )
 

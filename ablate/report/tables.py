@@ -180,8 +180,8 @@ def _blocks(view: View, metric: str) -> Table:
         "scores",
         tabular("l" + "r" * width, [], rows),
         f"{words.capital(response.said)} by {words.factor(down).label} and {words.factor(across).label} at the "
-        "slice of the figure: mean over seeds and half-width of the 95 % Student-t interval; the number of "
-        "seeds in brackets where there is only one.",
+        "slice of the figure: mean over seeds and half-width of the 95 % Student-t interval; a single seed is marked "
+        "by a one in brackets.",
         tuple(
             trial for cells in found.values() for cell in cells.values() for trial in cell.trials
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate.report.material import Results
 from ablate.study import expand, identity
 from ablate.study.schema import Study
 
@@ -240,6 +241,12 @@ def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list
                 }
             )
     return out
+
+
+def results(study: Study, rows: pd.DataFrame | None = None, **parts: Any) -> Results:
+    """The results of the study with its sample table, or with `rows`."""
+    found = table(study) if rows is None else rows
+    return Results(study=study, table=found, registration=registration(study), **parts)
 
 
 def write_study(folder: Path) -> Path:

@@ -48,7 +48,7 @@ def test_it_works_from_a_file_without_a_network_or_an_error(opened, written):
 
 
 def test_the_table_sorts_by_keyboard_and_says_so(opened, written):
-    scores = sorted(written.results.table["score"].dropna())
+    scores = sorted(written.results.table["rollout.score"].dropna())
     opened.run("document.querySelector('th button[data-name=score]').focus()")
     opened.press("Enter")
     shown = [float(cell) for cell in column(opened, "score") if cell]
@@ -95,12 +95,12 @@ def test_filters_and_search_narrow_the_table(opened, written):
 @pytest.mark.parametrize("way", ["mouse on the figure", "keyboard on its button"])
 def test_a_click_leads_from_a_figure_to_the_runs_behind_it(opened, written, way):
     if way.startswith("mouse"):
-        opened.click("#figure-interaction img")
+        opened.click("#figure-lines img")
     else:
-        opened.run("document.querySelector('#figure-interaction button').focus()")
+        opened.run("document.querySelector('#figure-lines button').focus()")
         opened.press("Enter")
     entry = json.loads((written.paper / "manifest.json").read_text())["studies"]["small"]
-    shown = trials(entry, entry["shown"]["figures/small/interaction"]["trials"])
+    shown = trials(entry, entry["shown"]["figures/small/lines"]["trials"])
     assert set(column(opened, "trial")) == set(shown)
     assert len(shown) < len(written.results.table)
     assert opened.run("document.activeElement.id") == "trials"
@@ -168,7 +168,7 @@ def test_without_scripts_the_answer_and_the_figures_are_there(page, written: Pat
     try:
         page.open(written.folder / "report.html")
         assert page.run("document.querySelector('noscript p, .answer') !== null")
-        assert page.run("document.querySelector('#figure-scores button').hidden")
+        assert page.run("document.querySelector('#figure-forest button').hidden")
         assert page.run("document.getElementById('controls').hidden")
     finally:
         page.send("Emulation.setScriptExecutionDisabled", value=False)

@@ -88,7 +88,7 @@ def test_what_is_behind_a_figure_is_what_the_manifest_says(page, written):
     trials = written.results.table["trial"].tolist()
     manifest = json.loads((written.paper / "manifest.json").read_text())
     entry = manifest["studies"]["small"]
-    for name in ("scores", "forest", "action_error"):
+    for name in ("lines", "forest", "variance"):
         ends = data["groups"][f"figure {name}"]
         pairs = zip(ends[::2], ends[1::2], strict=True)
         shown = {trials[row] for first, last in pairs for row in range(first, last + 1)}

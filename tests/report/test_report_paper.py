@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from ablate.report import macros
+from ablate import registry
+from ablate.report import macros, style
 from ablate.report.paper import chapter, compile_pdf
 
 LATEX = pytest.mark.skipif(
@@ -77,22 +78,22 @@ def test_user_text_is_escaped_everywhere(written):
 
 
 def test_figures_are_vector_graphics_with_truetype_fonts(written):
-    content = (written.paper / "figures/small/scores.pdf").read_bytes()
+    content = (written.paper / "figures/small/lines.pdf").read_bytes()
     assert b"/FontFile2" in content
     assert b"/Subtype /Type3" not in content
     assert b"/CreationDate" not in content
 
 
 def test_the_last_digits_of_another_processor_make_no_difference_to_a_figure(written):
-    from ablate.report import style
-    from ablate.report.figures import interaction, scores
-
-    table = written.results.rows
-    other = table.assign(score=table["score"] * (1 + 1e-12))
-    with style.paper_style():
-        for draw in (scores.draw, lambda rows: interaction.draw(rows, 3.0)):
-            first, second = (style.files(draw(rows).figure) for rows in (table, other))
-            assert first == second
+    table = written.results.table
+    other = written.changed(
+        table=table.assign(**{"rollout.score": table["rollout.score"] * (1 + 1e-12)})
+    )
+    for name in ("lines", "variance"):
+        with style.paper_style():
+            draw = registry.get("figure", name)
+            first, second = (style.files(draw(one.results).figure) for one in (written, other))
+        assert first == second
 
 
 @LATEX

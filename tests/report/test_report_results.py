@@ -135,7 +135,7 @@ def test_without_any_results_a_check_reads_the_paper(clone):
     assert "paper/figures/old.pdf: extra" in clone.command("report", "--check").out
 
 
-OWN = '''\
+OWN = """\
 from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures.base import Drawn
@@ -146,7 +146,7 @@ def draw(results):
     figure = style.new_figure(1.0)
     figure.subplots().plot([0, 1], [0, 1])
     return Drawn(figure, "Own", "Drawn by the study's own file.", tuple(results.rows["trial"]))
-'''
+"""
 
 
 def test_what_a_study_draws_by_its_own_file_is_in_its_part_of_the_paper_alone(clone):

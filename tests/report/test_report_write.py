@@ -52,10 +52,9 @@ def other(tmp_path: Path) -> Results:
 
 def test_every_part_is_written(written):
     names = set(contents(written.paper))
-    figures = "scores interaction replication forest forest_means"
-    for name in (figures + " action_error learning_curves receptive_fields").split():
+    for name in ("forest", "lines", "learning_curves", "variance", "receptive_fields"):
         assert {f"figures/small/{name}.{kind}" for kind in ("pdf", "png")} <= names
-    for name in ("verdicts", "scores", "matching", "failures", "context_effect", "replication"):
+    for name in ("verdicts", "scores", "matching", "failures"):
         assert f"tables/small/{name}.tex" in names
     shared = {name for name in names if "/" not in name}
     assert shared == {"macros.tex", "supplement.tex", "manifest.json", "main.tex"}
@@ -78,7 +77,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     again = written.copy(tmp_path)
     assert again.check() == []
     (again.paper / "tables/small/verdicts.tex").write_text("by hand")
-    (again.paper / "figures/small/scores.png").unlink()
+    (again.paper / "figures/small/lines.png").unlink()
     (again.paper / "figures/mine.png").write_bytes(b"")
     page = again.folder / "report.html"
     page.write_text(page.read_text().replace("Answer", "Reply"))
@@ -86,7 +85,7 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     assert len(found) == 4
     for name, what in (
         ("verdicts.tex", "stale"),
-        ("scores.png", "missing"),
+        ("lines.png", "missing"),
         ("mine.png", "extra"),
         ("report.html", "stale"),
     ):
@@ -103,7 +102,7 @@ def test_a_clone_without_pages_passes_its_check_and_draws_nothing(written, tmp_p
 def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     table = again.results.table.copy()
-    table.loc[0, "rollout.score"] += 0.5
+    table["rollout.score"] += 0.5
     found = again.changed(table=table).check()
     for name in ("tables/small/scores.tex", "manifest.json", "report.html"):
         assert any(f"{name}: stale" in line for line in found)
@@ -126,8 +125,7 @@ def test_files_of_an_earlier_report_are_removed_but_not_a_person_s(written, tmp_
     (again.paper / "main.pdf").write_bytes(b"%PDF of somewhere with LaTeX")
     report = again.changed(curves=samples.curves(again.results.table).iloc[:0]).write(pdf=False)
     gone = {path.name for path in report.removed}
-    names = ("learning_curves", "learning_bands")
-    assert gone == {f"{name}.{kind}" for name in names for kind in ("pdf", "png")}
+    assert gone == {f"learning_curves.{kind}" for kind in ("pdf", "png")}
     for name in ("figures/mine.png", "main.pdf"):
         assert (again.paper / name).exists()
     assert (again.paper / "main.tex").read_text() == "mine"
@@ -190,9 +188,9 @@ def test_the_manifest_names_the_trials_and_the_hash_of_each_row(written):
     assert [line.split(" ")[0] for line in found["rows"]] == table["trial"].tolist()
     assert all(len(line.split(" ")[1]) == 16 for line in found["rows"])
     assert found["packages"]["matplotlib"]
-    scores = found["shown"]["figures/small/scores"]
-    assert scores["script"] == "ablate/report/figures/scores.py"
-    assert set(trials(found, scores["trials"])) <= set(table["trial"])
+    lines = found["shown"]["figures/small/lines"]
+    assert lines["script"] == "ablate/report/figures/lines.py"
+    assert set(trials(found, lines["trials"])) <= set(table["trial"])
     finding = next(one for one in written.results.findings if one.id == "memory")
     number = found["numbers"]["SmallMemoryEstimate"]
     assert set(trials(found, number["trials"])) == set(finding.trials)

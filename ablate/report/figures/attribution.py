@@ -45,7 +45,7 @@ def draw(results: Results) -> base.Drawn | None:
     panel.set_ylim(last + 0.5, -0.6)
     panel.set_yticks(range(last + 1), [*(s.change.name for s in found.shares), "total"])
     panel.tick_params(axis="y", length=0)
-    panel.axvline(0.0, color="#000000", linewidth=0.5, zorder=1)
+    panel.axvline(0.0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
     panel.set_xlabel(f"share of the gain in {words.response(found.metric).axis()}")
     _limits(panel, found)
     handles = [

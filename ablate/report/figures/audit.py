@@ -76,7 +76,7 @@ def draw(results: Results) -> base.Drawn | None:
                 cmap=colours,
                 norm=norm,
                 edgecolors="white",
-                linewidth=0.4,
+                linewidth=0.4 if len(lags) <= 60 else 0.0,  # else the gaps hide the cells
             )
             for edge in (-0.5, chosen[0] - 0.5):
                 panel.axvline(edge, color="#d55e00", linewidth=0.9)

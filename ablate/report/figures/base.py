@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,9 +71,9 @@ def legend(
             color=look.colour,
             marker=look.marker,
             linestyle=look.line,
-            label=words.setting(factor, level)
-            if isinstance(level, int | float)
-            else words.level(factor, level),
+            label=words.level(factor, level)
+            if isinstance(level, str)
+            else words.setting(factor, level),
         )
         for level, look in looks.items()
         if factor
@@ -134,12 +135,12 @@ def title(axes: Axes, name: str, note: str = "") -> None:
     """A panel's name, and below it in grey what is held still; both broken where they are too long."""
     room = axes.get_subplotspec()
     columns = room.get_gridspec().ncols if room is not None else 1
-    width = max(int(108 / columns), 16)  # letters of a panel's width
+    width = max(int(100 / columns), 16)  # letters of a panel's width
     shown = "\n".join(wrap(name, width))
-    said = "\n".join(wrap(note, int(width * 1.15)))
+    said = "\n".join(wrap(note, width))
     size = style.SMALL
-    height = 2.0 + 1.25 * size * (said.count("\n") + 1) if said else 4.0
-    axes.set_title(shown, pad=height, fontsize=8.0)
+    height = 3.0 + 1.3 * size * (said.count("\n") + 1) if said else 4.0
+    axes.set_title(shown, pad=height, fontsize=8.0, linespacing=1.0)
     if said:
         axes.annotate(
             said,
@@ -149,27 +150,48 @@ def title(axes: Axes, name: str, note: str = "") -> None:
             textcoords="offset points",
             va="bottom",
             fontsize=size,
+            linespacing=1.0,
             color=GREY,
         ).set_in_layout(False)
 
 
 def wrap(said: str, width: int) -> list[str]:
-    """`said` in lines of about `width` letters, broken between words and so that the lines are alike."""
-    if not said:
-        return []
+    """`said` in lines of about `width` letters, alike in length and broken between words."""
     count = math.ceil(len(said) / width)
-    goal = len(said) / count
-    out: list[str] = []
-    line = ""
-    for word in said.split(" "):
-        if (line and len(line) + 1 + len(word) > width) or (
-            line and len(line) + 0.5 * len(word) > goal and len(out) < count - 1
-        ):
-            out.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return [*out, line]
+    lines = textwrap.wrap(said, width)
+    for narrower in range(max(-(-len(said) // max(count, 1)), 1), width):
+        found = textwrap.wrap(said, narrower, break_long_words=False)
+        if len(found) <= count:
+            return found
+    return lines
+
+
+def label(axes: Axes, said: str, width: int = 26) -> None:
+    """The label of the vertical axis, broken where it is long."""
+    axes.set_ylabel("\n".join(wrap(said, width)), linespacing=1.0)
+
+
+def fit(axes: Axes, cells: Sequence[Interval]) -> None:
+    """Limit the vertical axis to the means and as much of the intervals as most of them need, so that no
+    single interval sets it."""
+    known = [cell for cell in cells if math.isfinite(cell.mean)]
+    half = sorted(cell.high - cell.mean for cell in known if math.isfinite(cell.high))
+    if not half:
+        return
+    reach = min(half[-1], 2.0 * half[int(0.8 * (len(half) - 1))])
+    low = min(max(cell.low, cell.mean - reach) if cell.n > 1 else cell.mean for cell in known)
+    high = max(min(cell.high, cell.mean + reach) if cell.n > 1 else cell.mean for cell in known)
+    pad = 0.05 * max(high - low, 1e-12)
+    axes.set_ylim(low - pad, high + pad)
+
+
+def from_zero(axes: Axes, response: words.Response, cells: Sequence[Interval]) -> None:
+    """Let the vertical axis of an error, which is never negative, begin at zero."""
+    if response.lower and all(cell.mean >= 0.0 for cell in cells):
+        axes.set_ylim(bottom=0.0)
+
+
+CUT = " Intervals that are much wider than most are cut at the border."
 
 
 def least_span(axes: Axes, span: float) -> None:

@@ -46,10 +46,11 @@ def draw(results: Results) -> base.Drawn | None:
         held, cells = panels[name]
         budgets = sorted({budget for budget, _ in cells})
         base.lines(panel, cells, looks, {budget: float(budget) for budget in budgets})
+        base.fit(panel, list(cells.values()))
         _logarithmic(panel, budgets)
         base.title(panel, words.data(name), words.held(held))
         if place % 3 == 0:
-            panel.set_ylabel(response.axis())
+            base.label(panel, response.axis())
         if place + 3 >= len(names):
             panel.set_xlabel("updates of training")
     base.legend(figure, series, looks, place=spare)
@@ -75,7 +76,8 @@ def tuning(results: Results) -> base.Drawn | None:
     table = results.tuning
     if table.empty:
         return None
-    looks = style.looks("arm", dict.fromkeys(table["arm"].astype(str)))
+    table = table.assign(arm=[words.claim(str(arm)) for arm in table["arm"]])
+    looks = style.looks("arm", table["arm"])
     figure = style.new_figure(2.6)
     panel = figure.subplots()
     cells = {}

@@ -100,6 +100,7 @@ def _panel(panel: Any, group: Sequence[Finding]) -> bool:
     """Draw the rows; returns whether an interval goes on beyond the axis."""
     bars: list[base.Bar] = []
     beside: list[base.Bar] = []
+    thin: list[base.Bar] = []
     within: list[float] = [] if group[0].absolute else [0.0]
     names: list[tuple[float, str, bool]] = []  # height, label, whether it is a hypothesis
     top = 0.0
@@ -115,9 +116,12 @@ def _panel(panel: Any, group: Sequence[Finding]) -> bool:
             _other(panel, finding, middle + 0.75)
             other = (finding.other.low, finding.other.high, middle + 0.75, "#444444")
             beside.append(other)
+            thin.append(other)
         names.append((middle, "\n".join(_label(finding)), True))
         rows = _claims(panel, finding, top + head + 0.5)
-        beside += [(part.low, part.high, place, "#999999") for place, _, part in rows if part]
+        claims = [(part.low, part.high, place, "#999999") for place, _, part in rows if part]
+        bars += claims
+        thin += claims
         names += [(place, label, False) for place, label, _ in rows]
         top += height
         panel.axhline(top, color="#dddddd", linewidth=0.4, zorder=0)
@@ -130,7 +134,7 @@ def _panel(panel: Any, group: Sequence[Finding]) -> bool:
     panel.tick_params(axis="y", length=0)
     beyond = base.zoom(panel, bars, within, beside)
     for low, high, place, colour in (*bars, *beside):
-        width = 1.5 if (low, high, place, colour) in bars else 0.7
+        width = 0.7 if (low, high, place, colour) in thin else 1.5
         ends = [_inside(panel, low), _inside(panel, high)]
         panel.plot(
             ends, [place] * 2, color=colour, linewidth=width, solid_capstyle="butt", zorder=3

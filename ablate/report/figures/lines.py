@@ -56,18 +56,18 @@ def draw(results: Results) -> base.Drawn | None:
         means = view.cells(name, metric)
         places = base.ticks(panel, view.across, sorted({across for across, _ in means}))
         base.lines(panel, means, looks, places)
+        base.fit(panel, list(means.values()))
         yardstick |= _yardstick(panel, results.yardsticks, name, view.across, metric, places)
         if response.points:
             base.least_span(panel, LEAST)
-        elif response.lower:
-            panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+        base.from_zero(panel, response, list(means.values()))
         panel.locator_params(axis="y", nbins=5)
         top, bottom = metric == next(iter(views)), metric == list(views)[-1]
         if not wide or top:
             base.title(panel, words.data(name), words.held(held))
         index = names.index(name)
         if index % (len(names) if wide else 3) == 0:
-            panel.set_ylabel("\n".join(base.wrap(response.axis(), 24)))
+            base.label(panel, response.axis())
         if (wide and bottom) or (not wide and index + 3 >= len(names)):
             panel.set_xlabel(axis(view.across))
     extra = [_handle()] if yardstick else []
@@ -84,6 +84,7 @@ def draw(results: Results) -> base.Drawn | None:
             + (f" and {words.factor(first.series).label}" if first.series else "")
             + f": mean over {base.seeds(used)} seeds with 95 % Student-t intervals (bands of few lines, bars of "
             "many; not corrected for multiplicity). The grey line says at which levels the other factors are held."
+            + base.CUT
             + (
                 " The dotted line is the exact posterior's value given the same window, where it is known."
                 if yardstick
@@ -127,6 +128,8 @@ def _yardstick(
     y = list(rows[metric])
     if len(x) == 1:
         x, y = [x[0] - 0.3, x[0] + 0.3], [y[0]] * 2
+    low, high = panel.get_ylim()
+    panel.set_ylim(min(low, 0.95 * min(y)), max(high, 1.05 * max(y)))
     panel.plot(x, y, color=_YARDSTICK.colour, linestyle=_YARDSTICK.line, linewidth=1.4, zorder=1)
     return True
 

@@ -45,12 +45,12 @@ def draw(results: Results) -> base.Drawn | None:
             cells = {(key[0], key[1] if by else ""): cell for key, cell in cells.items()}
             places = {index: float(index) for index, _ in cells}
             base.lines(panel, cells, looks, places, most_bands=summaries.MOST_SERIES)
-            if response.lower:
-                panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+            base.fit(panel, list(cells.values()))
+            base.from_zero(panel, response, list(cells.values()))
             if row == 0:
                 base.title(panel, words.data(name), words.held(held[name]))
             if column == 0:
-                panel.set_ylabel("\n".join(base.wrap(response.axis(), 24)))
+                base.label(panel, response.axis())
             panel.set_xlabel(words.plain(response.index) or "index")
     base.legend(figure, by, looks)
     said = words.listing(words.response(name).said for name in responses)
@@ -61,7 +61,7 @@ def draw(results: Results) -> base.Drawn | None:
             f"{words.capital(said)}, mean over seeds"
             + (f" by {words.factor(by).label}" if by else "")
             + "; bands are pointwise 95 % Student-t intervals over seeds. The grey line says at which levels the other "
-            "factors are held."
+            "factors are held." + base.CUT
         ),
         trials=tuple(sorted(joined["trial"].unique())),
     )
