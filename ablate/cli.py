@@ -131,6 +131,10 @@ def run(
             help="Add seeds in the declared looks until the primary hypotheses are decided.",
         ),
     ] = False,
+    replications: Annotated[
+        int | None,
+        typer.Option(min=2, help="Run it this often, each time with all streams redrawn."),
+    ] = None,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
@@ -144,6 +148,7 @@ def run(
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
     from ablate.launch.decided import until_decided as run_looks
+    from ablate.launch.replicate import replicate
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
@@ -167,7 +172,10 @@ def run(
         "seeds": seeds,
         "plugins": plugins,
     }
-    summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
+    if replications is not None:
+        summary = replicate(loaded, options, console, last, times=replications)
+    else:
+        summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
         f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",

@@ -129,6 +129,12 @@ def parts(kind: str) -> list[Part]:
     return sorted(found, key=lambda part: (part.order, part.name))
 
 
+def kinds() -> list[str]:
+    """All kinds of which a part is registered, sorted."""
+    _load()
+    return sorted({kind for kind, _ in _parts})
+
+
 def terms(kind: str, level: str, where: str = "") -> tuple[Part, ...]:
     """The parts whose sum a level is, as its canonical spelling joins them.
 

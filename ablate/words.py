@@ -129,6 +129,7 @@ class Response:
     digits: decimals that are shown.
     points: it is in normalised points, so that a study's `margin` holds for it.
     index: what it runs over (`horizon`, `timestep`), one value each; empty for a single number.
+    tabled: whether its values over the index stand in series.csv too, not in the record of the run alone.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Response:
     digits: int = 3
     points: bool = False
     index: str = ""
+    tabled: bool = True
 
     @property
     def said(self) -> str:

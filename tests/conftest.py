@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tiny_study import Tiny, inline
 
 from ablate import registry
-from ablate.measure import heldout, rollout
-
-
-@pytest.fixture(scope="session", autouse=True)
-def measurements() -> None:
-    """The responses of measurements that nobody has registered yet."""
-    for name, module in (("rollout", rollout), ("held-out", heldout)):
-        if name not in registry.names("measurement"):
-            stand_in = SimpleNamespace(responses=module.RESPONSES)
-            registry.register("measurement", name, version="0")(stand_in)
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,7 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
     """
     sizes: dict[tuple[int, int], list[str]] = {}
     for name in dict.fromkeys(cell.data for cell in cells):
-        env = catalogue.spec(name).make_env(1)
-        sizes.setdefault((env.observation_dim, env.action_dim), []).append(name)
+        sizes.setdefault(catalogue.dimensions(name), []).append(name)
     head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
     lines = [
         "Tokens a timestep, and the timesteps that a context in tokens holds:",
@@ -118,8 +117,7 @@ def sights(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if "plan" not in cell.config["measure"]:
             continue
-        env = catalogue.spec(cell.data).make_env(1)
-        spec = joint_spec(cell.config, env.observation_dim, env.action_dim)
+        spec = joint_spec(cell.config, *catalogue.dimensions(cell.data))
         options = plan_options(search_options(cell.config["measure"]["plan"]))
         seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"

@@ -28,7 +28,7 @@ def results(study) -> Results:
     table = samples.table(study)
     return samples.results(
         study,
-        table.assign(score_median=table["rollout.score"] + 1.0),
+        table.assign(**{"rollout.score_median": table["rollout.score"] + 1.0}),
         curves=samples.curves(table),
         audit=samples.audits(),
         yardsticks=samples.yardsticks(),
@@ -66,7 +66,9 @@ def budgets(study) -> pd.DataFrame:
     table = samples.table(study)
     parts = [
         table.assign(
-            budget=budget, trial=table["trial"] + f"-{budget}", score=table["rollout.score"] * share
+            budget=budget,
+            trial=table["trial"] + f"-{budget}",
+            **{"rollout.score": table["rollout.score"] * share},
         )
         for budget, share in ((500, 0.5), (2_000, 0.8), (8_000, 1.0))
     ]
@@ -160,7 +162,7 @@ def test_a_table_without_numbers_has_levels_instead(study, results):
     assert "score (points)" in texts(one)
     assert "bag (placebo)" in texts(one)
     assert drawn("levels", results) is None
-    assert drawn("levels", replace(results, table=rows.assign(score=np.nan))) is None
+    assert drawn("levels", replace(results, table=rows.assign(**{"rollout.score": np.nan}))) is None
 
 
 def test_budgets_are_drawn_and_verdicts_are_of_the_last(study, results):
@@ -244,7 +246,9 @@ def test_achieved_against_target_return_has_slopes(study, results):
 def test_what_brings_the_gain_is_drawn_where_hypotheses_declare_it(results, study):
     def claim(name: str, contrast: str, **where: object) -> Hypothesis:
         given = {"id": name, "says": name, "contrast": contrast, "where": where}
-        return Hypothesis.model_validate({**given, "test": "difference", "primary": True})
+        return Hypothesis.model_validate(
+            {**given, "test": "difference", "primary": True, "metric": "rollout.score"}
+        )
 
     mixers = ["gru", "mlp", "attention", "bag"]
     claims = (

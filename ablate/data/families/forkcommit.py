@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.exact import EARLY
 from ablate.data.trajectories import Trajectories, action_variance
@@ -72,6 +72,7 @@ class ForkCommits(Family):
             num_policies=1,
             yardstick=lambda part, anchors, context: yardstick(part, anchors, delay, context),
             behaviour=Committed,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Walker
@@ -100,6 +100,7 @@ class FourRoomSets(Family):
             ),
             best_policy=0,
             num_policies=1,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -18,6 +18,7 @@ from ablate.data.exact import (
     controller_actions,
     controllers,
     expected_return,
+    optimal_returns,
     posterior_action_error,
     posterior_returns,
 )
@@ -66,6 +67,7 @@ class LinearMixtures(Family):
             yardstick=lambda part, anchors, context: yardstick(member, part, anchors, context),
             behaviour=lambda: Controllers(member),
             hidden_physics=LinearQuadratic,
+            optimal=optimal_returns,
         )
 
     def names(self) -> list[str]:

@@ -30,7 +30,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Aim, Walker
@@ -92,6 +92,7 @@ class StitchSets(Family):
             ),
             best_policy=GOOD,
             num_policies=2,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -262,6 +262,7 @@ def _spec(member: Member) -> DataSpec:
         yardstick=lambda part, at, context: yardstick(member.law, part, at, context),
         behaviour=lambda: Mixed(member),
         exact=lambda: exact_table(member.name),
+        optimal=partial(tabular.optimal_returns, member.process),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, one_hot
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.trajectories import Trajectories
 from ablate.envs.tmaze import DOWN, LEFT, MOVES, RIGHT, UP, ActiveTMaze, PassiveTMaze, TMaze, goals
 from ablate.errors import UserError, unknown
@@ -87,6 +87,7 @@ class TMazes(Family):
             best_policy=0,
             num_policies=1,
             behaviour=behaviour,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:
