@@ -100,8 +100,10 @@ def table(study: Study) -> pd.DataFrame:
         rows.append(
             {
                 "trial": trial.id,
+                "fit": trial.fit.id,
                 "status": "COMPLETED",
                 **levels,
+                "budget": trial.budget,
                 "seed": trial.seed,
                 **{name: expand.lookup(config, name) for name in dotted},
                 **_metrics(rng, levels),

@@ -319,11 +319,11 @@ def test_lines_of_a_label_are_alike_and_lose_nothing(width):
 
 
 def test_tables_count_failures_and_mismatch(written):
-    failures = tables.failures(written.table)
+    failures = tables.failures(written.results.table)
     assert failures is not None
     assert "loss is NaN at update 130" in failures.body
-    assert failures.body.count(r"\\") == len(written.table["data"].unique()) + 2
-    matching = tables.matching(written.table)
+    assert failures.body.count(r"\\") == len(written.results.table["data"].unique()) + 2
+    matching = tables.matching(written.results.table)
     assert matching is not None
     assert r"2.25\,\%" in matching.body
-    assert tables.matching(written.table.drop(columns=["parameters"])) is None
+    assert tables.matching(written.results.table.drop(columns=["parameters"])) is None
