@@ -1,7 +1,7 @@
 """A mixer of one's own: a moving average of the past, with a rate of forgetting learnt for each channel.
 
-    python -m ablate audit ema --plugin examples/ema.py
-    python -m ablate run examples/ema.yaml
+python -m ablate audit ema --plugin examples/ema.py
+python -m ablate run examples/ema.yaml
 """
 
 import torch

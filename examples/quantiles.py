@@ -10,7 +10,7 @@ examples/quantiles.yaml, so that the study is run and reported like any other:
 import numpy as np
 
 from ablate import words
-from ablate.measure.acting import ActingOptions, Rollout, act
+from ablate.measure.acting import Rollout, act
 from ablate.measure.base import Measurement
 from ablate.registry import register
 from ablate.report import style, summaries
@@ -23,8 +23,8 @@ class Quantiles(Measurement):
     """Deciles of the scores of an agent's episodes, and the mean score of the worst tenth of them."""
 
     responses = (
-        Response("score", "score", "points", "higher", digits=1, points=True, index="decile"),
-        Response("worst_tenth", "mean of the worst tenth", "points", "higher", digits=1, points=True),
+        Response("score", "", "points", "higher", digits=1, points=True, index="decile"),
+        Response("worst_tenth", "worst tenth", "points", "higher", digits=1, points=True),
     )
 
     class Options(Rollout.Options):

@@ -1,6 +1,6 @@
 """A launcher of one's own: every cohort in this process, one after another, which a debugger can follow.
 
-    python -m ablate run examples/quantiles.yaml --launcher serial --plugin examples/serial.py
+python -m ablate run examples/quantiles.yaml --launcher serial --plugin examples/serial.py
 """
 
 import traceback

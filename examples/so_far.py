@@ -1,6 +1,6 @@
 """A condition of one's own: the policy is told the rewards that its episode has brought so far.
 
-    python -m ablate run examples/so_far.yaml
+python -m ablate run examples/so_far.yaml
 """
 
 import numpy as np

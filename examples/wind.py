@@ -79,6 +79,8 @@ class Wind(Family):
             recipe={"version": 1, "strength": WINDS[member], "episodes": [200, 50]},
             generate=lambda: (part("train", 200), part("held_out", 50)),
             make_env=make_env,
-            anchors=lambda: Anchors(-HORIZON / 3, 0.0, "0: a boat that drifts in a calm; 100: on the line throughout"),
+            anchors=lambda: Anchors(
+                -HORIZON / 3, 0.0, "the returns of drifting in a calm, and of the line"
+            ),
             behaviour=Helmsman,
         )
