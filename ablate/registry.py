@@ -35,6 +35,7 @@ BUILT_IN = (
     "ablate.models",
     "ablate.data",
     "ablate.learn",
+    "ablate.systems",
     "ablate.measure.acting",
     "ablate.measure.prediction",
 )

@@ -19,8 +19,8 @@ from ablate.measure.episodes import CAP, LOST, RESPONSES, optimal_returns, summa
 from ablate.measure.rollout import Rollouts, rollout
 from ablate.measure.video import Filmed
 from ablate.models import conditions
+from ablate.plan.options import plan_options
 from ablate.registry import register
-from ablate.systems import plan_options
 
 
 class ActingOptions(Section):

@@ -25,6 +25,7 @@ from ablate.config import (
 )
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
+from ablate.models.tokens import tokens_of
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
@@ -229,19 +230,11 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
 
 def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     """How many tokens a timestep takes in a configuration's layout and data set."""
-    from ablate.models.layouts import Layout
-    from ablate.models.spec import ModelSpec
-    from ablate.models.tokens import tokenizer
-    from ablate.models.trajectory import group_sizes
-
-    observation, action = _sizes(config["data"])
-    if config["algorithm"] == "joint":
-        return len(group_sizes(config["layout"], observation, action))
-    spec = catalogue.spec(config["data"])
-    told = (config["history"], config["condition"], spec.shown_goal)
-    layout = Layout(observation, action, spec.num_policies, *told)
+    system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
-    return tokenizer(config["layout"])(ModelSpec.of(one, layout)).per_step
+    return len(
+        tokens_of(system.shape(one, catalogue.spec(config["data"]), *_sizes(config["data"])))
+    )
 
 
 _sizes = functools.cache(catalogue.dimensions)
