@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tiny_study import Tiny, inline
 
 from ablate import registry
-from ablate.measure import heldout, rollout
-
-
-@pytest.fixture(scope="session", autouse=True)
-def measurements() -> None:
-    """The responses of measurements that nobody has registered yet."""
-    for name, module in (("rollout", rollout), ("held-out", heldout)):
-        if name not in registry.names("measurement"):
-            stand_in = SimpleNamespace(responses=module.RESPONSES)
-            registry.register("measurement", name, version="0")(stand_in)
-
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one test process a core
 
 
 @pytest.fixture(scope="session")

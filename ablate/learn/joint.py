@@ -115,10 +115,10 @@ def joint_source(
     trajectories: Trajectories,
     spec: ModelSpec,
     settings: JointSettings,
-    layout: Layout,
+    layout: Layout | None = None,
     device: torch.device | str = "cpu",
 ) -> JointSource:
-    """The training set as the objective reads it. layout: its conditions are what the model is told first."""
+    """The training set as the objective reads it. layout: its conditions are what the model is told first, if any."""
     rows = joint_rows(trajectories, settings.discount, settings.penalty)
     last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)
     return JointSource(
@@ -132,10 +132,11 @@ def joint_source(
     )
 
 
-def prefixes(trajectories: Trajectories, layout: Layout) -> np.ndarray:
+def prefixes(trajectories: Trajectories, layout: Layout | None) -> np.ndarray:
     """What a window that starts at a row is told first, (T, P) float32: by each condition, see `Condition.first`."""
     parts: list[np.ndarray] = [np.zeros((len(trajectories.rewards), 0))]
-    parts += [each.first(trajectories, layout) for each in layout.conditions.values()]
+    if layout is not None:
+        parts += [each.first(trajectories, layout) for each in layout.conditions.values()]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -182,7 +183,7 @@ def fit_model(
     trajectories: Trajectories,
     settings: JointSettings,
     generator: torch.Generator,
-    layout: Layout,
+    layout: Layout | None = None,
 ) -> Model:
     """A model with initial weights from `generator` and with bins and units fitted to the training set."""
     rows = joint_rows(trajectories, settings.discount, settings.penalty)

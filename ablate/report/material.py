@@ -16,13 +16,13 @@ from ablate.analyse.analysis import Analysis, analyse
 from ablate.analyse.further import Further, further
 from ablate.analyse.looks import Record
 from ablate.analyse.sentences import answer, sentence
+from ablate.config import STANDARD
 from ablate.report import story, subject, summaries
 from ablate.report.findings import Finding
 from ablate.report.reference import COLUMNS as REFERENCE
 from ablate.report.story import Story
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
 from ablate.study.schema import Study
 
 

@@ -11,12 +11,11 @@ from ablate import words
 from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis
 from ablate.analyse.further import Further
-from ablate.config import SECTIONS
+from ablate.config import SECTIONS, STANDARD
 from ablate.report import further
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
 from ablate.study.schema import Study
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.backends import backend_pdf
 from matplotlib.figure import Figure
 
 from ablate import registry, words
@@ -64,6 +66,7 @@ _LOOKS = (
     Look("#5b2a86", ">", (0, (1, 2))),
     Look("#1a1a1a", "h", (0, (8, 2))),
 )
+_LONG = re.compile(rb"-?\d+\.\d{4,}")
 YARDSTICK = Look("#000000", "", (0, (1, 1)))
 VERDICTS = {
     "supported": _COLOURS[2],
@@ -177,8 +180,8 @@ def files(figure: Figure) -> dict[str, bytes]:
     """The figure as pdf (vector, embedded TrueType), png (200 dots per inch) and svg, undated.
 
     The layout is found once, so that all three are the same picture. Its solver goes through sets
-    in the order of memory addresses, so the last digits of what it finds differ from run to run:
-    they are cut off.
+    in the order of memory addresses, so the last digits of what it finds differ from run to run, and
+    those of all that is computed from processor to processor: they are cut off.
     """
     for _ in range(2):  # the second pass knows how wide the first one's labels came out
         figure.draw_without_rendering()
@@ -190,11 +193,39 @@ def files(figure: Figure) -> dict[str, bytes]:
         x, y = label.get_position()
         label.set_position((round(float(x), 6), round(float(y), 6)))
     undated = {"CreationDate": None, "ModDate": None, "Creator": "ablate"}
+    with _thousandths():
+        pdf = _save(figure, "pdf", undated)
     return {
-        "pdf": _save(figure, "pdf", undated),
+        "pdf": pdf,
         "png": _save(figure, "png", {"Software": None}, dpi=200),
         "svg": _save(figure, "svg", {"Date": None, "Creator": "ablate"}),
     }
+
+
+@contextmanager
+def _thousandths() -> Iterator[None]:
+    """Write the coordinates of a PDF with three decimals of a point (lengths in matrices with four), where
+    matplotlib writes six and ten."""
+    number, path = backend_pdf.pdfRepr, backend_pdf.PdfFile.pathOperations
+
+    def short(value: Any) -> Any:
+        return number(round(float(value), 4) if isinstance(value, float) else value)
+
+    def shorter(*arguments: Any, **options: Any) -> list[Any]:
+        return [
+            backend_pdf.Verbatim(
+                _LONG.sub(lambda m: b"%.3f" % float(m[0]), backend_pdf.pdfRepr(one))
+            )
+            for one in path(*arguments, **options)
+        ]
+
+    backend_pdf.pdfRepr = short
+    setattr(backend_pdf.PdfFile, "pathOperations", staticmethod(shorter))  # noqa: B010
+    try:
+        yield
+    finally:
+        backend_pdf.pdfRepr = number
+        setattr(backend_pdf.PdfFile, "pathOperations", staticmethod(path))  # noqa: B010
 
 
 def _save(figure: Figure, kind: str, metadata: dict[str, Any], **options: Any) -> bytes:

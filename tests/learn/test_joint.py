@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.config import complete
+from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.learn.joint import (
     Joint,
     JointSettings,
     decayed_names,
     fit_model,
+    joint_layout,
     joint_rate,
     joint_rows,
     joint_source,
@@ -28,6 +30,7 @@ from ablate.learn.joint import (
 )
 from ablate.learn.train import train_cohort
 from ablate.models.assembly import build, count_parameters
+from ablate.models.layouts import Layout
 from ablate.models.match import match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
@@ -203,14 +206,14 @@ def test_a_sequence_is_told_its_condition_first(condition: str) -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0") | {"condition": condition, "context": 3}
     config["model"] |= {"width": 8, "heads": 1, "layers": 1, "dropout": 0.0}
     config["settings"] |= {"bins": 6}
-    goal = (0, 2) if condition == "goal" else ()
-    spec, data = joint_spec(config, 3, 2, goal), make([6, 5])
+    layout = Layout(3, 2, 0, "states+actions", condition, (0, 2))
+    spec, data = joint_spec(config, layout), make([6, 5])
     chosen = JointSettings(**SMALL)
-    source = joint_source(data, spec, chosen, goal=goal)
+    source = joint_source(data, spec, chosen, layout)
     wanted = data.observations[[5] * 6 + [10] * 5][:, [0, 2]]
-    wanted = wanted if goal else data.returns_to_go[:, None]
+    wanted = wanted if condition == "goal" else data.returns_to_go[:, None]
     np.testing.assert_allclose(source.told.numpy(), wanted, rtol=1e-5)
-    model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0), goal)
+    model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0), layout)
     made = Joint(Stack([model]), source, TRAIN, SMALL, "test", [0])
     assert torch.isfinite(made.loss(torch.arange(4)[None])).all()
     with pytest.raises(ValueError, match="a prefix is given"):
@@ -220,7 +223,8 @@ def test_a_sequence_is_told_its_condition_first(condition: str) -> None:
 def test_the_preset_is_the_released_model() -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0")
     for size, parameters in (((11, 3), 1_225_472), ((17, 6), 1_468_544)):
-        assert count_parameters(build(joint_spec(config, *size), torch.Generator())) == parameters
+        spec = joint_spec(config, Layout(*size, 0, config["history"], config["condition"]))
+        assert count_parameters(build(spec, torch.Generator())) == parameters
     assert config["measure"]["plan"]["horizon"] == 15
     other = configuration("tt", "mujoco/halfcheetah/medium-v0")
     assert other["measure"]["plan"]["beam"] == 32
@@ -239,10 +243,10 @@ def test_what_it_reads() -> None:
 
 def test_refusals() -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0")
-    with pytest.raises(UserError, match="condition"):
-        joint_spec(config | {"condition": "time"}, 11, 3)
-    with pytest.raises(UserError, match="shows no goal"):
-        joint_spec(config | {"condition": "goal"}, 11, 3)
+    with pytest.raises(UserError, match="shows a goal's place"):
+        joint_layout(
+            config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3
+        )
     with pytest.raises(UserError, match="one after another"):
         objective(shape(), [5, 6], seeds=2, critic={"width": 8, "batch": 4})
     with pytest.raises(UserError, match="serves no joint model"):

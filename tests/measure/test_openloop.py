@@ -12,6 +12,7 @@ from ablate.errors import UserError
 from ablate.learn.joint import JointSettings, fit_model, joint_spec
 from ablate.measure.openloop import JointDynamics, beginnings, errors
 from ablate.models.assembly import Model
+from ablate.models.layouts import Layout
 
 
 def made(mixer: str, layout: str) -> tuple[Model, Trajectories]:
@@ -29,7 +30,8 @@ def made(mixer: str, layout: str) -> tuple[Model, Trajectories]:
     }
     settings = JointSettings(bins=8, cosine=None)
     spec = joint_spec(
-        config | {"settings": {"bins": 8}}, data.observations.shape[1], data.actions.shape[1]
+        config | {"settings": {"bins": 8}},
+        Layout(data.observations.shape[1], data.actions.shape[1], 0, "states+actions", "none"),
     )
     return fit_model(spec, data, settings, torch.Generator().manual_seed(0)).eval(), data
 

@@ -18,11 +18,6 @@ from ablate.report import figures, reference, style, summaries, tables
 from ablate.report.material import Results
 
 STUDIES = Path(__file__).parents[2] / "studies"
-NAMES = {
-    "score": "rollout.score",
-    "action_error": "held-out.action_error",
-    "action_error_early": "held-out.action_error_early",
-}
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +35,8 @@ def own() -> Any:
 
 @pytest.fixture(scope="module")
 def results(study) -> Results:
-    """The sample results with responses called after their measurements."""
-    claims = tuple(one.model_copy(update={"metric": NAMES[one.metric]}) for one in study.hypotheses)
-    earlier = samples.reference()
-    return samples.results(
-        study.model_copy(update={"hypotheses": claims}),
-        samples.table(study).rename(columns=NAMES),
-        reference=earlier.assign(metric=earlier["metric"].map(NAMES)),
-    )
+    """The sample results with an earlier measurement beside them."""
+    return samples.results(study, reference=samples.reference())
 
 
 def shortened(results: Results) -> Results:

@@ -28,7 +28,7 @@ def results(study) -> Results:
     table = samples.table(study)
     return samples.results(
         study,
-        table.assign(score_median=table["score"] + 1.0),
+        table.assign(**{"rollout.score_median": table["rollout.score"] + 1.0}),
         curves=samples.curves(table),
         audit=samples.audits(),
         yardsticks=samples.yardsticks(),
@@ -66,7 +66,9 @@ def budgets(study) -> pd.DataFrame:
     table = samples.table(study)
     parts = [
         table.assign(
-            budget=budget, trial=table["trial"] + f"-{budget}", score=table["score"] * share
+            budget=budget,
+            trial=table["trial"] + f"-{budget}",
+            **{"rollout.score": table["rollout.score"] * share},
         )
         for budget, share in ((500, 0.5), (2_000, 0.8), (8_000, 1.0))
     ]
@@ -95,14 +97,14 @@ def test_a_study_names_its_figures_and_brings_its_own(results, drawn_once, monke
     @register("figure", "mine", version="1")
     def draw(results: Results) -> base.Drawn:
         figure = style.new_figure(1.0)
-        figure.subplots().plot(results.rows["score"].dropna().to_numpy())
+        figure.subplots().plot(results.rows["rollout.score"].dropna().to_numpy())
         return base.Drawn(figure, "Mine", "Mine.", tuple(results.rows["trial"]))
 
     assert figures.chosen(results)[-1] == "mine"
     named = SimpleStudy(results.study, ("mine", "variance"))
     both = replace(results, study=named)
     monkeypatch.setattr(Results, "further", results.further)
-    monkeypatch.setattr(Results, "metric", "score")
+    monkeypatch.setattr(Results, "metric", "rollout.score")
     monkeypatch.setattr(Results, "rows", results.rows)
     made = drawn_once(both)
     assert [one.name for one, _ in made] == ["mine", "variance"]
@@ -160,7 +162,7 @@ def test_a_table_without_numbers_has_levels_instead(study, results):
     assert "score (points)" in texts(one)
     assert "bag (placebo)" in texts(one)
     assert drawn("levels", results) is None
-    assert drawn("levels", replace(results, table=rows.assign(score=np.nan))) is None
+    assert drawn("levels", replace(results, table=rows.assign(**{"rollout.score": np.nan}))) is None
 
 
 def test_budgets_are_drawn_and_verdicts_are_of_the_last(study, results):
@@ -244,7 +246,9 @@ def test_achieved_against_target_return_has_slopes(study, results):
 def test_what_brings_the_gain_is_drawn_where_hypotheses_declare_it(results, study):
     def claim(name: str, contrast: str, **where: object) -> Hypothesis:
         given = {"id": name, "says": name, "contrast": contrast, "where": where}
-        return Hypothesis.model_validate({**given, "test": "difference", "primary": True})
+        return Hypothesis.model_validate(
+            {**given, "test": "difference", "primary": True, "metric": "rollout.score"}
+        )
 
     mixers = ["gru", "mlp", "attention", "bag"]
     claims = (
@@ -275,7 +279,7 @@ def test_the_slice_is_where_most_cells_are(study):
 
 
 def test_the_view_puts_numbers_along_the_axis_and_the_compared_factor_in_colour(study):
-    view = summaries.view(samples.table(study), "score", study.hypotheses)
+    view = summaries.view(samples.table(study), "rollout.score", study.hypotheses)
     assert (view.across, view.series, view.ordered) == ("context", "mixer", True)
     assert view.levels("mixer") == ["attention", "gru", "mlp", "bag"]
     rows = samples.table(study)
@@ -283,8 +287,8 @@ def test_the_view_puts_numbers_along_the_axis_and_the_compared_factor_in_colour(
         rows,
         {"data": "lq-mix/single", "mixer": "gru", "context": 5, **view.panels["lq-mix/single"][0]},
     )
-    assert view.cells("lq-mix/single", "score")[5, "gru"].mean == pytest.approx(
-        here["score"].mean()
+    assert view.cells("lq-mix/single", "rollout.score")[5, "gru"].mean == pytest.approx(
+        here["rollout.score"].mean()
     )
 
 
@@ -315,11 +319,11 @@ def test_lines_of_a_label_are_alike_and_lose_nothing(width):
 
 
 def test_tables_count_failures_and_mismatch(written):
-    failures = tables.failures(written.table)
+    failures = tables.failures(written.results.table)
     assert failures is not None
     assert "loss is NaN at update 130" in failures.body
-    assert failures.body.count(r"\\") == len(written.table["data"].unique()) + 2
-    matching = tables.matching(written.table)
+    assert failures.body.count(r"\\") == len(written.results.table["data"].unique()) + 2
+    matching = tables.matching(written.results.table)
     assert matching is not None
     assert r"2.25\,\%" in matching.body
-    assert tables.matching(written.table.drop(columns=["parameters"])) is None
+    assert tables.matching(written.results.table.drop(columns=["parameters"])) is None

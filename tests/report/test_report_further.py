@@ -17,7 +17,15 @@ from ablate.study.hypotheses import Hypothesis
 def hypothesis(id: str, contrast: str, **rest: object) -> Hypothesis:
     """A primary difference on the score."""
     return Hypothesis.model_validate(
-        {"id": id, "says": id, "contrast": contrast, "test": "difference", "primary": True, **rest}
+        {
+            "id": id,
+            "says": id,
+            "contrast": contrast,
+            "test": "difference",
+            "primary": True,
+            "metric": "rollout.score",
+            **rest,
+        }
     )
 
 
@@ -32,7 +40,7 @@ CLAIMS = (
 def table(study) -> pd.DataFrame:
     """The sample table with its failed trial and a median over episodes."""
     made = samples.table(study)
-    return made.assign(score_median=made["score"] + 1.0)
+    return made.assign(**{"rollout.score_median": made["rollout.score"] + 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +48,14 @@ def found(table, study) -> Further:
     """All there is on the sample table."""
     where = {"data": "lq-mix/episode", "head": "mse", "mixer": ["gru", "mlp", "attention", "bag"]}
     claims = [CLAIMS[0].model_copy(update={"where": where}), *CLAIMS[1:]]
-    return further(table, claims, study.levels, metric="score")
+    return further(table, claims, study.levels, metric="rollout.score")
 
 
 def test_words_tables_and_macros_say_what_was_found(found):
-    words = dict(told.paragraphs(found, "score"))
+    words = dict(told.paragraphs(found, "rollout.score"))
     share = found.attribution.shares[0]
     assert f"memory (context 1 → 20) {share.fixed.value:+.1f}" in words["What brings the gain"]
-    assert "Not varied: checkpoint of score" in words["The same runs, scored otherwise"]
+    assert "Not varied: checkpoint of rollout.score" in words["The same runs, scored otherwise"]
     assert "failed trials counted as the worst" in words["With less, or with failures"]
     assert [grid.name for grid in told.grids(found)] == ["attribution", "multiverse"]
     for grid in told.grids(found):
@@ -63,15 +71,15 @@ def test_words_tables_and_macros_say_what_was_found(found):
 
 
 def test_what_a_table_cannot_serve_is_a_reason(table, study):
-    single = table[table["seed"] == 0].drop(columns="score_median")
-    nothing = further(single, [CLAIMS[0]], study.levels, metric="score")
+    single = table[table["seed"] == 0].drop(columns="rollout.score_median")
+    nothing = further(single, [CLAIMS[0]], study.levels, metric="rollout.score")
     assert "fewer than two factors" in nothing.reasons["attribution"]
     assert "every cell has a single seed" in nothing.reasons["variance"]
     assert nothing.variance is None
-    words = dict(told.paragraphs(nothing, "score"))
+    words = dict(told.paragraphs(nothing, "rollout.score"))
     assert words["What brings the gain"].startswith("Not attributed: fewer than two factors")
     assert told.macros(nothing)["UniverseCount"] == "2"
     assert (
-        further(table, [], study.levels, metric="score").reasons["multiverse"]
+        further(table, [], study.levels, metric="rollout.score").reasons["multiverse"]
         == "the study has no hypothesis."
     )

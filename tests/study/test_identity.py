@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import TEXT, changed, loaded, made_up_lab
 
+from ablate import registry
 from ablate.config import fit_part
 from ablate.study import identity
 from ablate.study.expand import Fit, Trial, cells, trials
@@ -128,6 +129,20 @@ def test_a_part_s_version_matters_to_the_fits_that_use_it(
     with made_up_lab({part: "0123"}):
         after = {t.fit.id for t in trials(loaded(tmp_path, profile="big"), HASHES)}
     assert before.keys() - after == {i for i, t in before.items() if uses(t.config)}
+
+
+def test_layouts_and_parts_of_a_condition_have_versions() -> None:
+    for kind in ("layout", "condition", "history"):
+        registry.register(kind, "mine", f"{kind} 1")(object())
+    plain = {"data": "lab/mixed", "mixer": "gru", "layout": "step", "condition": "time"}
+    assert identity.part_versions(plain) == {}
+    own = plain | {"layout": "mine", "condition": "time+mine", "history": "mine"}
+    assert identity.part_versions(own) == {
+        "layout mine": "layout 1",
+        "condition mine": "condition 1",
+        "history mine": "history 1",
+    }
+    assert identity.part_versions(plain | {"layout": "chunk-4"}) == {}
 
 
 def test_a_measurement_s_version_matters_to_its_own_rows(tmp_path: Path) -> None:

@@ -189,9 +189,8 @@ def test_whether_a_fit_has_converged_is_said_at_its_last_budget(tmp_path: Path) 
         finish(tmp_path, one)
     table = read_table(book(tmp_path, *trials).folder.table).set_index("budget")
     assert math.isnan(table.loc[400, "converged"])
-    assert (
-        table.loc[800, "converged"] == 1
-    )  # the loss fell by 0.05 of its whole fall; 0.1 is asked for
+    # The loss fell by 0.05 of its whole fall, and 0.1 is asked for.
+    assert table.loc[800, "converged"] == 1
 
 
 def test_a_value_at_one_place_of_an_index_has_a_column_where_a_hypothesis_needs_it(
