@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ablate.analyse.multiverse import concerned, lower_is_better
+from ablate.analyse.multiverse import concerned
 from ablate.analyse.table import FAILED, FINISHED, failed, finished
 from ablate.analyse.verdict import Verdict, family_of, judge
 from ablate.study.contrast import ACROSS, Level
 from ablate.study.hypotheses import Hypothesis
+from ablate.words import response
 
 COLUMNS = ("hypothesis", "setting", "verdict", "estimate", "low", "high", "trials", "changed")
 ALL = "all data sets"
@@ -32,6 +33,7 @@ def without_each_data_set(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> pd.DataFrame:
     """Verdicts on all data sets (setting ALL) and without each one, columns COLUMNS.
 
@@ -42,7 +44,9 @@ def without_each_data_set(
 
     def judged(rows: pd.DataFrame, which: Sequence[Hypothesis]) -> dict[str, Verdict]:
         rows = concerned(rows, which)
-        found = judge(rows, which, levels, alpha=alpha, margin=margin, registered=before)
+        found = judge(
+            rows, which, levels, alpha=alpha, margin=margin, registered=before, paired=paired
+        )
         return {verdict.hypothesis: verdict for verdict in found}
 
     own = judged(table, hypotheses)
@@ -66,6 +70,7 @@ def with_failed_as_worst(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> pd.DataFrame:
     """Verdicts with failed trials left out, as the study's own are, and counted as the worst value
     observed on their data set; columns COLUMNS. Without rows when no trial failed.
@@ -79,7 +84,9 @@ def with_failed_as_worst(
     out = []
     own: dict[str, Verdict] = {}
     for setting, rows in ((EXCLUDED, table), (WORST, filled)):
-        for one in judge(rows, hypotheses, levels, alpha=alpha, margin=margin, registered=before):
+        for one in judge(
+            rows, hypotheses, levels, alpha=alpha, margin=margin, registered=before, paired=paired
+        ):
             own.setdefault(one.hypothesis, one)
             out.append(_row(one, setting, own[one.hypothesis]))
     return _frame(out, hypotheses)
@@ -92,7 +99,7 @@ def worst_for_failed(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFram
     saved = np.zeros(len(table), dtype=bool)
     for metric in metrics:
         there = table.loc[done].groupby("data", observed=True)[metric]
-        worst = there.max() if lower_is_better(metric) else there.min()
+        worst = there.max() if response(metric).direction == "lower" else there.min()
         value = table["data"].map(worst).to_numpy(dtype=float)
         column = out[metric].to_numpy(dtype=float).copy()
         column[lost] = value[lost]

@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ablate.analyse.intervals import Floats
-from ablate.analyse.table import factor_columns, usable
+from ablate.analyse.table import factor_columns, last_budget, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis
+from ablate.words import response
 
 DECLARED = "as declared"
 LAST = "mean of the last 20 %"
@@ -44,7 +45,6 @@ MEDIAN_EPISODE = "median episode"
 SUMMARIES = ("mean", "IQM", "median")
 SEEDS = (3, 5, 10)
 _UNDECIDED = (INCONCLUSIVE, NOT_TESTED)
-_LOWER = ("error", "loss", "nll", "jerk")
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ class Multiverse:
         return int(self.rows["universe"].nunique())
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether the metric is an error, a loss or the like."""
-    return any(word in metric.split("_") for word in _LOWER)
-
-
 def multiverse(
     table: pd.DataFrame,
     hypotheses: Sequence[Hypothesis],
@@ -85,6 +80,7 @@ def multiverse(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> Multiverse:
     """Judge the hypotheses in every universe that the table and the curves can serve.
 
@@ -92,7 +88,7 @@ def multiverse(
     """
     before = registered if registered is not None else {h.id: True for h in hypotheses}
     metrics = sorted({h.metric for h in hypotheses})
-    table = concerned(table, hypotheses).reset_index(drop=True)
+    table = concerned(last_budget(table), hypotheses).reset_index(drop=True)
     scored, unserved = _scores(table, curves, metrics)
     blocks = _blocks(table)
     if len(blocks) == 1:
@@ -115,6 +111,7 @@ def multiverse(
             alpha=alpha,
             margin=margin,
             registered=before,
+            paired=paired,
         )
         for one in verdicts:
             found.append(
@@ -207,7 +204,7 @@ def _scores(
         for metric, points in served.items():
             tail = max(1, math.ceil(0.2 * points.shape[1]))
             last[metric] = points[:, -tail:].mean(axis=1)
-            best[metric] = (points.min if lower_is_better(metric) else points.max)(axis=1)
+            best[metric] = (points.min if _lower(metric) else points.max)(axis=1)
         out |= {LAST: last, BEST: best}
     for metric in metrics:
         if metric not in served:
@@ -229,7 +226,7 @@ def _scores(
             for metric in metrics:
                 names = [c[metric] for c in options.values() if metric in c]
                 every = table[[metric, *names]]
-                best[metric] = (every.min if lower_is_better(metric) else every.max)(axis=1)
+                best[metric] = (every.min if _lower(metric) else every.max)(axis=1)
             out[BEST_TARGET] = best
     medians = {m: f"{m}_median" for m in metrics if f"{m}_median" in table.columns}
     if medians:
@@ -238,6 +235,11 @@ def _scores(
         if metric not in medians:
             unserved[f"median episode of {metric}"] = f"the table has no column {metric}_median"
     return out, unserved
+
+
+def _lower(metric: str) -> bool:
+    """Whether less of the metric is better."""
+    return response(metric).direction == "lower"
 
 
 def _points(table: pd.DataFrame, curves: pd.DataFrame | None, metric: str) -> Floats | None:
