@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
-BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn")
+BUILT_IN = ("ablate.models", "ablate.data", "ablate.learn", "ablate.analyse.estimators")
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 

@@ -29,9 +29,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize
 
-from ablate.analyse.intervals import Estimate, Floats, Units, combine, interval, p_value, wider
+from ablate.analyse.intervals import (
+    Estimate,
+    Floats,
+    Units,
+    combine,
+    interval,
+    ratio_interval,
+    wider,
+)
 from ablate.analyse.resolve import pair
 from ablate.analyse.strata import at
 from ablate.analyse.table import factor_columns, last_budget, usable, values
@@ -225,7 +232,7 @@ def declared(
 
 def _change(hypothesis: Hypothesis) -> Change | None:
     """The change that a contrast of one factor is about; None for any other contrast."""
-    if hypothesis.pairs_of is not None or hypothesis.each is not None:
+    if hypothesis.estimator or hypothesis.pairs_of is not None or hypothesis.each is not None:
         return None
     contrast = parse(hypothesis.contrast)
     if len(contrast.factors) != 1 or contrast.factors[0] == "data":
@@ -338,6 +345,7 @@ def _design(
     pairs = pair(
         [range(i, i + width) for i in range(0, len(runs), width)],
         [number.loc[members].to_numpy() for members in runs],
+        [table.index.get_indexer(members) for members in runs],
         paired=paired,
     )
     runs = [members[kept] for members, kept in zip(runs, pairs.kept, strict=True)]
@@ -402,14 +410,5 @@ def _percentage(
 
     ratio = remainder(0.0).value / (remainder(0.0).value - remainder(1.0).value)
 
-    def excess(r: float) -> float:  # positive where r is rejected
-        return alpha - p_value(remainder(r)) if r != ratio else alpha - 1.0
-
-    ends = []
-    for sign in (-1.0, 1.0):
-        step = 0.5
-        while excess(ratio + sign * step) < 0.0:  # ends, since the total itself is rejected as 0
-            step *= 2.0
-        ends.append(float(optimize.brentq(lambda d, s=sign: excess(ratio + s * d), 0.0, step)))
-    low, high = ratio - ends[0], ratio + ends[1]
-    return Percentage(100.0 * float(ratio), 100.0 * float(low), 100.0 * float(high))
+    low, high = ratio_interval(remainder, ratio, 1.0 - alpha)
+    return Percentage(100.0 * ratio, 100.0 * low, 100.0 * high)

@@ -15,11 +15,16 @@ test stands beside them where the null is "0".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
+import pandas as pd
+
 from ablate.analyse import mixed
+from ablate.analyse.estimators import Asked, Finding, Untold
 from ablate.analyse.intervals import Estimate, equivalence_p, interval, p_value, wider
-from ablate.analyse.resolve import Resolved
+from ablate.analyse.resolve import Resolved, Untestable
+from ablate.analyse.table import failed, finished
 from ablate.analyse.tests import (
     SIGN_FLIP_DATA_SETS,
     Randomisation,
@@ -30,7 +35,7 @@ from ablate.analyse.tests import (
 )
 from ablate.analyse.trends import Isotonic, isotonic, jonckheere_test
 from ablate.study.contrast import ACROSS, parse
-from ablate.study.hypotheses import Hypothesis
+from ablate.study.hypotheses import Claim, Hypothesis
 
 PAIRED = "paired t over seeds"
 WELCH = "Welch-Satterthwaite t"
@@ -179,6 +184,97 @@ def assess(
         fixed=fixed,
         curve=_curve(hypothesis, label, contrast, resolved, confidence),
         pairing=resolved.pairing,
+    )
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A claim that an estimator of its own has answered; fields as of `Resolved`."""
+
+    finding: Finding
+    test: str
+    names: tuple[str, ...]
+    trials: frozenset[object]
+    failed: frozenset[object]
+    missing: frozenset[object] = frozenset()
+
+
+def estimated(
+    claim: Claim, table: pd.DataFrame, hypothesis: Hypothesis, paired: bool
+) -> Estimated | Untestable:
+    """Ask a claim's estimator, or why there is no answer."""
+    assert claim.estimator is not None
+    selected = claim.select(table)
+    rows = selected[finished(selected)]
+    lost = frozenset(selected.index[failed(selected)])
+    if rows.empty:
+        return Untestable("no trial is about it", lost, frozenset())
+    try:
+        asked = Asked(hypothesis.metric, paired, f"{hypothesis.id}/{claim.label}")
+        found = claim.estimator(rows, asked)
+    except Untold as reason:
+        return Untestable(str(reason), lost, frozenset())
+    if not all(map(math.isfinite, (found.value, found.p_value(0.0, "greater")))):
+        return Untestable("its estimate isn't finite", lost, frozenset())
+    names = tuple(dict.fromkeys(map(str, rows["data"])))
+    test = hypothesis.estimator and next(iter(hypothesis.estimator))
+    return Estimated(found, f"the {test} estimator", names, frozenset(rows.index), lost)
+
+
+def assess_finding(
+    hypothesis: Hypothesis,
+    label: str,
+    contrast: str,
+    found: Estimated,
+    *,
+    alpha: float,
+    margin: float | None,
+) -> ClaimResult:
+    """Test a claim by what its estimator found; see `assess`."""
+    finding = found.finding
+    low, high = finding.interval(1.0 - alpha)
+    around, null = hypothesis.around, _null(hypothesis)
+    p_equivalent = 1.0
+    p_against = 1.0
+    if margin is not None:
+        sides = (
+            finding.p_value(around - margin, "greater"),
+            finding.p_value(around + margin, "less"),
+        )
+        p_equivalent = max(sides)
+    if hypothesis.test == "equivalence":
+        assert margin is not None
+        beyond = (
+            finding.p_value(around + margin, "greater"),
+            finding.p_value(around - margin, "less"),
+        )
+        p_for, p_against = p_equivalent, min(1.0, 2.0 * min(beyond))
+    elif hypothesis.test == "difference":
+        p_for = finding.p_value(around, "two-sided")
+    else:
+        p_for, p_against = finding.p_value(null, "greater"), finding.p_value(null, "less")
+    two_sided = (
+        p_equivalent if hypothesis.test == "equivalence" else finding.p_value(null, "two-sided")
+    )
+    bounds = (finding.value, low, high) if len(found.names) == 1 else (math.nan,) * 3
+    reason = f"{found.test} is about these data sets only"
+    return ClaimResult(
+        label=label,
+        contrast=contrast,
+        estimate=finding.value,
+        low=low,
+        high=high,
+        df=finding.n - 1.0,
+        degenerate=low == high,
+        test_name=f"TOST by {found.test}" if hypothesis.test == "equivalence" else found.test,
+        p_for=p_for,
+        p_against=p_against,
+        p_equivalent=p_equivalent,
+        population=Population(n_datasets=0, reason=reason),
+        by_data_set=dict.fromkeys(found.names, bounds),
+        notes=finding.notes,
+        fixed=Fixed(finding.value, low, high, finding.n - 1.0, two_sided),
+        pairing=finding.pairing,
     )
 
 

@@ -27,13 +27,13 @@ BCa bootstraps over so few seeds give false alarms at twice the nominal rate; th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 from scipy.sparse import csgraph
 
 Floats = NDArray[np.float64]
@@ -199,3 +199,25 @@ def wider(first: Estimate, second: Estimate | None, confidence: float) -> Estima
     if second is None or reach(second, confidence) <= reach(first, confidence):
         return first
     return replace(second, value=first.value)
+
+
+def ratio_interval(
+    remainder: Callable[[float], Estimate], ratio: float, confidence: float
+) -> tuple[float, float]:
+    """Fieller's interval of a / b around `ratio`: those r for which "a - r b is 0" isn't rejected.
+
+    remainder: a - r b at r. Bounded exactly when b itself is not 0 at this confidence, which the caller has
+    asked. Source: E. C. Fieller, J. Royal Statistical Society B 16 (1954) 175-185.
+    """
+    alpha = 1.0 - confidence
+
+    def excess(r: float) -> float:  # positive where r is rejected
+        return alpha - p_value(remainder(r)) if r != ratio else alpha - 1.0
+
+    ends = []
+    for sign in (-1.0, 1.0):
+        step = 0.5 * max(abs(ratio), 1e-3)
+        while excess(ratio + sign * step) < 0.0:
+            step *= 2.0
+        ends.append(float(optimize.brentq(lambda d, s=sign: excess(ratio + s * d), 0.0, step)))
+    return ratio - ends[0], ratio + ends[1]

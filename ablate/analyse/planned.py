@@ -82,6 +82,8 @@ def lay(
     default_margin: float | None,
     paired: bool,
 ) -> Planned | str:
+    if hypothesis.estimator is not None:
+        return "an estimator of its own has no formula; its power takes a pilot with its seeds"
     margin = margin_of(hypothesis, default_margin)
     laid = []
     for claim in claims(hypothesis, levels):

@@ -41,7 +41,7 @@ from ablate.analyse.planned import (
     variance_on,
 )
 from ablate.analyse.spreads import Spreads, upper
-from ablate.analyse.verdict import family_of, supports
+from ablate.analyse.verdict import EQUIVALENT, SUPPORTED, family_of, judge, supports
 from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, Level
 from ablate.study.hypotheses import Hypothesis
@@ -162,6 +162,44 @@ def forecast(
         for one in members:
             made[one.hypothesis.id] = family.forecast(one, seeds, fine, coarse, seconds)
     return [made.get(h.id) or _without(h, seeds, str(planned[h.id]), spreads) for h in hypotheses]
+
+
+def on_pilot(
+    hypothesis: Hypothesis,
+    levels: Mapping[str, Sequence[Level]],
+    pilot: pd.DataFrame,
+    *,
+    seeds: int,
+    alpha: float,
+    margin: float | None,
+    repetitions: int = 200,
+    paired: bool = True,
+) -> float:
+    """The share of studies made of a pilot's seeds, drawn with replacement, that support the hypothesis.
+
+    For hypotheses with an estimator of their own, at the effect that the pilot shows; uncorrected. seeds: of
+    every study.
+    """
+    rng = tests.generator(f"power/on pilot/{hypothesis.id}")
+    groups = [rows for _, rows in pilot.groupby("seed", sort=True)]
+    hits = 0
+    for _ in range(repetitions):
+        picks = rng.integers(0, len(groups), seeds)
+        drawn = pd.concat(
+            [groups[pick].assign(seed=i) for i, pick in enumerate(picks)], ignore_index=True
+        )
+        (found,) = judge(
+            drawn,
+            [hypothesis],
+            levels,
+            alpha=alpha,
+            margin=margin,
+            registered={hypothesis.id: True},
+            paired=paired,
+        )
+        wanted = EQUIVALENT if hypothesis.test == "equivalence" else SUPPORTED
+        hits += found.verdict == wanted
+    return hits / repetitions
 
 
 class _Family:

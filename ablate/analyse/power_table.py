@@ -130,7 +130,8 @@ def make(
     the cells and the usual number of seeds of their table.
 
     pilot: a tidy table of trials, called `name`; without one, or with `spreads` (a name of
-    `spreads.PUBLISHED`), published spreads. paired: as of `verdict.judge`. Raises UserError for a study without hypotheses, a
+    `spreads.PUBLISHED`), published spreads. paired: as of `verdict.judge`. Raises UserError for a study without
+    hypotheses, a
     table that cannot be read, or when nothing can be said of any hypothesis.
     """
     if not study.hypotheses:
@@ -178,6 +179,26 @@ def make(
         repetitions=repetitions,
         paired=paired,
     )
+    if pilot is not None:
+        forecasts = [
+            dataclasses.replace(
+                one,
+                fixed=Estimand(
+                    planned=power.on_pilot(
+                        hypothesis,
+                        study.levels,
+                        pilot,
+                        seeds=seeds,
+                        alpha=study.alpha,
+                        margin=study.margin,
+                        paired=paired,
+                    )
+                ),
+            )
+            if hypothesis.estimator is not None
+            else one
+            for one, hypothesis in zip(forecasts, study.hypotheses, strict=True)
+        ]
     return PowerTable(
         study=study.study,
         profile=study.profile if isinstance(study, Study) else "",

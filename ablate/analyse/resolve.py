@@ -194,12 +194,19 @@ def resolve(
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
-    score, seeds = values(rows, metric), pd.factorize(rows["seed"], sort=True)[0]
+    score, seeds = (
+        values(rows, metric),
+        pd.factorize(table["seed"], sort=True)[1].get_indexer(rows["seed"]),
+    )
     used = cells.loc[weights.table.index]
     strata = tuple(str(s) for s in weights.table["stratum"])
     share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
+    place = table.index.get_indexer(rows.index)
     pairs = pair(
-        _combinations(claim.contrast, used, strata), [seeds[m] for m in members], paired=paired
+        _combinations(claim.contrast, used, strata),
+        [seeds[m] for m in members],
+        [place[m] for m in members],
+        paired=paired,
     )
     members = [m[kept] for m, kept in zip(members, pairs.kept, strict=True)]
     arrays = tuple(score[m] for m in members)
@@ -244,14 +251,21 @@ class Pairs:
     notes: tuple[str, ...]
 
 
-def pair(combinations: Sequence[Sequence[int]], seeds: Sequence[Units], *, paired: bool) -> Pairs:
+def pair(
+    combinations: Sequence[Sequence[int]],
+    seeds: Sequence[Units],
+    runs: Sequence[Units],
+    *,
+    paired: bool,
+) -> Pairs:
     """Pair cells by their seeds, combination by combination, as the head of this file says.
 
-    combinations: the cells of each; seeds: of every cell, an array (n_c,) of numbers from 0, each once.
+    combinations: the cells of each; seeds, runs: of every cell, arrays (n_c,) of numbers from 0: seeds once in
+    a cell, runs once in the table.
     """
     kept = [np.arange(len(mine)) for mine in seeds]
     units = list(seeds)
-    label = 1 + max((int(mine.max()) for mine in seeds), default=0)  # of runs that stand alone
+    label = 1_000_000_000  # of runs that stand alone: beyond any seed's
     lengths: list[int] = []  # seeds of the paired combinations
     sizes: list[int] = []  # runs of the cells of the others
     left_out = 0
@@ -267,8 +281,7 @@ def pair(combinations: Sequence[Sequence[int]], seeds: Sequence[Units], *, paire
             lengths.append(len(shared))
             continue
         for i in members:
-            units[i] = np.arange(label, label + len(seeds[i]))
-            label += len(seeds[i])
+            units[i] = label + runs[i]
             sizes.append(len(seeds[i]))
     notes = []
     if left_out:

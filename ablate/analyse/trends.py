@@ -174,8 +174,8 @@ def isotonic(
             noise = (cell - cell.mean())[picks].mean(axis=1)
             drawn[:, k] += part * reach * math.sqrt(n / (n - 1)) * noise
     tails = [50.0 * (1.0 - confidence), 50.0 * (1.0 + confidence)]
-    low, high = np.percentile(_pooled(drawn), tails, axis=0)
-    fit = _pooled(means[None])[0]
+    low, high = np.percentile(nearest_rise(drawn), tails, axis=0)
+    fit = nearest_rise(means[None])[0]
     return Isotonic(
         tuple(levels),
         tuple(means.tolist()),
@@ -228,7 +228,7 @@ def _counts_of(sign: Floats, labels: np.ndarray, arms: int) -> tuple[Floats, Flo
     return placement.sum(axis=1) / 2.0, variance
 
 
-def _pooled(values: Floats) -> Floats:
+def nearest_rise(values: Floats) -> Floats:
     """Least-squares rising curve through each row of `values` (R, K): min over ends of max over
     starts of the means between them."""
     count = values.shape[1]

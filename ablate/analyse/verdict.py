@@ -61,7 +61,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analyse.claims import ONE_DATA_SET, ClaimResult, Fixed, Population, assess
+from ablate.analyse.claims import (
+    ONE_DATA_SET,
+    ClaimResult,
+    Estimated,
+    Fixed,
+    Population,
+    assess,
+    assess_finding,
+    estimated,
+)
 from ablate.analyse.intervals import Floats
 from ablate.analyse.resolve import Resolved, Untestable, resolve
 from ablate.analyse.table import factor_columns, last_budget
@@ -88,7 +97,8 @@ class Verdict:
     deciding claim. p, p_holm: of the statement that the hypothesis makes, before and after
     correction. p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
     fixed, population: the two estimands side by side. curve: the means by level, of a trend.
-    details: every claim. unconverged: its cells that weren't, in words. pairing: which of the deciding claim is
+    details: every claim. estimator: the one in place of a contrast. unconverged: its cells that weren't,
+    in words. pairing: which of the deciding claim is
     paired, in words. None where it wasn't
     tested.
     """
@@ -131,6 +141,7 @@ class Verdict:
     curve: Isotonic | None = None
     pairing: str = ""
     unconverged: tuple[str, ...] = ()
+    estimator: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,11 +150,11 @@ class _Tested:
 
     hypothesis: Hypothesis
     margin: float | None
-    resolved: tuple[tuple[Claim, Resolved], ...]
+    resolved: tuple[tuple[Claim, Resolved | Estimated], ...]
     untested: tuple[tuple[Claim, Untestable], ...]
 
     @property
-    def every(self) -> list[tuple[Claim, Resolved | Untestable]]:
+    def every(self) -> list[tuple[Claim, Resolved | Estimated | Untestable]]:
         return [*self.resolved, *self.untested]
 
 
@@ -225,7 +236,11 @@ def _prepare(
         for factor in (*claim.where, *claim.contrast.factors):
             if factor not in known:
                 raise unknown(f"hypothesis '{hypothesis.id}': the factor", factor, known)
-        found = resolve(claim, table, hypothesis.metric, paired)
+        found: Resolved | Estimated | Untestable
+        if claim.estimator is not None:
+            found = estimated(claim, table, hypothesis, paired)
+        else:
+            found = resolve(claim, table, hypothesis.metric, paired)
         if (
             isinstance(found, Resolved)
             and hypothesis.estimand == "population"
@@ -247,7 +262,8 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
         verdict=NOT_TESTED,
         test=h.test,
         metric=h.metric,
-        contrast=h.contrast,
+        contrast=h.contrast or claims_words(item),
+        estimator=next(iter(h.estimator)) if h.estimator else "",
         primary=h.primary,
         family=family_of(h),
         status="confirmatory" if registered[h.id] else "exploratory",
@@ -263,12 +279,17 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
+def claims_words(item: _Tested) -> str:
+    """What a hypothesis with an estimator estimates, in words."""
+    return "; ".join(dict.fromkeys(claim.contrast.text for claim, _ in item.every))
+
+
 def _draft(
     table: pd.DataFrame, blank: Verdict, item: _Tested, *, alpha: float, family_size: int
 ) -> Verdict:
     """The uncorrected numbers of a tested hypothesis."""
     details = tuple(
-        assess(
+        (assess if isinstance(found, Resolved) else assess_finding)(
             item.hypothesis,
             claim.label,
             claim.contrast.text,
@@ -328,6 +349,15 @@ def _against(verdict: Verdict) -> float:
     return min(1.0, min(ways) * len(ways))
 
 
+def _clear(verdict: Verdict) -> bool:
+    """Whether the intervals of all claims exclude the null; that of a t does when its p says so."""
+    if verdict.test == "equivalence":
+        return True
+    if verdict.test == "difference":
+        return all(not c.low <= verdict.around <= c.high for c in verdict.details)
+    return all(c.low > verdict.threshold for c in verdict.details)
+
+
 def _excluded(verdict: Verdict) -> bool:
     """Whether the refuting claim's interval shuts out all that the claim allows."""
     claim = refuting(verdict)
@@ -359,7 +389,7 @@ def _rule(verdict: Verdict, alpha: float) -> str:
     assert verdict.p_equivalent_holm is not None
     if verdict.unconverged:
         return NOT_CONVERGED
-    if supports(verdict.test, verdict.p, verdict.p_holm, alpha):
+    if supports(verdict.test, verdict.p, verdict.p_holm, alpha) and _clear(verdict):
         return EQUIVALENT if verdict.test == "equivalence" else SUPPORTED
     if verdict.test != "equivalence" and verdict.p_equivalent_holm < alpha:
         return EQUIVALENT

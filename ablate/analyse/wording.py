@@ -17,6 +17,7 @@ from ablate.analyse.verdict import (
     Verdict,
     refuting,
 )
+from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, parse
 
 # What varying a factor is about. A contrast of several themes is about how they depend on each
@@ -175,6 +176,8 @@ _PROCEDURES = {
 
 def theme_of(verdict: Verdict) -> str:
     """What the contrast varies: memory, architecture, objective, other, or interplay of several."""
+    if verdict.estimator:
+        return "other"
     if verdict.contrast.startswith("each pair of "):
         factors = {verdict.contrast.removeprefix("each pair of ").strip()}
     else:
@@ -438,16 +441,19 @@ def _plain(verdict: Verdict) -> str:
 
 def is_level(contrast: str) -> bool:
     """Whether a contrast is a mean of the metric itself, not a difference between means."""
-    if contrast.startswith("each pair of "):
-        return False
-    return abs(sum(parse(contrast).terms.values())) > 1e-9
+    try:
+        parsed = parse(contrast)
+    except UserError:
+        return False  # "each pair of", or the words of an estimator
+    return abs(sum(parsed.terms.values())) > 1e-9
 
 
 def _compared(verdict: Verdict) -> str:
     """` for context 20 against 1`; empty where the contrast is no difference within one factor."""
     if verdict.decided_by:
         return f" for {_minus(verdict.decided_by)}, the least favourable claim"
-    if verdict.contrast.startswith("each pair of ") or is_level(verdict.contrast):
+    pairs = verdict.contrast.startswith("each pair of ")
+    if pairs or verdict.estimator or is_level(verdict.contrast):
         return ""
     contrast = parse(verdict.contrast)
     if len(contrast.factors) != 1:

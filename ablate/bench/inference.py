@@ -40,6 +40,14 @@ import pandas as pd
 from scipy import stats
 
 from ablate.analyse import batch, mixed
+from ablate.analyse.estimators import (
+    Asked,
+    Estimator,
+    IsotonicRise,
+    Logistic,
+    RatioOfContrasts,
+    SlopeDifference,
+)
 from ablate.analyse.intervals import Estimate, Floats, combine, equivalence_p, p_value, wider
 from ablate.analyse.simulate import Factorial
 from ablate.analyse.tests import Block, generator, holm, over_data_sets, permutation, sign_flip
@@ -80,6 +88,7 @@ def inference(
         *fixed_rows(runs, splits, source),
         *fixed_rows(runs, splits, source, together=True),
         *shared_rows(max(2 * repetitions, 400)),
+        *estimator_rows(repetitions // 10),
     ]
 
 
@@ -135,6 +144,59 @@ def shared_rows(repetitions: int, seeds: int = 5) -> list[Row]:
             goal = FIXED_GOAL if kind == "fixed" else None
             found += tally.rows(f"shared episodes: {sets} x {seeds} seeds", kind, goal)
     return found
+
+
+def estimator_rows(repetitions: int, seeds: int = 6) -> list[Row]:
+    """The built-in estimators where nothing is to be found, a list of episodes a seed."""
+    rng = generator("bench/inference/estimators")
+    cases: dict[str, tuple[Estimator, float]] = {
+        "ratio (Fieller)": (
+            RatioOfContrasts({"of": "context[5] - context[1]", "over": "context[20] - context[1]"}),
+            0.5,
+        ),
+        "slope difference": (
+            SlopeDifference({"over": "context", "between": "mixer[gru] - mixer[mlp]", "log": True}),
+            0.0,
+        ),
+        "logistic offset": (
+            Logistic({"of": "success", "in": "log(context / 5)", "by": "mixer"}),
+            0.0,
+        ),
+        "isotonic rise": (IsotonicRise({"of": "flat", "over": "context"}), 0.0),
+    }
+    tally = _Tally()
+    for r in range(repetitions):
+        rows = made_up_curves(rng, seeds)
+        alarms = {}
+        for name, (estimator, null) in cases.items():
+            found = estimator(rows, Asked("score", name=f"{name}/{r}"))
+            alarms[f"{name}, two-sided"] = found.p_value(null, "two-sided") <= LEVEL
+        tally.add(alarms)
+    return tally.rows(
+        f"estimators: {seeds} seeds, a list of episodes each", "estimator", FIXED_GOAL
+    )
+
+
+def made_up_curves(rng: np.random.Generator, seeds: int) -> pd.DataFrame:
+    """Two mixers over three contexts, alike: `score` rises by 0, 10, 20 points, `flat` doesn't, `success`
+    (of 100 episodes) follows a logistic curve of log context. A seed's list of episodes moves all cells,
+    and each context by itself."""
+    rows = []
+    for seed in range(seeds):
+        lists = rng.normal(0.0, LIST_SD)
+        own = dict(
+            zip((1, 5, 20), rng.normal(0.0, LIST_EFFECT_SD / math.sqrt(2.0), 3), strict=True)
+        )
+        shift = rng.normal(0.0, 0.3)
+        for mixer, (context, rise) in itertools.product(
+            ("mlp", "gru"), ((1, 0.0), (5, 10.0), (20, 20.0))
+        ):
+            noise = lists + own[context] + rng.normal(0.0, SEED_SD)
+            chance = 1.0 / (1.0 + math.exp(-(math.log(context / 5.0) - shift)))
+            success = rng.binomial(100, chance) / 100.0
+            cell = {"data": "d", "mixer": mixer, "context": context, "seed": seed}
+            rows.append(cell | {"score": 50.0 + rise + noise, "flat": noise, "success": success})
+    return pd.DataFrame(rows)
 
 
 def memory_effects(
