@@ -36,11 +36,10 @@ BUILT_IN = (
     "ablate.data",
     "ablate.learn",
     "ablate.systems",
-    "ablate.measure.acting",
-    "ablate.measure.prediction",
+    "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures"}
+LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.estimators"}
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none

@@ -9,7 +9,14 @@ import pandas as pd
 
 from ablate.analyse.descriptive import pairing
 from ablate.analyse.sentences import answer, sentence
-from ablate.analyse.table import check, factor_columns, failed, finished, metric_columns
+from ablate.analyse.table import (
+    check,
+    factor_columns,
+    failed,
+    finished,
+    last_budget,
+    metric_columns,
+)
 from ablate.analyse.verdict import Verdict, judge
 from ablate.errors import UserError
 from ablate.study.contrast import Level
@@ -51,18 +58,20 @@ def analyse(
     margin: float | None = 3.0,
     registered: bool | Mapping[str, bool] = False,
     metric: str = "",
+    paired: bool = True,
 ) -> Analysis:
     """Analyse a tidy table: one row a trial, columns as `ablate.analyse.table` says.
 
     levels: the study's declared levels of every factor and of `data`; those in the table when None.
-    margin: for hypotheses on a response in normalised points that state none. registered: whether the
-    hypotheses were written before the runs (for all, or by id; an id that isn't there counts as no).
-    metric: of the pairing; the first hypothesis' when empty. Raises UserError for a table or a hypothesis
-    that makes no sense.
+    margin: for hypotheses in normalised points that state none. registered: whether the hypotheses were
+    written before the runs (for all, or by id; an id that isn't there counts as no). metric: of
+    the pairing; the first hypothesis' when empty. paired: as of `verdict.judge`. A table with budgets is
+    judged at the last of every fit. Raises UserError for a table or a hypothesis that makes no sense.
     """
     if not 0.0 < alpha < 1.0:
         raise UserError(f"alpha: found {alpha}; allowed: between 0 and 1")
     metric = metric or ([h.metric for h in hypotheses] or metric_columns(table))[0]
+    table = last_budget(table)
     check(table, sorted({metric, *(h.metric for h in hypotheses)}))
     table = table.reset_index(drop=True)
     known = levels if levels is not None else levels_of(table)
@@ -70,7 +79,9 @@ def analyse(
         h.id: registered if isinstance(registered, bool) else registered.get(h.id, False)
         for h in hypotheses
     }
-    verdicts = judge(table, hypotheses, known, alpha=alpha, margin=margin, registered=before)
+    verdicts = judge(
+        table, hypotheses, known, alpha=alpha, margin=margin, registered=before, paired=paired
+    )
     told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in verdicts)
     n_failed = int(failed(table).sum())
     return Analysis(

@@ -11,9 +11,9 @@ Shapley, "A value for n-person games", Contributions to the Theory of Games II (
 them stand the factor's step from the start (add-one-in) and into the end (leave-one-out), which a
 common ablation table shows and which don't sum to the total.
 
-Every share is a linear contrast of cell means. Hence its interval over new seeds (fixed estimand) is
-Welch-Satterthwaite's with every cell's own spread, and over new data sets (population) Student's t of
-the data sets' shares. Percentages are ratios of two such contrasts: their interval holds the ratios r
+Every share is a linear contrast of cell means, formed within seeds as those of the verdicts are. Its
+intervals over new seeds (fixed estimand) and over new data sets (population) are theirs too. Percentages are
+ratios of two such contrasts: their interval holds the ratios r
 for which "share - r total = 0" is not rejected by that same t (Fieller's theorem; E. C. Fieller, J.
 Royal Statistical Society B 16 (1954) 175-185). It is bounded exactly when the total's interval
 excludes zero; otherwise no percentage is given.
@@ -29,12 +29,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize
 
 from ablate import words
-from ablate.analyse.intervals import Estimate, Floats, combine, interval, p_value
+from ablate.analyse.intervals import (
+    Estimate,
+    Floats,
+    Units,
+    combine,
+    interval,
+    ratio_interval,
+    wider,
+)
+from ablate.analyse.resolve import pair
 from ablate.analyse.strata import at
-from ablate.analyse.table import factor_columns, usable, values
+from ablate.analyse.table import factor_columns, last_budget, usable, values
 from ablate.analyse.tests import over_data_sets
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level, level_text, parse
@@ -91,7 +99,7 @@ class Attribution:
 
     refusal, refusal_population: why there are no percentages; empty where there are.
     means: the 2^k means, by the names of the factors at their end. data_sets, trials: what it
-    rests on.
+    rests on; pairing: which of it is paired, in words.
     """
 
     metric: str
@@ -104,6 +112,7 @@ class Attribution:
     means: dict[tuple[str, ...], float]
     data_sets: tuple[str, ...]
     trials: tuple[str, ...]
+    pairing: str
 
     @property
     def n_trials(self) -> int:
@@ -130,15 +139,17 @@ def attribute(
     *,
     metric: str,
     alpha: float = 0.05,
+    paired: bool = True,
 ) -> Attribution:
     """Attribute the gain from all starts to all ends to the factors of `changes` (2 to 8).
 
     where: levels at which the other factors are taken; those that it doesn't name are averaged
-    over. Raises UserError when a needed cell of a data set is missing or has a single seed, naming
+    over. paired: as of `verdict.judge`. Raises UserError when a needed cell of a data set is missing or has a
+    single seed, naming
     the first, or when the changes make no sense.
     """
     _sensible(changes)
-    design = _design(table, changes, where or {}, metric)
+    design = _design(last_budget(table), changes, where or {}, metric, alpha, paired)
     k = len(changes)
     nothing, everything = _unit(0, k), _unit(2**k - 1, k)
     gain = everything - nothing
@@ -183,6 +194,7 @@ def attribute(
         means=means,
         data_sets=design.names,
         trials=design.trials,
+        pairing=design.pairing,
     )
 
 
@@ -220,7 +232,7 @@ def declared(
 
 def _change(hypothesis: Hypothesis) -> Change | None:
     """The change that a contrast of one factor is about; None for any other contrast."""
-    if hypothesis.pairs_of is not None or hypothesis.each is not None:
+    if hypothesis.estimator or hypothesis.pairs_of is not None or hypothesis.each is not None:
         return None
     contrast = parse(hypothesis.contrast)
     if len(contrast.factors) != 1 or contrast.factors[0] == "data":
@@ -260,29 +272,35 @@ class _Design:
     """The cells of a complete design: v(S) on a data set is the sum over its cells of
     weights[:, S] * mean(cell).
 
-    names (D,), strata (C,): the data set of each cell; cells: C arrays (n_c,); weights (C, 2^k).
+    names (D,), strata (C,): the data set of each cell; cells, units: C arrays (n_c,), as of `Resolved`;
+    weights (C, 2^k).
     """
 
     names: tuple[str, ...]
     strata: NDArray[np.str_]
     cells: tuple[Floats, ...]
+    units: tuple[Units, ...]
     weights: Floats
     trials: tuple[str, ...]
+    pairing: str
+    alpha: float
 
     def fixed(self, combination: Floats) -> Estimate:
         """The sum over S of combination[S] v(S), averaged over these data sets; for new seeds."""
-        return combine(self.weights @ combination / len(self.names), self.cells)
+        return combine(self.weights @ combination / len(self.names), self.cells, self.units)
 
     def on(self, name: str, combination: Floats) -> Estimate:
         """The sum over S of combination[S] v(S) on one data set; for new seeds."""
         here = np.flatnonzero(self.strata == name)
-        return combine(self.weights[here] @ combination, [self.cells[i] for i in here])
+        cells, units = [self.cells[i] for i in here], [self.units[i] for i in here]
+        return combine(self.weights[here] @ combination, cells, units)
 
     def population(self, combination: Floats) -> Estimate | None:
         """The same for new data sets; None with a single one."""
         means = np.array([float(np.mean(cell)) for cell in self.cells])
         parts = self.weights @ combination * means  # (C,)
-        return over_data_sets(np.array([parts[self.strata == n].sum() for n in self.names]))[0]
+        found, _ = over_data_sets(np.array([parts[self.strata == n].sum() for n in self.names]))
+        return None if found is None else wider(found, self.fixed(combination), 1.0 - self.alpha)
 
 
 def _design(
@@ -290,6 +308,8 @@ def _design(
     changes: Sequence[Change],
     where: Mapping[str, Sequence[Level]],
     metric: str,
+    alpha: float,
+    paired: bool,
 ) -> _Design:
     """The cells, or a UserError that names the first one that is missing."""
     columns = factor_columns(table)
@@ -306,25 +326,40 @@ def _design(
     found = _members(usable(selected, metric), [*others, *moving])
     groups = list(_members(selected, others))
     of_data = [group[others.index("data")] for group in groups]
-    strata, cells, weights = [], [], []
-    rows: list[object] = []
+    strata, runs, weights = [], [], []
     for group, data in zip(groups, of_data, strict=True):
         for levels in itertools.product(*(map(level_text, (*c.start, *c.end)) for c in changes)):
             members = found.get((*group, *levels), [])
             if len(members) < 2:
                 cell = zip((*others, *moving), (*group, *levels), strict=True)
-                said = ", ".join(f"{name}={value}" for name, value in cell if "." not in name)
+                said = ", ".join(f"{name}={value}" for name, value in cell)
                 raise UserError(
                     f"attribution: the cell {said} has {len(members)} finished trials with a "
                     f"'{metric}'; allowed: 2 or more in every cell of the factors' starts and ends."
                 )
             strata.append(data)
-            cells.append(values(table.loc[members], metric))
+            runs.append(np.array(members))
             weights.append(_cell_weights(changes, levels) / of_data.count(data))
-            rows += members
-    trials = tuple(map(str, table.loc[rows, "trial"])) if "trial" in table.columns else ()
-    names = tuple(dict.fromkeys(of_data))
-    return _Design(names, np.array(strata), tuple(cells), np.array(weights), trials)
+    width = len(runs) // len(groups)
+    number = pd.Series(pd.factorize(table["seed"], sort=True)[0], index=table.index)
+    pairs = pair(
+        [range(i, i + width) for i in range(0, len(runs), width)],
+        [number.loc[members].to_numpy() for members in runs],
+        [table.index.get_indexer(pd.Index(members)) for members in runs],
+        paired=paired,
+    )
+    runs = [members[kept] for members, kept in zip(runs, pairs.kept, strict=True)]
+    rows = np.concatenate(runs)
+    return _Design(
+        names=tuple(dict.fromkeys(of_data)),
+        strata=np.array(strata),
+        cells=tuple(values(table.loc[members], metric) for members in runs),
+        units=pairs.units,
+        weights=np.array(weights),
+        trials=tuple(map(str, table.loc[rows, "trial"])) if "trial" in table.columns else (),
+        pairing=pairs.words,
+        alpha=alpha,
+    )
 
 
 def _members(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[str, ...], list[object]]:
@@ -376,14 +411,5 @@ def _percentage(
 
     ratio = remainder(0.0).value / (remainder(0.0).value - remainder(1.0).value)
 
-    def excess(r: float) -> float:  # positive where r is rejected
-        return alpha - p_value(remainder(r)) if r != ratio else alpha - 1.0
-
-    ends = []
-    for sign in (-1.0, 1.0):
-        step = 0.5
-        while excess(ratio + sign * step) < 0.0:  # ends, since the total itself is rejected as 0
-            step *= 2.0
-        ends.append(float(optimize.brentq(lambda d, s=sign: excess(ratio + s * d), 0.0, step)))
-    low, high = ratio - ends[0], ratio + ends[1]
-    return Percentage(100.0 * float(ratio), 100.0 * float(low), 100.0 * float(high))
+    low, high = ratio_interval(remainder, ratio, 1.0 - alpha)
+    return Percentage(100.0 * ratio, 100.0 * low, 100.0 * high)

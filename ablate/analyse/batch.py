@@ -112,6 +112,22 @@ def equivalence_p(estimates: Estimates, margin: float, around: float = 0.0) -> F
     )
 
 
+def wider(first: Estimates, second: Estimates, confidence: float) -> Estimates:
+    """`intervals.wider`, R times."""
+
+    def reach(one: Estimates) -> Floats:
+        quantile = special.stdtrit(np.nan_to_num(one.df, nan=1.0), (1.0 + confidence) / 2.0)
+        found: Floats = quantile * np.sqrt(one.variance)
+        return found
+
+    take = reach(second) > reach(first)
+    return Estimates(
+        first.value,
+        np.where(take, second.variance, first.variance),
+        np.where(take, second.df, first.df),
+    )
+
+
 def permutation(blocks: Sequence[Arms], rng: np.random.Generator, draws: int) -> PValues:
     """The stratified, studentised permutation test of `tests.permutation`, R times.
 
@@ -175,24 +191,6 @@ def sign_flip(terms: Floats, rng: np.random.Generator, draws: int) -> PValues:
         some = terms[start : start + _TOGETHER]
         parts.append(_tally(some.sum(axis=1), some @ signs.T, exact=False))
     return _joined(parts)
-
-
-def jonckheere(blocks: Sequence[Sequence[Floats]]) -> PValues:
-    """Jonckheere-Terpstra's count over blocks of arms (R, n) in rising order, values without ties,
-    against the normal law with the count's exact variance under shuffled labels."""
-    count = np.zeros(blocks[0][0].shape[0])
-    variance = 0.0
-    for arms in blocks:
-        sizes = [arm.shape[1] for arm in arms]
-        for early, late in itertools.combinations(arms, 2):
-            n, m = early.shape[1], late.shape[1]
-            ranks = np.argsort(np.argsort(np.concatenate([early, late], axis=1), axis=1), axis=1)
-            count += ranks[:, n:].sum(axis=1) - m * (m - 1) / 2.0 - n * m / 2.0
-        total = sum(sizes)
-        variance += total**2 * (2 * total + 3) - sum(n**2 * (2 * n + 3) for n in sizes)
-    z = count / math.sqrt(variance / 72.0)
-    upper, lower = special.ndtr(-z), special.ndtr(z)
-    return PValues(upper, lower, 2.0 * np.minimum(upper, lower))
 
 
 def holm(p_values: Floats) -> Floats:

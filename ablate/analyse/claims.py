@@ -8,18 +8,24 @@ Three p values a claim, each a one-sided statement that the rule in `verdict.py`
   equivalence: 1);
 * `p_equivalent`: the contrast is within the margin of `around` (1 without a margin).
 
-They belong to the estimand that the hypothesis declares; both are always reported.
+They belong to the estimand that the hypothesis declares; both are always reported. All are p values of
+the t whose interval is reported, so that test and interval can't contradict each other; a randomisation
+test stands beside them where the null is "0".
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
+import pandas as pd
+
 from ablate.analyse import mixed
-from ablate.analyse.intervals import Estimate, equivalence_p, interval, p_value
-from ablate.analyse.resolve import Resolved
+from ablate.analyse.estimators import Asked, Finding, Untold
+from ablate.analyse.intervals import Estimate, equivalence_p, interval, p_value, wider
+from ablate.analyse.resolve import Resolved, Untestable
+from ablate.analyse.table import failed, finished
 from ablate.analyse.tests import (
-    DRAWS,
     SIGN_FLIP_DATA_SETS,
     Randomisation,
     generator,
@@ -29,13 +35,15 @@ from ablate.analyse.tests import (
 )
 from ablate.analyse.trends import Isotonic, isotonic, jonckheere_test
 from ablate.study.contrast import ACROSS, parse
-from ablate.study.hypotheses import Hypothesis
+from ablate.study.hypotheses import Claim, Hypothesis
 
+PAIRED = "paired t over seeds"
 WELCH = "Welch-Satterthwaite t"
+TOST_PAIRED = "TOST by paired t over seeds"
 TOST = "TOST by Welch-Satterthwaite t"
 OVER_DATA_SETS = "t over data sets"
 TOST_OVER_DATA_SETS = "TOST by t over data sets"
-BESIDE_DRAWS = 1000  # of a randomisation test that only stands beside the deciding one
+TESTS = {PAIRED: TOST_PAIRED, WELCH: TOST, OVER_DATA_SETS: TOST_OVER_DATA_SETS}  # t -> its TOST
 ONE_DATA_SET = (
     "the estimand is new data sets, and the contrast is there on one only: at least two are needed"
 )
@@ -43,7 +51,7 @@ ONE_DATA_SET = (
 
 @dataclass(frozen=True)
 class Fixed:
-    """The estimand over new seeds on these data sets: the stratified Welch-Satterthwaite interval.
+    """The estimand over new seeds on these data sets: the interval of the contrasts within seeds.
 
     p is two-sided, of "0" (of `around` or `threshold`; for an equivalence the TOST), by t.
     p_randomised: the same by `randomisation`, where that exists. All None with the `reason` why.
@@ -63,7 +71,9 @@ class Fixed:
 class Population:
     """The estimand over new data sets: t with n_datasets - 1 degrees of freedom, or why none.
 
-    p is two-sided, of "0" (of `around` or `threshold`; for an equivalence the TOST); p_sign_flip
+    Where the interval over new seeds on these data sets is wider, its standard error and degrees of
+    freedom take their place: a sample of data sets can't be known better than its members. p is two-sided, of
+    "0" (of `around` or `threshold`; for an equivalence the TOST); p_sign_flip
     from six data sets on. mixed_*: the same by the mixed model with random slopes (`mixed.py`), or
     `mixed_reason` why not; slope_sd, seed_sd: its standard deviations over data sets and seeds.
     """
@@ -89,9 +99,9 @@ class Population:
 class ClaimResult:
     """What the trials say of one claim. Estimates and bounds are in the metric's units.
 
-    estimate, low, high, df, degenerate and the p values: of the declared estimand. p_t: the t
-    counterpart of p_for, also where a randomisation test is the primary one. by_data_set: name ->
-    (estimate, low, high), for new seeds. curve: means by level, of a trend.
+    estimate, low, high, df, degenerate and the p values: of the declared estimand. by_data_set: name ->
+    (estimate, low, high), for new seeds. curve: means by level, of a trend. pairing: which of it is
+    paired, in words.
     """
 
     label: str
@@ -105,12 +115,12 @@ class ClaimResult:
     p_for: float
     p_against: float
     p_equivalent: float
-    p_t: float
     population: Population
     by_data_set: dict[str, tuple[float, float, float]]
     notes: tuple[str, ...]
     fixed: Fixed = field(default_factory=Fixed)
     curve: Isotonic | None = None
+    pairing: str = ""
 
 
 def assess(
@@ -121,54 +131,38 @@ def assess(
     *,
     alpha: float,
     margin: float | None,
-    family_size: int,
 ) -> ClaimResult:
-    """Test one claim. `family_size` is the number of hypotheses that are corrected together.
+    """Test one claim.
 
     Raises ValueError when the declared estimand has too few data sets or seeds for an estimate;
     `verdict.judge` doesn't ask then.
     """
     confidence = 1.0 - alpha
     of_data_sets = hypothesis.estimand == "population"
-    random = _randomise(hypothesis, label, resolved, BESIDE_DRAWS if of_data_sets else DRAWS)
     basis: Estimate | None = resolved.fixed if resolved.replicated else None
-    fixed = _fixed(hypothesis, basis, random, confidence, margin)
+    fixed = _fixed(hypothesis, basis, _randomise(hypothesis, label, resolved), confidence, margin)
     if of_data_sets:
-        basis, _ = over_data_sets(resolved.contrasts)
+        basis = _over_data_sets(resolved, confidence)[0]
     if basis is None:
         raise ValueError(f"'{hypothesis.id}': {ONE_DATA_SET if of_data_sets else fixed.reason}")
     low, high = interval(basis, confidence)
     around = hypothesis.around
     p_equivalent = equivalence_p(basis, margin, around) if margin is not None else 1.0
-    notes = list(resolved.notes)
-    sides = 2 if hypothesis.test == "difference" else 1
-    if of_data_sets:
-        random = None
-    elif random is not None and random.smallest * sides * family_size >= alpha:
-        notes.append(
-            f"the {random.name} cannot go below p = {random.smallest * sides:.3g}, too coarse for"
-            f" {family_size} corrected hypotheses: the t test decides"
-        )
-        random = None
-    by_t = OVER_DATA_SETS if of_data_sets else WELCH
+    name = OVER_DATA_SETS if of_data_sets else PAIRED if resolved.paired else WELCH
     if hypothesis.test == "equivalence":
         assert margin is not None  # `verdict.judge` refuses an equivalence without one
-        name = TOST_OVER_DATA_SETS if of_data_sets else TOST
-        p_for = p_t = p_equivalent
+        name, p_for = TESTS[name], p_equivalent
         beyond = (
             p_value(basis, around + margin, "greater"),
             p_value(basis, around - margin, "less"),
         )
         p_against = min(1.0, 2.0 * min(beyond))
     elif hypothesis.test == "difference":
-        p_t = p_value(basis, around)
-        name, p_for = (random.name, random.two_sided) if random else (by_t, p_t)
-        p_against = 1.0
+        p_for, p_against = p_value(basis, around), 1.0
     else:
-        p_t = p_value(basis, hypothesis.threshold, "greater")
-        name, p_for = (random.name, random.greater) if random else (by_t, p_t)
-        p_against = random.less if random else p_value(basis, hypothesis.threshold, "less")
-    notes += _spread_notes(basis, "data sets" if of_data_sets else "seeds")
+        p_for = p_value(basis, hypothesis.threshold, "greater")
+        p_against = p_value(basis, hypothesis.threshold, "less")
+    notes = [*resolved.notes, *_spread_notes(basis, "data sets" if of_data_sets else "seeds")]
     by_data_set = {
         data: (e.value, *interval(e, confidence)) for data, e in resolved.by_data_set.items()
     }
@@ -184,13 +178,112 @@ def assess(
         p_for=p_for,
         p_against=p_against,
         p_equivalent=p_equivalent,
-        p_t=p_t,
         population=population(hypothesis, resolved, confidence, margin),
         by_data_set=by_data_set,
         notes=tuple(notes),
         fixed=fixed,
         curve=_curve(hypothesis, label, contrast, resolved, confidence),
+        pairing=resolved.pairing,
     )
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A claim that an estimator of its own has answered; fields as of `Resolved`."""
+
+    finding: Finding
+    test: str
+    names: tuple[str, ...]
+    trials: frozenset[object]
+    failed: frozenset[object]
+    missing: frozenset[object] = frozenset()
+
+
+def estimated(
+    claim: Claim, table: pd.DataFrame, hypothesis: Hypothesis, paired: bool
+) -> Estimated | Untestable:
+    """Ask a claim's estimator, or why there is no answer."""
+    assert claim.estimator is not None
+    selected = claim.select(table)
+    rows = selected[finished(selected)]
+    lost = frozenset(selected.index[failed(selected)])
+    if rows.empty:
+        return Untestable("no trial is about it", lost, frozenset())
+    try:
+        asked = Asked(hypothesis.metric, paired, f"{hypothesis.id}/{claim.label}")
+        found = claim.estimator(rows, asked)
+    except Untold as reason:
+        return Untestable(str(reason), lost, frozenset())
+    if not all(map(math.isfinite, (found.value, found.p_value(0.0, "greater")))):
+        return Untestable("its estimate isn't finite", lost, frozenset())
+    names = tuple(dict.fromkeys(map(str, rows["data"])))
+    test = hypothesis.estimator and next(iter(hypothesis.estimator))
+    return Estimated(found, f"the {test} estimator", names, frozenset(rows.index), lost)
+
+
+def assess_finding(
+    hypothesis: Hypothesis,
+    label: str,
+    contrast: str,
+    found: Estimated,
+    *,
+    alpha: float,
+    margin: float | None,
+) -> ClaimResult:
+    """Test a claim by what its estimator found; see `assess`."""
+    finding = found.finding
+    low, high = finding.interval(1.0 - alpha)
+    around, null = hypothesis.around, _null(hypothesis)
+    p_equivalent = 1.0
+    p_against = 1.0
+    if margin is not None:
+        sides = (
+            finding.p_value(around - margin, "greater"),
+            finding.p_value(around + margin, "less"),
+        )
+        p_equivalent = max(sides)
+    if hypothesis.test == "equivalence":
+        assert margin is not None
+        beyond = (
+            finding.p_value(around + margin, "greater"),
+            finding.p_value(around - margin, "less"),
+        )
+        p_for, p_against = p_equivalent, min(1.0, 2.0 * min(beyond))
+    elif hypothesis.test == "difference":
+        p_for = finding.p_value(around, "two-sided")
+    else:
+        p_for, p_against = finding.p_value(null, "greater"), finding.p_value(null, "less")
+    two_sided = (
+        p_equivalent if hypothesis.test == "equivalence" else finding.p_value(null, "two-sided")
+    )
+    bounds = (finding.value, low, high) if len(found.names) == 1 else (math.nan,) * 3
+    reason = f"{found.test} is about these data sets only"
+    return ClaimResult(
+        label=label,
+        contrast=contrast,
+        estimate=finding.value,
+        low=low,
+        high=high,
+        df=finding.n - 1.0,
+        degenerate=low == high,
+        test_name=f"TOST by {found.test}" if hypothesis.test == "equivalence" else found.test,
+        p_for=p_for,
+        p_against=p_against,
+        p_equivalent=p_equivalent,
+        population=Population(n_datasets=0, reason=reason),
+        by_data_set=dict.fromkeys(found.names, bounds),
+        notes=finding.notes,
+        fixed=Fixed(finding.value, low, high, finding.n - 1.0, two_sided),
+        pairing=finding.pairing,
+    )
+
+
+def _over_data_sets(resolved: Resolved, confidence: float) -> tuple[Estimate | None, str]:
+    """The estimate for new data sets, never narrower than that on these; or why there is none."""
+    estimate, reason = over_data_sets(resolved.contrasts)
+    if estimate is None:
+        return None, reason
+    return wider(estimate, resolved.fixed if resolved.replicated else None, confidence), ""
 
 
 def population(
@@ -201,7 +294,7 @@ def population(
         reason = "the contrast compares data sets, so it is about these ones only"
         return Population(n_datasets=0, reason=reason)
     contrasts = resolved.contrasts
-    estimate, reason = over_data_sets(contrasts)
+    estimate, reason = _over_data_sets(resolved, confidence)
     if estimate is None:
         return Population(n_datasets=len(contrasts), reason=reason)
     low, high = interval(estimate, confidence)
@@ -280,19 +373,21 @@ def _two_sided(hypothesis: Hypothesis, estimate: Estimate, margin: float | None)
     return p_value(estimate, _null(hypothesis))
 
 
-def _randomise(
-    hypothesis: Hypothesis, label: str, resolved: Resolved, draws: int
-) -> Randomisation | None:
-    """The randomisation test of "the contrast is 0", or None where the null isn't that."""
+def _randomise(hypothesis: Hypothesis, label: str, resolved: Resolved) -> Randomisation | None:
+    """The randomisation test of "the contrast is 0", or None where the null isn't that.
+
+    Where every seed is in every cell the signs of the seeds' contrasts are flipped; where nothing is
+    paired the labels are shuffled.
+    """
     if hypothesis.test == "equivalence" or _null(hypothesis) != 0.0 or not resolved.replicated:
         return None
     rng = generator(f"{hypothesis.id}/{label}")
-    if resolved.blocks is not None:
+    if resolved.blocks is not None and resolved.exchangeable:
         test = jonckheere_test if hypothesis.test == "trend" else permutation
-        return test(resolved.blocks, rng, draws)
+        return test(resolved.blocks, rng)
     if len(resolved.terms) == 0:
         return None
-    return sign_flip(resolved.terms, rng, draws)
+    return sign_flip(resolved.terms, rng)
 
 
 def _curve(
@@ -306,4 +401,4 @@ def _curve(
         return None
     levels = next(iter(parsed.ordered.values()))
     rng = generator(f"isotonic/{hypothesis.id}/{label}")
-    return isotonic(resolved.blocks, levels, rng, confidence)
+    return isotonic(resolved.blocks, levels, rng, confidence, together=resolved.paired)

@@ -14,6 +14,7 @@ import pandas as pd
 from ablate.analyse.attribution import Attribution, attribute, declared
 from ablate.analyse.leave_out import with_failed_as_worst, without_each_data_set
 from ablate.analyse.multiverse import Multiverse, multiverse
+from ablate.analyse.table import last_budget
 from ablate.analyse.variance import Anova, Components, anova, components
 from ablate.errors import UserError
 from ablate.study.contrast import Level
@@ -45,6 +46,7 @@ def further(
     registered: Mapping[str, bool] | None = None,
     metric: str,
     crossing: pd.DataFrame | None = None,
+    paired: bool = True,
 ) -> Further:
     """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.
 
@@ -53,7 +55,8 @@ def further(
     takes minutes).
     """
     reasons: dict[str, str] = {}
-    crossed = table if crossing is None else crossing
+    table = last_budget(table)
+    crossed = table if crossing is None else last_budget(crossing)
     chosen = declared(hypotheses)
     attribution = None
     if isinstance(chosen, str):
@@ -61,7 +64,7 @@ def further(
     else:
         changes, where, of = chosen
         try:
-            attribution = attribute(table, changes, where, metric=of, alpha=alpha)
+            attribution = attribute(table, changes, where, metric=of, alpha=alpha, paired=paired)
         except UserError as error:
             reasons["attribution"] = str(error)
     found: Components | None = None
@@ -78,7 +81,14 @@ def further(
     other: Multiverse | None = None
     if primary:
         other = multiverse(
-            table, primary, levels, curves, alpha=alpha, margin=margin, registered=registered
+            table,
+            primary,
+            levels,
+            curves,
+            alpha=alpha,
+            margin=margin,
+            registered=registered,
+            paired=paired,
         )
     else:
         reasons["multiverse"] = "the study has no hypothesis."
@@ -88,10 +98,22 @@ def further(
         anova=effects,
         multiverse=other,
         without=without_each_data_set(
-            table, hypotheses, levels, alpha=alpha, margin=margin, registered=registered
+            table,
+            hypotheses,
+            levels,
+            alpha=alpha,
+            margin=margin,
+            registered=registered,
+            paired=paired,
         ),
         failed=with_failed_as_worst(
-            table, hypotheses, levels, alpha=alpha, margin=margin, registered=registered
+            table,
+            hypotheses,
+            levels,
+            alpha=alpha,
+            margin=margin,
+            registered=registered,
+            paired=paired,
         ),
         reasons=reasons,
     )

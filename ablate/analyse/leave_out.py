@@ -33,6 +33,7 @@ def without_each_data_set(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> pd.DataFrame:
     """Verdicts on all data sets (setting ALL) and without each one, columns COLUMNS.
 
@@ -43,7 +44,9 @@ def without_each_data_set(
 
     def judged(rows: pd.DataFrame, which: Sequence[Hypothesis]) -> dict[str, Verdict]:
         rows = concerned(rows, which)
-        found = judge(rows, which, levels, alpha=alpha, margin=margin, registered=before)
+        found = judge(
+            rows, which, levels, alpha=alpha, margin=margin, registered=before, paired=paired
+        )
         return {verdict.hypothesis: verdict for verdict in found}
 
     own = judged(table, hypotheses)
@@ -67,6 +70,7 @@ def with_failed_as_worst(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> pd.DataFrame:
     """Verdicts with failed trials left out, as the study's own are, and counted as the worst value
     observed on their data set; columns COLUMNS. Without rows when no trial failed.
@@ -80,7 +84,9 @@ def with_failed_as_worst(
     out = []
     own: dict[str, Verdict] = {}
     for setting, rows in ((EXCLUDED, table), (WORST, filled)):
-        for one in judge(rows, hypotheses, levels, alpha=alpha, margin=margin, registered=before):
+        for one in judge(
+            rows, hypotheses, levels, alpha=alpha, margin=margin, registered=before, paired=paired
+        ):
             own.setdefault(one.hypothesis, one)
             out.append(_row(one, setting, own[one.hypothesis]))
     return _frame(out, hypotheses)

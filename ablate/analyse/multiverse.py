@@ -32,7 +32,7 @@ from scipy import stats
 
 from ablate import words
 from ablate.analyse.intervals import Floats
-from ablate.analyse.table import factor_columns, usable
+from ablate.analyse.table import factor_columns, last_budget, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis
@@ -80,6 +80,7 @@ def multiverse(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
+    paired: bool = True,
 ) -> Multiverse:
     """Judge the hypotheses in every universe that the table and the curves can serve.
 
@@ -87,7 +88,7 @@ def multiverse(
     """
     before = registered if registered is not None else {h.id: True for h in hypotheses}
     metrics = sorted({h.metric for h in hypotheses})
-    table = concerned(table, hypotheses).reset_index(drop=True)
+    table = concerned(last_budget(table), hypotheses).reset_index(drop=True)
     scored, unserved = _scores(table, curves, metrics)
     blocks = _blocks(table)
     if len(blocks) == 1:
@@ -110,6 +111,7 @@ def multiverse(
             alpha=alpha,
             margin=margin,
             registered=before,
+            paired=paired,
         )
         for one in verdicts:
             found.append(

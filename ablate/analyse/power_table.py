@@ -18,7 +18,7 @@ from ablate.analyse.descriptive import pairing
 from ablate.analyse.power import MOST_DATA_SETS, MOST_SEEDS, POWER, Estimand, Forecast
 from ablate.analyse.spreads import PUBLISHED, WORST_CASE, Spreads, from_pilot, published
 from ablate.analyse.table import check, factor_columns, finished
-from ablate.errors import UserError
+from ablate.errors import UserError, unknown
 from ablate.study import expand
 from ablate.study.cost import spell, trial_seconds
 from ablate.study.foreign import ForeignStudy
@@ -124,12 +124,14 @@ def make(
     name: str = "the pilot",
     spreads: str | None = None,
     repetitions: int = REPETITIONS,
+    paired: bool = True,
 ) -> PowerTable:
     """The power of a study: of one of ours at its profile, of one about somebody else's runs with
     the cells and the usual number of seeds of their table.
 
     pilot: a tidy table of trials, called `name`; without one, or with `spreads` (a name of
-    `spreads.PUBLISHED`), published spreads. Raises UserError for a study without hypotheses, a
+    `spreads.PUBLISHED`), published spreads. paired: as of `verdict.judge`. Raises UserError for a study without
+    hypotheses, a
     table that cannot be read, or when nothing can be said of any hypothesis.
     """
     if not study.hypotheses:
@@ -150,9 +152,7 @@ def make(
     if spreads is not None or pilot is None:
         pilot, chosen = None, spreads or WORST_CASE
         if chosen not in PUBLISHED:
-            published(
-                chosen, design, study.hypotheses[0].metric
-            )  # the refusal with the names that there are
+            raise unknown("published spreads", chosen, PUBLISHED)
     known: dict[str, Spreads | str] = {}
     for metric in dict.fromkeys(h.metric for h in study.hypotheses):
         try:
@@ -163,9 +163,9 @@ def make(
                 known[metric] = from_pilot(pilot, design, metric, name)
         except UserError as error:
             known[metric] = str(error).rstrip(".")
-    for metric, found in known.items():
-        if pilot is not None and response(metric).points and isinstance(found, str):
-            raise UserError(f"{found}.")
+    main = next((h.metric for h in study.hypotheses if h.primary), study.hypotheses[0].metric)
+    if pilot is not None and isinstance(known[main], str):
+        raise UserError(f"{known[main]}.")
     seconds, priced = _seconds(cells, pilot, len(design))
     forecasts = power.forecast(
         study.hypotheses,
@@ -177,7 +177,28 @@ def make(
         margin=study.margin,
         seconds=seconds,
         repetitions=repetitions,
+        paired=paired,
     )
+    if pilot is not None:
+        forecasts = [
+            dataclasses.replace(
+                one,
+                fixed=Estimand(
+                    planned=power.on_pilot(
+                        hypothesis,
+                        study.levels,
+                        pilot,
+                        seeds=seeds,
+                        alpha=study.alpha,
+                        margin=study.margin,
+                        paired=paired,
+                    )
+                ),
+            )
+            if hypothesis.estimator is not None
+            else one
+            for one, hypothesis in zip(forecasts, study.hypotheses, strict=True)
+        ]
     return PowerTable(
         study=study.study,
         profile=study.profile if isinstance(study, Study) else "",
@@ -185,7 +206,7 @@ def make(
         alpha=study.alpha,
         forecasts=tuple(forecasts),
         sources=tuple(_source(metric, one) for metric, one in known.items()),
-        paired=_paired(pilot, study.hypotheses[0].metric) if pilot is not None else "",
+        paired=_paired(pilot, main) if pilot is not None else "",
         priced=priced,
     )
 
@@ -232,7 +253,7 @@ def _source(metric: str, known: Spreads | str) -> str:
 
 
 def _paired(pilot: pd.DataFrame, metric: str) -> str:
-    """What paired contrasts would buy: sqrt(1 - r) of the detectable difference."""
+    """What pairing buys: sqrt(1 - r) of the detectable difference."""
     if metric not in pilot.columns:
         return ""
     found = pairing(pilot, metric).dropna(subset=["correlation"])
@@ -242,19 +263,18 @@ def _paired(pilot: pd.DataFrame, metric: str) -> str:
     sure = int((found["p"] < 0.05 / len(found)).sum())
     change = math.sqrt(max(1.0 - mean, 0.0)) - 1.0
     effect = (
-        f"paired contrasts would detect differences {abs(change):.0%} "
+        f"paired contrasts detect differences {abs(change):.0%} "
         f"{'smaller' if change < 0 else 'larger'}"
     )
     worth = (
         f"; on {sure} of {len(found)} data sets it isn't chance."
         if sure
-        else f"; on none of {len(found)} data sets is it beyond chance, so pairing buys nothing "
-        "that can be counted on."
+        else f"; on none of {len(found)} data sets is it beyond chance."
     )
     lowest = float(found["p"].min())
     return (
         f"Measured pairing: equal seeds correlate by r = {significant(mean)} (least "
-        f"{p_said(lowest)}); {effect}{worth} The intervals don't count on it."
+        f"{p_said(lowest)}); {effect}{worth}"
     )
 
 

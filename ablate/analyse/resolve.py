@@ -1,15 +1,26 @@
-"""From a claim and a tidy table to the arrays that the tests want."""
+"""From a claim and a tidy table to the arrays that the tests want.
+
+Cells of one seed share targets, initial weights and evaluation episodes, and a seed's streams are drawn
+from (study, seed) whatever the data set: two data sets of one environment are even evaluated on the same
+episodes. So the unit is the seed, across cells and across data sets. A combination (the cells of one data
+set and one level of every factor that the contrast doesn't name) is paired: its contrast is formed within
+each seed that all its cells have, and other seeds are left out of it, since what only one side has been
+evaluated on would come in as a difference. A combination whose cells share fewer than two seeds, or not
+more than half of its smallest cell's, is unpaired: its cells are independent samples.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ablate.analyse.intervals import Estimate, Floats, combine
+from ablate.analyse.intervals import Estimate, Floats, Units, combine
 from ablate.analyse.table import factor_columns, failed, usable, values
 from ablate.analyse.tests import Block
 from ablate.study.contrast import ACROSS, Contrast, level_text
@@ -22,11 +33,10 @@ class Resolved:
 
     weights (C,), cells: C arrays (n_c,), strata (C,): the cells with weight, weights within a
     stratum.
-    blocks: for the permutation test, when the contrast is one of a single factor; else None.
-    paired: for each of `names` the contrast of every seed (n,), when all its cells have the same seeds
-        on every data set; else None.
-    terms (n,): for the sign-flip test, each seed's share in the estimate; empty without shared
-    seeds.
+    units: C arrays (n_c,) of labels; replicates with the same label are of one seed.
+    pairing: which of it is paired, in words.
+    blocks: the cells that differ in one factor only, when the contrast is one of a single factor; else
+        None. exchangeable: whether their labels may be shuffled, as nothing is paired.
     trials, failed: index labels of the table's rows that were used, and that failed, of the cells
         it is about; missing: their (cell, seed) pairs with neither a value nor a failure.
     notes: what was left out, in words.
@@ -36,9 +46,10 @@ class Resolved:
     names: tuple[str, ...]
     weights: Floats
     cells: tuple[Floats, ...]
+    units: tuple[Units, ...]
+    pairing: str
     blocks: tuple[Block, ...] | None
-    terms: Floats
-    paired: tuple[Floats, ...] | None
+    exchangeable: bool
     trials: frozenset[object]
     failed: frozenset[object]
     missing: frozenset[object]
@@ -52,12 +63,26 @@ class Resolved:
         )
 
     @property
+    def paired(self) -> bool:
+        """Whether every seed is in every cell, so that each gives a contrast of its own."""
+        return all(np.array_equal(unit, self.units[0]) for unit in self.units)
+
+    @property
     def fixed(self) -> Estimate:
         """The mean over these data sets of the contrast, for new seeds.
 
         Raises ValueError unless `replicated`.
         """
-        return combine(self.weights / len(self.names), self.cells)
+        return combine(self.weights / len(self.names), self.cells, self.units)
+
+    @property
+    def terms(self) -> Floats:
+        """Each seed's share in the estimate (n,); empty unless `paired`."""
+        if not self.paired:
+            return np.empty(0)
+        shares = self.weights / len(self.names)
+        total: Floats = (shares[:, None] * np.stack(self.cells)).sum(axis=0) / len(self.units[0])
+        return total
 
     @property
     def contrasts(self) -> Floats:
@@ -75,7 +100,9 @@ class Resolved:
         for name, value in zip(self.names, self.contrasts.tolist(), strict=True):
             mine = self._of(name)
             if all(len(self.cells[i]) >= 2 for i in mine if self.weights[i] != 0.0):
-                found[name] = combine(self.weights[mine], [self.cells[i] for i in mine])
+                found[name] = combine(
+                    self.weights[mine], [self.cells[i] for i in mine], [self.units[i] for i in mine]
+                )
             else:
                 found[name] = Estimate(value, math.nan, math.nan, len(mine), 0)
         return found
@@ -84,13 +111,19 @@ class Resolved:
     def replicates(self) -> tuple[Floats, list[Floats]]:
         """What says how much seeds vary, for the mixed model: scales (D,) and independent samples.
 
-        The seeds' contrasts where cells have the same seeds, so that what a seed does to all cells
-        alike cancels; else the cells' runs.
+        Each data set's contrasts by seed where all are paired, else the cells' runs.
         """
-        if self.paired is not None:
-            return np.array([1.0 / len(seeds) for seeds in self.paired]), list(self.paired)
+        members = [self._of(name) for name in self.names]
+        if all(
+            np.array_equal(self.units[i], self.units[mine[0]]) for mine in members for i in mine
+        ):
+            by_seed = [
+                (self.weights[m, None] * np.stack([self.cells[i] for i in m])).sum(axis=0)
+                for m in members
+            ]
+            return np.array([1.0 / len(seeds) for seeds in by_seed]), by_seed
         parts = np.square(self.weights) / np.array([len(cell) for cell in self.cells])
-        scales = np.array([math.fsum(parts[self._of(name)]) for name in self.names])
+        scales = np.array([math.fsum(parts[mine]) for mine in members])
         used = [c for c, w in zip(self.cells, self.weights, strict=True) if w != 0.0]
         return scales, used
 
@@ -132,12 +165,14 @@ def shuffled_factor(contrast: Contrast) -> str | None:
     return None
 
 
-def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untestable:
+def resolve(
+    claim: Claim, table: pd.DataFrame, metric: str, paired: bool = True
+) -> Resolved | Untestable:
     """The claim's trials, or why there is nothing to test.
 
-    Cells with fewer than `claim.replicates` usable seeds count as missing: below two they show no
-    spread. What needs them is left out of the average (`Contrast.weights`) and said in `notes`, as
-    are unequal numbers of seeds, which are used as they are.
+    paired: whether equal seeds of different cells share anything. Cells with fewer than
+    `claim.replicates` usable seeds count as missing: below two they show no spread. What needs them is
+    left out of the average (`Contrast.weights`) and said in `notes`, as are unequal numbers of seeds.
     """
     factors = factor_columns(table)
     selected = _named(claim, table)
@@ -159,35 +194,140 @@ def resolve(claim: Claim, table: pd.DataFrame, metric: str) -> Resolved | Untest
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
-    score, seeds = values(rows, metric), rows["seed"].to_numpy()
+    score, seeds = (
+        values(rows, metric),
+        pd.factorize(table["seed"], sort=True)[1].get_indexer(pd.Index(rows["seed"])),
+    )
     used = cells.loc[weights.table.index]
     strata = tuple(str(s) for s in weights.table["stratum"])
     share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
+    place = table.index.get_indexer(rows.index)
+    pairs = pair(
+        _combinations(claim.contrast, used, strata),
+        [seeds[m] for m in members],
+        [place[m] for m in members],
+        paired=paired,
+    )
+    members = [m[kept] for m, kept in zip(members, pairs.kept, strict=True)]
     arrays = tuple(score[m] for m in members)
     notes = [f"left out: {text}" for text in weights.incomplete]
     if thin:
         notes.append(f"{thin} cells with a single finished seed were left out")
-    sizes = [len(a) for a, w in zip(arrays, share, strict=True) if w != 0.0]
-    if min(sizes) < max(sizes):
-        notes.append(f"cells have {min(sizes)} to {max(sizes)} seeds, used as they are")
+    notes += pairs.notes
     lost = sorted(set(map(str, selected["data"].unique())) - set(strata))
     if lost and strata[0] != ACROSS:
         notes.append(f"no complete contrast on {', '.join(lost)}")
+    blocks = None
+    if min(map(len, arrays)) >= 2:
+        blocks = _blocks(claim.contrast, used, share / len(weights.strata), arrays)
     return Resolved(
         strata=strata,
         names=tuple(weights.strata),
         weights=share,
         cells=arrays,
-        blocks=_blocks(claim.contrast, used, share / len(weights.strata), arrays)
-        if min(map(len, arrays)) >= 2
-        else None,
-        terms=_terms(claim.contrast, used, strata, share, arrays, [seeds[m] for m in members]),
-        paired=_paired(tuple(weights.strata), strata, share, arrays, [seeds[m] for m in members]),
+        units=pairs.units,
+        pairing=pairs.words,
+        blocks=blocks,
+        exchangeable=not pairs.any,
         trials=frozenset(rows.index[np.concatenate(members)]),
         failed=failures,
         missing=gaps,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which seeds of the cells count, and which belong together.
+
+    kept: for every cell the places (n_c,) of the runs that count; units: their labels. any: whether any
+    combination is paired. words, notes: the same for a reader.
+    """
+
+    kept: tuple[np.ndarray, ...]
+    units: tuple[Units, ...]
+    any: bool
+    words: str
+    notes: tuple[str, ...]
+
+
+def pair(
+    combinations: Sequence[Sequence[int]],
+    seeds: Sequence[Units],
+    runs: Sequence[Units],
+    *,
+    paired: bool,
+) -> Pairs:
+    """Pair cells by their seeds, combination by combination, as the head of this file says.
+
+    combinations: the cells of each; seeds, runs: of every cell, arrays (n_c,) of numbers from 0: seeds once in
+    a cell, runs once in the table.
+    """
+    kept = [np.arange(len(mine)) for mine in seeds]
+    units = list(seeds)
+    label = 1_000_000_000  # of runs that stand alone: beyond any seed's
+    lengths: list[int] = []  # seeds of the paired combinations
+    sizes: list[int] = []  # runs of the cells of the others
+    left_out = 0
+    for members in combinations:
+        shared = functools.reduce(np.intersect1d, (seeds[i] for i in members))
+        least = min(len(seeds[i]) for i in members)
+        if paired and len(shared) >= min(2, least) and 2 * len(shared) > least:
+            for i in members:
+                place = np.flatnonzero(np.isin(seeds[i], shared))
+                kept[i] = place[np.argsort(seeds[i][place], kind="stable")]
+                units[i] = seeds[i][kept[i]]
+                left_out += len(seeds[i]) - len(kept[i])
+            lengths.append(len(shared))
+            continue
+        for i in members:
+            units[i] = label + runs[i]
+            sizes.append(len(seeds[i]))
+    notes = []
+    if left_out:
+        trials = "trial was" if left_out == 1 else "trials were"
+        notes.append(f"{left_out} {trials} left out: some cell to be compared with lacks the seed")
+    if sizes and min(sizes) < max(sizes):
+        notes.append(f"cells have {min(sizes)} to {max(sizes)} seeds, used as they are")
+    return Pairs(
+        tuple(kept),
+        tuple(units),
+        bool(lengths),
+        _pairing(lengths, len(combinations), paired),
+        (*notes,),
+    )
+
+
+def _pairing(lengths: Sequence[int], combinations: int, paired: bool) -> str:
+    """What is paired, in words."""
+    if not paired:
+        return "unpaired: equal seeds of different cells share nothing that is known"
+    if not lengths:
+        return "unpaired: the cells share too few seeds"
+    least, most = min(lengths), max(lengths)
+    number = f"{most}" if least == most else f"{least} to {most}"
+    told = f"paired within {number} {'seed' if most == 1 else 'seeds'}"
+    if len(lengths) == combinations:
+        return told
+    return (
+        f"{told} in {len(lengths)} of {combinations} comparisons, unpaired in the others: their cells"
+        " share too few seeds"
+    )
+
+
+def _combinations(contrast: Contrast, used: pd.DataFrame, strata: Sequence[str]) -> list[list[int]]:
+    """The cells of each stratum and combination of the factors that the contrast doesn't name."""
+    named = {*contrast.factors, "data"}
+    others = used.drop(columns=[name for name in used.columns if name in named])
+    found: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, key in enumerate(_rows(others)):
+        found[(strata[i], *key)].append(i)
+    return list(found.values())
+
+
+def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
+    """The rows as tuples, empty ones where there is no column."""
+    return list(frame.itertuples(index=False, name=None)) or [()] * len(frame)
 
 
 def _named(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
@@ -227,56 +367,6 @@ def _blocks(
         return None
     found: dict[tuple[object, ...], list[int]] = defaultdict(list)
     others = used.drop(columns=factor)
-    for i, key in enumerate(others.itertuples(index=False, name=None)):
+    for i, key in enumerate(_rows(others)):
         found[key].append(i)
     return tuple(Block(weights[i], tuple(arrays[j] for j in i)) for i in found.values())
-
-
-def _terms(
-    contrast: Contrast,
-    used: pd.DataFrame,
-    strata: tuple[str, ...],
-    weights: Floats,
-    arrays: tuple[Floats, ...],
-    seeds: list[np.ndarray],
-) -> Floats:
-    """Each (stratum, seed)'s share in the estimate, over the seeds that a combination's cells
-    share.
-
-    Within a combination of the factors that the contrast doesn't name, the mean over seeds of
-    per-seed contrasts; a seed lacking in one cell drops out of that combination only.
-    """
-    named = [*contrast.factors]
-    combinations: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    others = used.drop(columns=[*named, *(["data"] if "data" not in named else [])])
-    for i, key in enumerate(others.itertuples(index=False, name=None)):
-        combinations[(strata[i], *key)].append(i)
-    terms: dict[tuple[str, object], float] = defaultdict(float)
-    number = len(set(strata))
-    for key, members in combinations.items():
-        shared = set.intersection(*(set(seeds[i].tolist()) for i in members))
-        if not shared:
-            return np.empty(0)
-        for i in members:
-            for seed, value in zip(seeds[i].tolist(), arrays[i], strict=True):
-                if seed in shared:
-                    terms[(str(key[0]), seed)] += weights[i] * value / (len(shared) * number)
-    return np.array([terms[key] for key in sorted(terms, key=str)])
-
-
-def _paired(
-    names: tuple[str, ...],
-    strata: tuple[str, ...],
-    weights: Floats,
-    arrays: tuple[Floats, ...],
-    seeds: list[np.ndarray],
-) -> tuple[Floats, ...] | None:
-    """Each stratum's contrast by seed, where all its cells have the same seeds, in one order."""
-    found = []
-    for name in names:
-        mine = [i for i, stratum in enumerate(strata) if stratum == name]
-        first = seeds[mine[0]]
-        if any(not np.array_equal(seeds[i], first) for i in mine[1:]):
-            return None
-        found.append(np.array([weights[i] * arrays[i] for i in mine]).sum(axis=0))
-    return tuple(found)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablate import words
-from ablate.analyse.claims import TOST, TOST_OVER_DATA_SETS, WELCH, ClaimResult
+from ablate.analyse.claims import PAIRED, TOST, TOST_PAIRED, WELCH, ClaimResult
 from ablate.analyse.tests import DRAWS
 from ablate.analyse.verdict import (
     EQUIVALENT,
     INCONCLUSIVE,
+    NOT_CONVERGED,
     NOT_TESTED,
     REFUTED,
     SUPPORTED,
     Verdict,
     refuting,
 )
+from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, parse
 
 INTERPLAY, OTHER = "interplay", "other"  # of several themes, of none
@@ -93,40 +95,36 @@ def procedure(verdicts: Sequence[Verdict]) -> str:
         used = [told for name, told in _PROCEDURES.items() if name in names]
         told.append(
             "For these data sets and new seeds (fixed estimand) an estimate is the mean over data"
-            " sets of a contrast of cell means, its interval a Welch-Satterthwaite t interval that"
-            f" pools no variances; {'; '.join(used)}."
+            f" sets of a contrast of cell means; intervals and tests are {', '.join(used)}."
         )
     if len(fixed) < len(tested):
         told.append(
             "For new data sets (population estimand) intervals and tests are Student's t on the"
-            " contrasts of the data sets, with one degree of freedom less than there are data sets."
+            " contrasts of the data sets, with one degree of freedom less than there are data sets, and"
+            " never narrower than those for new seeds."
         )
     told.append(
         "A hypothesis is supported when the test of what it states is significant, refuted when"
-        " that of its opposite is and the interval agrees, equivalent when two one-sided tests"
+        " that of its opposite is, and the interval agrees, equivalent when two one-sided tests"
         " put the contrast within the margin, and inconclusive otherwise. Failed trials are left out"
-        " and counted; unequal numbers of seeds are used as they are."
+        " and counted."
     )
     return " ".join(told)
 
 
 # Test name -> how the paragraph on methods puts it.
 _PROCEDURES = {
-    "stratified permutation of labels": (
-        "a difference within one factor is tested by permuting its labels within data set and other"
-        " factors (studentised)"
-    ),
-    "stratified Jonckheere-Terpstra permutation": (
-        "a trend by Jonckheere-Terpstra's count, permuted in the same blocks (studentised)"
-    ),
-    "sign flips": "an interaction by flipping the signs of the seeds' contrasts",
-    WELCH: "a threshold, and whatever has too few runs to permute, by the t of its interval",
-    TOST: "equivalence by two one-sided such t tests (TOST)",
+    PAIRED: "Student's t over seeds on the contrasts formed within each seed",
+    WELCH: "Welch-Satterthwaite's t, which pools no variances, where cells don't share their seeds",
+    TOST_PAIRED: "for an equivalence two one-sided t tests over seeds (TOST)",
+    TOST: "for an equivalence two one-sided Welch-Satterthwaite t tests (TOST)",
 }
 
 
 def theme_of(verdict: Verdict) -> str:
     """What the contrast varies: the theme of its factors, other where they have none, or interplay of several."""
+    if verdict.estimator:
+        return OTHER
     if verdict.contrast.startswith("each pair of "):
         factors = {verdict.contrast.removeprefix("each pair of ").strip()}
     else:
@@ -183,6 +181,8 @@ def _meaning(verdict: Verdict) -> str:
         )
     if verdict.verdict == SUPPORTED and verdict.margin is not None and equal < _alpha(verdict):
         return f"It is nevertheless smaller than the margin of {margin}."
+    if verdict.verdict == NOT_CONVERGED:
+        return f"Not converged: {'; '.join(verdict.unconverged)}."
     if verdict.verdict == INCONCLUSIVE:
         return "The trials neither support nor refute it."
     return ""
@@ -234,7 +234,7 @@ def _freedom(df: float) -> str:
 
 
 def _test(verdict: Verdict) -> str:
-    if verdict.test_name in (TOST, TOST_OVER_DATA_SETS):
+    if verdict.test_name.startswith("TOST"):
         return verdict.test_name
     sides = "one" if verdict.test in ("superiority", "trend") else "two"
     return f"{sides}-sided {verdict.test_name}"
@@ -329,8 +329,9 @@ def _curve(verdict: Verdict) -> str:
 
 
 def _trials(verdict: Verdict) -> str:
+    pairing = f" {words.as_sentence(verdict.pairing)}" if verdict.pairing else ""
     failed = f"{verdict.n_failed} failed{', left out of the means' if verdict.n_failed else ''}"
-    return f"{verdict.n_trials} trials; {failed}; {verdict.n_missing} missing."
+    return f"{verdict.n_trials} trials; {failed}; {verdict.n_missing} missing.{pairing}"
 
 
 def _untested(verdict: Verdict) -> str:
@@ -339,7 +340,7 @@ def _untested(verdict: Verdict) -> str:
 
 
 def _count(verdicts: Sequence[Verdict], primary: bool) -> str:
-    kinds = (SUPPORTED, EQUIVALENT, REFUTED, INCONCLUSIVE, NOT_TESTED)
+    kinds = (SUPPORTED, EQUIVALENT, REFUTED, INCONCLUSIVE, NOT_CONVERGED, NOT_TESTED)
     counts = [(sum(v.verdict == kind for v in verdicts), kind) for kind in kinds]
     told = ", ".join(f"{count} {kind}" for count, kind in counts if count)
     kind = "primary " if primary else ""
@@ -376,21 +377,25 @@ def _plain(verdict: Verdict) -> str:
         EQUIVALENT: "no difference that matters",
         REFUTED: "yes, it makes a difference" if same else "no",
         INCONCLUSIVE: "not settled",
+        NOT_CONVERGED: "not settled, as training hasn't converged",
     }[verdict.verdict]
 
 
 def is_level(contrast: str) -> bool:
     """Whether a contrast is a mean of the metric itself, not a difference between means."""
-    if contrast.startswith("each pair of "):
-        return False
-    return abs(sum(parse(contrast).terms.values())) > 1e-9
+    try:
+        parsed = parse(contrast)
+    except UserError:
+        return False  # "each pair of", or the words of an estimator
+    return abs(sum(parsed.terms.values())) > 1e-9
 
 
 def _compared(verdict: Verdict) -> str:
     """` for context 20 against 1`; empty where the contrast is no difference within one factor."""
     if verdict.decided_by:
         return f" for {_minus(verdict.decided_by)}, the least favourable claim"
-    if verdict.contrast.startswith("each pair of ") or is_level(verdict.contrast):
+    pairs = verdict.contrast.startswith("each pair of ")
+    if pairs or verdict.estimator or is_level(verdict.contrast):
         return ""
     contrast = parse(verdict.contrast)
     if len(contrast.factors) != 1:

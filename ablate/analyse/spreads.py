@@ -22,7 +22,7 @@ from scipy import stats
 
 from ablate import words
 from ablate.analyse.intervals import Floats, spread
-from ablate.analyse.resolve import Untestable, resolve
+from ablate.analyse.resolve import Resolved, Untestable, resolve
 from ablate.analyse.table import factor_columns, usable, values
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import level_text
@@ -80,13 +80,15 @@ class Spreads:
     """What is known of a metric's scatter on the cells of a design.
 
     seed, df: SD between seeds of every cell (C,), and the degrees of freedom that each is known to
-    (0 where it is another cell's). between: of a claim. notes: what isn't the cell's own.
+    (0 where it is another cell's). between: of a claim. within: the SD of a seed's contrast, averaged over
+    these data sets, where a pilot shows it. notes: what isn't the cell's own.
     """
 
     source: str
     seed: Floats
     df: Floats
     between: Callable[[Claim], Between]
+    within: Callable[[Claim, tuple[str, ...]], Between] = lambda claim, names: Between(None)
     notes: tuple[str, ...] = ()
 
 
@@ -163,7 +165,14 @@ def from_pilot(
         notes.append(f"{from_data} of {len(cells)} cells take their data set's SD between seeds")
     if from_all:
         notes.append(f"{from_all} of {len(cells)} cells take the SD between seeds of all cells")
-    return Spreads(name, seed, df, lambda claim: between_data_sets(claim, pilot, metric), (*notes,))
+    return Spreads(
+        name,
+        seed,
+        df,
+        lambda claim: between_data_sets(claim, pilot, metric),
+        lambda claim, names: within_seeds(claim, names, pilot, metric),
+        (*notes,),
+    )
 
 
 def between_data_sets(claim: Claim, pilot: pd.DataFrame, metric: str) -> Between:
@@ -181,6 +190,18 @@ def between_data_sets(claim: Claim, pilot: pd.DataFrame, metric: str) -> Between
     total = float(np.var([e.value for e in estimates], ddof=1))
     scatter = float(np.mean([e.variance for e in estimates]))
     return Between(math.sqrt(max(total - scatter, 0.0)), len(estimates) - 1.0)
+
+
+def within_seeds(claim: Claim, names: tuple[str, ...], pilot: pd.DataFrame, metric: str) -> Between:
+    """The SD of a claim's contrast within seeds, averaged over the data sets `names`, in a pilot whose
+    seeds are in all cells; it is known to n - 1 degrees of freedom."""
+    known = factor_columns(pilot)
+    lacking = [f for f in (*claim.where, *claim.contrast.factors) if f not in known]
+    found = None if lacking else resolve(claim, pilot, metric)
+    if not isinstance(found, Resolved) or set(found.names) != set(names) or not found.paired:
+        return Between(None, reason="the pilot doesn't have the contrast within seeds")
+    terms = found.terms * len(found.terms)
+    return Between(float(np.std(terms, ddof=1)), len(terms) - 1.0)
 
 
 def _pooled(groups: Sequence[Floats]) -> tuple[float, float]:

@@ -11,27 +11,34 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from ablate import config
 from ablate.analyse.intervals import Floats
+from ablate.config import is_factor
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import level_text
 
-NAMED = ("data", *config.FACTORS, *config.OPTIONAL)
-BOOKKEEPING = ("trial", "fit", "status", "budget", "seed", "failure")
+BOOKKEEPING = ("trial", "fit", "status", "seed", "budget", "converged", "failure")
 FINISHED = "COMPLETED"
 FAILED = "FAILED"
 
 
 def factor_columns(table: pd.DataFrame) -> list[str]:
-    """The factor columns of `table`: the named parts, paths into the configuration, and whatever
+    """The factor columns of `table`, `data` first: those that a configuration has, and whatever
     else is categorical (as in a table from elsewhere, whose factors its study names)."""
-    named = [name for name in NAMED if name in table.columns]
-    further = [
-        name
+    found = [
+        str(name)
         for name in table.columns
-        if config.is_factor(name) or isinstance(table[name].dtype, pd.CategoricalDtype)
+        if is_factor(str(name)) or isinstance(table[name].dtype, pd.CategoricalDtype)
     ]
-    return named + sorted(name for name in further if name not in named)
+    return sorted(found, key=lambda name: name != "data")
+
+
+def last_budget(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the largest budget of every fit; all rows where no column `budget` is."""
+    if "budget" not in table.columns:
+        return table
+    by = ["fit"] if "fit" in table.columns else [*factor_columns(table), "seed"]
+    most = table.groupby(by, observed=True, dropna=False)["budget"].transform("max")
+    return table[(table["budget"] == most) | most.isna()]
 
 
 def apart_from_presets(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:

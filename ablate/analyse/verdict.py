@@ -1,76 +1,92 @@
 """The written rule that turns a hypothesis and its trials into a verdict.
 
-A hypothesis declares its estimand: *fixed* (these data sets, new seeds; the default) or
-*population* (new data sets, of which these are a sample). The rule uses the procedures of that one;
-the other's estimate, interval and p are reported beside it and decide nothing.
+A hypothesis declares its estimand: *fixed* (these data sets, new seeds and new evaluation episodes; the
+default) or *population* (new data sets, of which these are a sample). The rule uses the procedures of that
+one; the other's estimate, interval and p are reported beside it and decide nothing.
 
-fixed         interval and TOST: stratified Welch-Satterthwaite t, data sets weighing equally. Tests
-              of zero: by randomisation, as below. A cell needs two finished seeds.
-population    everything: t with n_datasets - 1 degrees of freedom on the data sets' contrasts of
-              cell means, from two data sets on; a cell needs one finished seed. Beside it stand its
-              model-based twin (mixed model with random slopes, same degrees of freedom) and, from
-              six data sets on, the exact sign-flip test over data sets. They decide nothing: at
-              six data sets a sign flip's p cannot go below 2/64.
+fixed         contrasts formed within seeds, data sets weighing equally: Student's t over seeds. What can't be
+              paired is Welch-Satterthwaite's (`resolve.py` and `intervals.py` say which and how). A cell
+              needs two finished seeds. Beside it stands a randomisation test of zero: sign flips of the
+              seeds' contrasts, or labels shuffled within data set x other factors where nothing is paired
+              (for a trend the count of Jonckheere and Terpstra). It decides nothing: with few seeds its p
+              can't fall below any usual level, and at its least it can contradict the interval.
+population    t with n_datasets - 1 degrees of freedom on the data sets' contrasts of cell means, or the fixed
+              estimand's t where its interval is the wider; from two data sets on; a cell needs one finished
+              seed. Beside it stand its model-based twin (mixed model with random slopes, same degrees
+              of freedom) and, from six data sets on, the exact sign-flip test over data sets. They decide
+              nothing: at six data sets a sign flip's p cannot go below 2/64.
 
 Everything is decided at level alpha on p values corrected by Holm over the hypothesis' declared
 family (its `family`, else primary and secondary hypotheses apart; untested ones don't count).
-Three corrections run side by side, one for each kind of statement: for, against, equivalent.
+Three corrections run side by side, one for each kind of statement: for, against, equivalent. A statement
+about a direction needs its one-sided p *and* the two-sided interval: what the interval leaves open, no
+verdict closes.
 
 superiority (contrast > threshold)
-    supported     the corrected p of "for" is below alpha. For threshold 0 and the fixed estimand
-                  that is the randomisation test (labels shuffled within data set x other factors
-                  for a contrast of one factor, else sign flips of per-seed contrasts), else the
-                  one-sided t.
+    supported     the corrected p of "for" is below alpha and the interval lies above the threshold.
     equivalent    not so, and TOST puts the contrast within the margin of 0: the predicted
                   difference is too small to matter (this also says "refuted").
     refuted       neither, the interval excludes the threshold from above and the corrected p of
                   "against", from the same test on the other side, is below alpha.
 difference (contrast is not `around`)
-    supported     the corrected two-sided p is below alpha, tests as above.
+    supported     the corrected two-sided p is below alpha, so the interval excludes `around`.
     equivalent    not so, and TOST puts the contrast within the margin of `around`.
 trend (the metric rises along the levels of an ordered factor)
-    As superiority above 0 of the rise of the fitted line, whose interval and TOST are those of any
-    contrast. For the fixed estimand the randomisation test is Jonckheere-Terpstra's, labels
-    shuffled within data set x other factors: one-sided upwards for, downwards against.
+    As superiority above 0 of the rise of the fitted line.
 equivalence (contrast within the margin of `around`)
-    equivalent    the corrected p of TOST is below alpha.
+    equivalent    the corrected p of TOST is below alpha: the interval at 1 - 2 alpha lies within the margins
+                  (Schuirmann). Where that at 1 - alpha doesn't, the notes give the former.
     refuted       the interval lies beyond a margin, and the corrected p of that is below alpha.
 anything else     inconclusive; without the seeds or data sets that its estimand needs: not tested,
                   with the reason why it cannot be decided.
+not converged     in place of any of these, where the column `converged` says that half of a cell's trials or
+                  more, of those about which it says anything, weren't.
 
-A randomisation test with so few arrangements that even its smallest p couldn't pass Holm's first
-step hands over to the t test; that depends on the design only, and is said.
+A table with budgets is judged at the last one of every fit; `by_budget` gives the others.
 A hypothesis of several claims (`each`, "each pair of") holds when all do: intersection-union, p is
 the largest p. It is refuted when any claim is, or, where a difference is predicted, when any
 claim's is equivalent to none: p is the smallest one times their number. What is reported as its
 estimate belongs to the claim that decides, the one with the largest p. Intervals are not
 corrected. Failed trials are left out of the means, and counted. A combination of the other factors
-that lacks a cell is left out of the average, unequal numbers of seeds are used as they are, and both
-are said.
+that lacks a cell is left out of the average, and that is said.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ablate import words
-from ablate.analyse.claims import ONE_DATA_SET, ClaimResult, Fixed, Population, assess
+from ablate.analyse.claims import (
+    ONE_DATA_SET,
+    ClaimResult,
+    Estimated,
+    Fixed,
+    Population,
+    assess,
+    assess_finding,
+    estimated,
+)
+from ablate.analyse.intervals import Floats
 from ablate.analyse.resolve import Resolved, Untestable, resolve
-from ablate.analyse.table import factor_columns
+from ablate.analyse.table import factor_columns, last_budget
 from ablate.analyse.tests import holm
 from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Claim, Hypothesis, claims
+from ablate.words import response
 
 SUPPORTED = "supported"
 REFUTED = "refuted"
 EQUIVALENT = "equivalent"
 INCONCLUSIVE = "inconclusive"
 NOT_TESTED = "not tested"
+NOT_CONVERGED = "not converged"
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,10 @@ class Verdict:
     deciding claim. p, p_holm: of the statement that the hypothesis makes, before and after
     correction. p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
     fixed, population: the two estimands side by side. curve: the means by level, of a trend.
-    details: every claim. None where it wasn't tested.
+    details: every claim. estimator: the one in place of a contrast. unconverged: its cells that weren't,
+    in words. pairing: which of the deciding claim is
+    paired, in words. None where it wasn't
+    tested.
     """
 
     hypothesis: str
@@ -120,6 +139,9 @@ class Verdict:
     estimand: str = "fixed"
     fixed: Fixed = field(default_factory=lambda: Fixed(reason="not tested"))
     curve: Isotonic | None = None
+    pairing: str = ""
+    unconverged: tuple[str, ...] = ()
+    estimator: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,17 +150,24 @@ class _Tested:
 
     hypothesis: Hypothesis
     margin: float | None
-    resolved: tuple[tuple[Claim, Resolved], ...]
+    resolved: tuple[tuple[Claim, Resolved | Estimated], ...]
     untested: tuple[tuple[Claim, Untestable], ...]
 
     @property
-    def every(self) -> list[tuple[Claim, Resolved | Untestable]]:
+    def every(self) -> list[tuple[Claim, Resolved | Estimated | Untestable]]:
         return [*self.resolved, *self.untested]
 
 
 def family_of(hypothesis: Hypothesis) -> str:
     """The family within which the hypothesis is corrected."""
     return hypothesis.family or ("primary" if hypothesis.primary else "secondary")
+
+
+def margin_of(hypothesis: Hypothesis, default: float | None) -> float | None:
+    """The hypothesis' margin, or the study's for a response in normalised points."""
+    if hypothesis.margin is None and response(hypothesis.metric).points:
+        return default
+    return hypothesis.margin
 
 
 def judge(
@@ -149,14 +178,17 @@ def judge(
     alpha: float,
     margin: float | None,
     registered: Mapping[str, bool],
+    paired: bool = True,
 ) -> list[Verdict]:
     """Verdicts in the order of the hypotheses, without their sentences (see `sentences.py`).
 
-    margin: of hypotheses on `score` that state none. registered: hypothesis id -> written before
-    the runs; families are corrected apart for confirmatory and exploratory hypotheses.
-    Raises UserError for an equivalence without a margin or a `where` on a column that isn't there.
+    margin: of hypotheses in normalised points that state none. registered: hypothesis id -> written before
+    the runs; families are corrected apart for confirmatory and exploratory hypotheses. paired: whether
+    cells of one seed share anything, as in our own runs; in a table from elsewhere only where its study
+    says so. Raises UserError for an equivalence without a margin or a `where` on a column that isn't there.
     """
-    tested = [_prepare(table, h, levels, margin) for h in hypotheses]
+    table = last_budget(table)
+    tested = [_prepare(table, h, levels, margin, paired) for h in hypotheses]
     families: dict[tuple[str, bool], list[int]] = {}
     for i, item in enumerate(tested):
         if item.resolved:
@@ -165,7 +197,8 @@ def judge(
     verdicts = [_blank(item, registered, alpha) for item in tested]
     for members in families.values():
         drafts = [
-            _draft(verdicts[i], tested[i], alpha=alpha, family_size=len(members)) for i in members
+            _draft(table, verdicts[i], tested[i], alpha=alpha, family_size=len(members))
+            for i in members
         ]
         wanted = holm([d.p for d in drafts if d.p is not None])
         against = holm([_against(d) for d in drafts])
@@ -179,7 +212,9 @@ def judge(
                 p_against_holm=float(p_against),
                 p_equivalent_holm=float(p_equal),
             )
-            verdicts[i] = replace(corrected, verdict=_rule(corrected, alpha))
+            found = _rule(corrected, alpha)
+            notes = (*corrected.notes, *_apart(corrected, found, alpha))
+            verdicts[i] = replace(corrected, verdict=found, notes=notes)
     return verdicts
 
 
@@ -188,10 +223,9 @@ def _prepare(
     hypothesis: Hypothesis,
     levels: Mapping[str, Sequence[Level]],
     default_margin: float | None,
+    paired: bool,
 ) -> _Tested:
-    margin = hypothesis.margin
-    if margin is None and words.response(hypothesis.metric).points:
-        margin = default_margin
+    margin = margin_of(hypothesis, default_margin)
     if margin is None and hypothesis.test == "equivalence":
         raise UserError(
             f"hypothesis '{hypothesis.id}': an equivalence of '{hypothesis.metric}' needs a margin"
@@ -202,7 +236,11 @@ def _prepare(
         for factor in (*claim.where, *claim.contrast.factors):
             if factor not in known:
                 raise unknown(f"hypothesis '{hypothesis.id}': the factor", factor, known)
-        found = resolve(claim, table, hypothesis.metric)
+        found: Resolved | Estimated | Untestable
+        if claim.estimator is not None:
+            found = estimated(claim, table, hypothesis, paired)
+        else:
+            found = resolve(claim, table, hypothesis.metric, paired)
         if (
             isinstance(found, Resolved)
             and hypothesis.estimand == "population"
@@ -224,7 +262,8 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
         verdict=NOT_TESTED,
         test=h.test,
         metric=h.metric,
-        contrast=h.contrast,
+        contrast=h.contrast or claims_words(item),
+        estimator=next(iter(h.estimator)) if h.estimator else "",
         primary=h.primary,
         family=family_of(h),
         status="confirmatory" if registered[h.id] else "exploratory",
@@ -240,24 +279,33 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
-def _draft(blank: Verdict, item: _Tested, *, alpha: float, family_size: int) -> Verdict:
+def claims_words(item: _Tested) -> str:
+    """What a hypothesis with an estimator estimates, in words."""
+    return "; ".join(dict.fromkeys(claim.contrast.text for claim, _ in item.every))
+
+
+def _assessed(
+    item: _Tested, claim: Claim, found: Resolved | Estimated, alpha: float
+) -> ClaimResult:
+    """One claim's numbers, by its contrast of cell means or by its estimator."""
+    told = (item.hypothesis, claim.label, claim.contrast.text)
+    if isinstance(found, Resolved):
+        return assess(*told, found, alpha=alpha, margin=item.margin)
+    return assess_finding(*told, found, alpha=alpha, margin=item.margin)
+
+
+def _draft(
+    table: pd.DataFrame, blank: Verdict, item: _Tested, *, alpha: float, family_size: int
+) -> Verdict:
     """The uncorrected numbers of a tested hypothesis."""
-    details = tuple(
-        assess(
-            item.hypothesis,
-            claim.label,
-            claim.contrast.text,
-            found,
-            alpha=alpha,
-            margin=item.margin,
-            family_size=family_size,
-        )
-        for claim, found in item.resolved
-    )
+    details = tuple(_assessed(item, claim, found, alpha) for claim, found in item.resolved)
+    trials = frozenset().union(*(found.trials for _, found in item.resolved))
+    unconverged, doubts = convergence(table.loc[table.index.isin(trials)])
     decisive = max(details, key=lambda c: (c.p_for, _short_of(item.hypothesis, c)))
     return replace(
         blank,
-        n_trials=len(frozenset().union(*(found.trials for _, found in item.resolved))),
+        n_trials=len(trials),
+        unconverged=unconverged,
         estimate=decisive.estimate,
         low=decisive.low,
         high=decisive.high,
@@ -271,7 +319,8 @@ def _draft(blank: Verdict, item: _Tested, *, alpha: float, family_size: int) -> 
         fixed=decisive.fixed,
         curve=decisive.curve,
         details=details,
-        notes=decisive.notes,
+        notes=(*decisive.notes, *doubts),
+        pairing=decisive.pairing,
     )
 
 
@@ -300,6 +349,15 @@ def _against(verdict: Verdict) -> float:
     return min(1.0, min(ways) * len(ways))
 
 
+def _clear(verdict: Verdict) -> bool:
+    """Whether the intervals of all claims exclude the null; that of a t does when its p says so."""
+    if verdict.test == "equivalence":
+        return True
+    if verdict.test == "difference":
+        return all(not c.low <= verdict.around <= c.high for c in verdict.details)
+    return all(c.low > verdict.threshold for c in verdict.details)
+
+
 def _excluded(verdict: Verdict) -> bool:
     """Whether the refuting claim's interval shuts out all that the claim allows."""
     claim = refuting(verdict)
@@ -314,15 +372,107 @@ def _excluded(verdict: Verdict) -> bool:
     return False
 
 
+def supports(test: str, p: float | Floats, corrected: float | Floats, alpha: float) -> Any:
+    """Whether p values (of what the hypothesis says, before and after Holm) make it supported.
+
+    A one-sided p agrees with the two-sided interval where it is below alpha / 2. For an array an array.
+    """
+    level = alpha / 2.0 if test in ("superiority", "trend") else alpha
+    return (np.asarray(p) < level) & (np.asarray(corrected) < alpha)
+
+
 def _rule(verdict: Verdict, alpha: float) -> str:
     """The rule at the head of this file."""
+    assert verdict.p is not None
     assert verdict.p_holm is not None
     assert verdict.p_against_holm is not None
     assert verdict.p_equivalent_holm is not None
-    if verdict.p_holm < alpha:
+    if verdict.unconverged:
+        return NOT_CONVERGED
+    if supports(verdict.test, verdict.p, verdict.p_holm, alpha) and _clear(verdict):
         return EQUIVALENT if verdict.test == "equivalence" else SUPPORTED
     if verdict.test != "equivalence" and verdict.p_equivalent_holm < alpha:
         return EQUIVALENT
     if _excluded(verdict) and verdict.p_against_holm < alpha:
         return REFUTED
     return INCONCLUSIVE
+
+
+def _apart(verdict: Verdict, found: str, alpha: float) -> list[str]:
+    """Where a p value or an interval would have said something else than the verdict, in words."""
+    assert verdict.p_holm is not None
+    percent = f"{100.0 * verdict.confidence:.3g} %"
+    if found == INCONCLUSIVE and verdict.p_holm < alpha:
+        return [
+            f"the one-sided test alone is significant, but the {percent} interval isn't clear of it"
+        ]
+    if found != EQUIVALENT or verdict.margin is None:
+        return []
+    widest = max(verdict.details, key=lambda c: c.p_equivalent)
+    low, high = verdict.around - verdict.margin, verdict.around + verdict.margin
+    if low < widest.low and widest.high < high:
+        return []
+    return [
+        f"within the margin lies the {100.0 * (1.0 - 2.0 * alpha):.3g} % interval, which is that of TOST;"
+        f" the {percent} interval goes beyond it"
+    ]
+
+
+def convergence(rows: pd.DataFrame) -> tuple[tuple[str, ...], list[str]]:
+    """Cells of these trials that aren't converged, and what to say of single trials that aren't.
+
+    The column `converged` is 1 or 0 (true or false); where it is empty or there is none, nothing is known,
+    and that counts as fine.
+    """
+    if "converged" not in rows.columns:
+        return (), []
+    known = rows[rows["converged"].notna()]
+    if known.empty:
+        return (), []
+    failing = known["converged"].astype(float) < 0.5
+    factors = factor_columns(rows)
+    varied = [name for name in factors if rows[name].nunique() > 1] or factors[:1]
+    cells = []
+    for key, share in (
+        failing.groupby([known[name] for name in factors], observed=True).mean().items()
+    ):
+        if share >= 0.5:
+            at = dict(zip(factors, key if isinstance(key, tuple) else (key,), strict=True))
+            cells.append(", ".join(f"{name} {at[name]}" for name in varied))
+    lost = int(failing.sum())
+    notes = [f"{lost} of {len(known)} trials aren't converged"] if lost else []
+    return tuple(dict.fromkeys(cells)), notes
+
+
+def by_budget(
+    table: pd.DataFrame,
+    hypotheses: Sequence[Hypothesis],
+    levels: Mapping[str, Sequence[Level]],
+    *,
+    alpha: float,
+    margin: float | None,
+    registered: Mapping[str, bool],
+    paired: bool = True,
+) -> pd.DataFrame:
+    """The verdicts at every budget of the table, each corrected within its budget.
+
+    One row a hypothesis and budget, in this order: hypothesis, budget, estimate, low, high, verdict, trials,
+    last (whether it is the last budget). Empty for a table without a column `budget`. Arguments as of
+    `judge`.
+    """
+    columns = ["hypothesis", "budget", "estimate", "low", "high", "verdict", "trials", "last"]
+    if "budget" not in table.columns:
+        return pd.DataFrame(columns=columns)
+    budgets = sorted(table["budget"].dropna().unique().tolist())
+    rows = []
+    for budget in budgets:
+        at = table[table["budget"] == budget]
+        for v in judge(
+            at, hypotheses, levels, alpha=alpha, margin=margin, registered=registered, paired=paired
+        ):
+            bounds = [math.nan if x is None else x for x in (v.estimate, v.low, v.high)]
+            last = budget == budgets[-1]
+            rows.append((v.hypothesis, budget, *bounds, v.verdict, v.n_trials, last))
+    order = {h.id: i for i, h in enumerate(hypotheses)}
+    rows.sort(key=lambda row: (order[row[0]], row[1]))
+    return pd.DataFrame(rows, columns=columns)

@@ -11,8 +11,17 @@ and so a larger Monte-Carlo error. Splits of one variant share runs, so that err
 variants. Without a table the runs are made up: spreads that differ between cells as much as real
 ones do, heavy tails.
 
+The t over data sets is that of the verdicts: never narrower than that over seeds on these data sets.
 At six data sets the two-sided p of the sign flips is a multiple of 2/64, so their level is 2/64 =
 3.1 % and cannot come nearer to 5 %: an exact test of few arrangements, not one that is too careful.
+
+Shared episodes: made-up studies of two mixers and two contexts, in which a list of evaluation episodes
+shifts all cells alike, and each context by itself, as lists of 100 episodes of `lq-mix/episode` did: the
+memory effect differs between lists with a standard deviation of 5.7 points, while seeds on one list differ by
+about 1. Lists and seeds are redrawn in every repetition, and memory is worth nothing over new lists. The old
+procedure scores all seeds on one list and takes them as independent runs; the verdicts' draws a list for each
+seed, shares it between the seed's cells and pairs by seed. With two data sets of one environment a seed's list
+is the same on both, which is why the seed is the unit there too: taking data sets as independent stands beside.
 
 TOST is asked about an effect that lies at the margin, where its false alarm is to call it equivalent.
 Popular procedures have no goal: those that take runs as independent answer another question where
@@ -30,8 +39,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate.analyse import mixed
-from ablate.analyse.intervals import Estimate, Floats, combine, equivalence_p, p_value
+from ablate.analyse import batch, mixed
+from ablate.analyse.estimators import (
+    Asked,
+    Estimator,
+    IsotonicRise,
+    Logistic,
+    RatioOfContrasts,
+    SlopeDifference,
+)
+from ablate.analyse.intervals import Estimate, Floats, combine, equivalence_p, p_value, wider
 from ablate.analyse.simulate import Factorial
 from ablate.analyse.tests import Block, generator, holm, over_data_sets, permutation, sign_flip
 from ablate.analyse.trends import jonckheere_test
@@ -43,6 +60,11 @@ LEVEL = 0.05
 POPULATION_GOAL = (3.0, 6.5)  # per cent
 FIXED_GOAL = (3.5, 6.5)
 MARGIN = 30.0  # points, wide beside the standard errors, so that TOST can reach its level
+LIST_SD, LIST_EFFECT_SD, SEED_SD = (
+    12.0,
+    5.7,
+    1.0,
+)  # points: of lists, of memory between them, of seeds
 RESAMPLES = 500
 DRAWS = 499  # (24 + 1) / (499 + 1) = .05, so that drawing permutations keeps the level exact
 DATA_SETS = 6  # that a variant of a real table needs
@@ -65,6 +87,8 @@ def inference(
         *population_rows(repetitions, popular),
         *fixed_rows(runs, splits, source),
         *fixed_rows(runs, splits, source, together=True),
+        *shared_rows(max(2 * repetitions, 400)),
+        *estimator_rows(repetitions // 10),
     ]
 
 
@@ -84,6 +108,121 @@ def population_rows(repetitions: int, popular: int) -> list[Row]:
         *ours.rows(what, "population", POPULATION_GOAL),
         *theirs.rows(what, "popular", None),
     ]
+
+
+def shared_rows(repetitions: int, seeds: int = 5) -> list[Row]:
+    """Studies whose cells share lists of episodes: the old procedure's false alarms beside the paired one's."""
+    found: list[Row] = []
+    for data_sets in (1, 2):
+        rng = generator(f"bench/inference/shared/{data_sets}")
+        one = memory_effects(rng, repetitions, data_sets, seeds, lists=1)
+        own = memory_effects(rng, repetitions, data_sets, seeds, lists=seeds)
+        paired = _paired(own)
+        old, unpaired = _unpaired(one), _unpaired(own)
+        apart = batch.combine(
+            np.full(data_sets, 1.0 / data_sets), list((own[1] - own[0]).mean(axis=0))
+        )
+        alarms: dict[str, tuple[str, Floats]] = {
+            "one list for all, Welch-Satterthwaite t": ("popular", batch.p_value(old)),
+            "a list a seed, paired t over seeds": ("fixed", batch.p_value(paired)),
+            "a list a seed, TOST by paired t over seeds": (
+                "fixed",
+                batch.equivalence_p(paired.shifted(MARGIN), MARGIN),
+            ),
+            "a list a seed, Welch-Satterthwaite t": ("popular", batch.p_value(unpaired)),
+        }
+        if data_sets > 1:
+            alarms["a list a seed, paired, data sets independent"] = (
+                "popular",
+                batch.p_value(apart),
+            )
+        sets = f"{data_sets} data set{'s' if data_sets > 1 else ''}"
+        for name, (kind, p) in alarms.items():
+            tally = _Tally()
+            for alarm in (p <= LEVEL).tolist():
+                tally.add({name: alarm})
+            goal = FIXED_GOAL if kind == "fixed" else None
+            found += tally.rows(f"shared episodes: {sets} x {seeds} seeds", kind, goal)
+    return found
+
+
+def estimator_rows(repetitions: int, seeds: int = 6) -> list[Row]:
+    """The built-in estimators where nothing is to be found, a list of episodes a seed."""
+    rng = generator("bench/inference/estimators")
+    cases: dict[str, tuple[Estimator, float]] = {
+        "ratio (Fieller)": (
+            RatioOfContrasts({"of": "context[5] - context[1]", "over": "context[20] - context[1]"}),
+            0.5,
+        ),
+        "slope difference": (
+            SlopeDifference({"over": "context", "between": "mixer[gru] - mixer[mlp]", "log": True}),
+            0.0,
+        ),
+        "logistic offset": (
+            Logistic({"of": "success", "in": "log(context / 5)", "by": "mixer"}),
+            0.0,
+        ),
+        "isotonic rise": (IsotonicRise({"of": "flat", "over": "context"}), 0.0),
+    }
+    tally = _Tally()
+    for r in range(repetitions):
+        rows = made_up_curves(rng, seeds)
+        alarms = {}
+        for name, (estimator, null) in cases.items():
+            found = estimator(rows, Asked("score", name=f"{name}/{r}"))
+            alarms[f"{name}, two-sided"] = found.p_value(null, "two-sided") <= LEVEL
+        tally.add(alarms)
+    return tally.rows(
+        f"estimators: {seeds} seeds, a list of episodes each", "estimator", FIXED_GOAL
+    )
+
+
+def made_up_curves(rng: np.random.Generator, seeds: int) -> pd.DataFrame:
+    """Two mixers over three contexts, alike: `score` rises by 0, 10, 20 points, `flat` doesn't, `success`
+    (of 100 episodes) follows a logistic curve of log context. A seed's list of episodes moves all cells,
+    and each context by itself."""
+    rows = []
+    for seed in range(seeds):
+        lists = rng.normal(0.0, LIST_SD)
+        own = dict(
+            zip((1, 5, 20), rng.normal(0.0, LIST_EFFECT_SD / math.sqrt(2.0), 3), strict=True)
+        )
+        shift = rng.normal(0.0, 0.3)
+        for mixer, (context, rise) in itertools.product(
+            ("mlp", "gru"), ((1, 0.0), (5, 10.0), (20, 20.0))
+        ):
+            noise = lists + own[context] + rng.normal(0.0, SEED_SD)
+            chance = 1.0 / (1.0 + math.exp(-(math.log(context / 5.0) - shift)))
+            success = rng.binomial(100, chance) / 100.0
+            cell = {"data": "d", "mixer": mixer, "context": context, "seed": seed}
+            rows.append(cell | {"score": 50.0 + rise + noise, "flat": noise, "success": success})
+    return pd.DataFrame(rows)
+
+
+def memory_effects(
+    rng: np.random.Generator, repetitions: int, data_sets: int, seeds: int, lists: int
+) -> Floats:
+    """Scores (2 contexts, 2 mixers, D, R, S) without an effect of memory over new lists.
+
+    lists: 1 for all seeds, or one a seed. A list is the same on all data sets.
+    """
+    shape = (2, 2, data_sets, repetitions, seeds)
+    common = rng.normal(0.0, LIST_SD, (1, 1, 1, repetitions, lists))
+    own = rng.normal(0.0, LIST_EFFECT_SD / math.sqrt(2.0), (2, 1, 1, repetitions, lists))
+    scores: Floats = 50.0 + common + own + rng.normal(0.0, SEED_SD, shape)
+    return scores
+
+
+def _paired(scores: Floats) -> batch.Estimates:
+    """The memory effect formed within seeds."""
+    return batch.combine([1.0], [(scores[1] - scores[0]).mean(axis=(0, 1))])
+
+
+def _unpaired(scores: Floats) -> batch.Estimates:
+    """The memory effect of cells that are taken as independent samples."""
+    cells = [cell for context in scores for mixer in context for cell in mixer]
+    share = np.repeat([-1.0, 1.0], len(cells) // 2) / (len(cells) // 2)
+    return batch.combine(share, cells)
 
 
 def fixed_rows(
@@ -127,6 +266,9 @@ def population_alarms(scores: Floats, rng: np.random.Generator) -> dict[str, boo
     assert estimate is not None
     assert shifted is not None
     assert model is not None
+    seeds = combine([1.0], [by_seed.mean(axis=0)])  # on these data sets
+    estimate = wider(estimate, seeds, 1.0 - LEVEL)
+    shifted = wider(shifted, seeds, 1.0 - LEVEL)
     flips = sign_flip(contrasts / len(contrasts), rng)
     return {
         "t over data sets": p_value(estimate) <= LEVEL,

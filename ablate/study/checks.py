@@ -14,7 +14,7 @@ from ablate.models import conditions, histories
 from ablate.study import identity
 from ablate.study.contrast import find_level, parse
 from ablate.study.expand import Cell, cells, frame
-from ablate.study.hypotheses import Claiming, Hypothesis, coverage
+from ablate.study.hypotheses import Claiming, Hypothesis, claims, coverage
 from ablate.study.schema import Study
 from ablate.study.source import Key, Source
 
@@ -152,6 +152,12 @@ def testable(source: Source, profiles: Sequence[Study]) -> None:
 
 def _contrast(source: Source, study: Claiming, hypothesis: Hypothesis, key: Key) -> set[str]:
     """The factors a hypothesis' contrast names, all of them known."""
+    if hypothesis.estimator is not None:
+        try:
+            claims(hypothesis, study.levels)
+        except UserError as error:
+            raise source.refuse((*key, "estimator"), str(error)) from None
+        return set()
     here = (*key, "contrast")
     pairs_of = hypothesis.pairs_of
     if pairs_of is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from ablate import registry
 from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse
 
@@ -29,6 +30,8 @@ class Hypothesis(BaseModel):
 
     contrast: see `ablate.study.contrast`, or "each pair of FACTOR": it must hold for every pair of
         its levels.
+    estimator: in place of `contrast`, a registered estimator with its options, e.g.
+        {ratio: {of: "...", over: "..."}} (see `ablate.analyse.estimators`).
     where: the levels at which the cells are taken, e.g. {data: lq-mix/single, condition: time}; a
         factor named nowhere is averaged over.
     each: a factor; the claim must hold at every level of it (an intersection-union test, which
@@ -47,7 +50,8 @@ class Hypothesis(BaseModel):
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     says: str = Field(min_length=1)
-    contrast: str
+    contrast: str = ""
+    estimator: dict[str, dict[str, Any]] | None = None
     where: dict[str, Level | list[Level]] = {}
     each: str | None = None
     metric: str = "score"
@@ -61,7 +65,19 @@ class Hypothesis(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Hypothesis:
-        """A trend test needs one trend; a population of data sets can't be compared in parts."""
+        """A trend test needs one trend; a population of data sets can't be compared in parts; there is one
+        thing to estimate."""
+        if (self.estimator is None) == (not self.contrast):
+            raise ValueError("give either 'contrast' or 'estimator'")
+        if self.estimator is not None:
+            if len(self.estimator) != 1:
+                raise ValueError("'estimator' names one estimator, with its options")
+            if self.test == "trend" or self.estimand == "population":
+                raise ValueError(
+                    "an estimator is about these data sets; allowed with it: the estimand fixed, the tests"
+                    " equivalence, superiority and difference"
+                )
+            return self
         if self.test != "trend" and self.estimand == "fixed":
             return self
         try:
@@ -92,10 +108,12 @@ class Hypothesis(BaseModel):
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the default estimand: files from before it existed keep their hash."""
+        """Without the default estimand and estimator: files from before they existed keep their hash."""
         content: dict[str, Any] = handler(self)
         if content.get("estimand") == "fixed":
             del content["estimand"]
+        if content.get("estimator") is None:
+            content.pop("estimator", None)
         return content
 
     @property
@@ -130,7 +148,8 @@ class Claim:
     """One contrast on one selection of cells. A hypothesis holds when all its claims hold.
 
     label: what sets the claim apart within its hypothesis, e.g. "mixer gru"; empty when there is
-    only one. replicates: finished seeds that a cell needs; one is enough where data sets are the
+    only one. estimator: what estimates it, None for the contrast itself (which then only carries the words).
+    replicates: finished seeds that a cell needs; one is enough where data sets are the
     sample.
     """
 
@@ -138,6 +157,7 @@ class Claim:
     contrast: Contrast
     where: Mapping[str, tuple[str, ...]]
     replicates: int = 2
+    estimator: Callable[..., Any] | None = None
 
     def select(self, cells: pd.DataFrame) -> pd.DataFrame:
         """The rows at which `where` holds, with their index."""
@@ -183,28 +203,44 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
         for factor in hypothesis.where
     }
     pairs_of = hypothesis.pairs_of
-    if pairs_of is None:
-        contrasts = [("", parse(hypothesis.contrast))]
+    if hypothesis.estimator is not None:
+        asked = _estimated(hypothesis, levels)
+    elif pairs_of is None:
+        asked = [("", parse(hypothesis.contrast), None)]
     else:
         among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
         where.pop(pairs_of, None)
-        contrasts = [
-            (f"{a} - {b}", parse(f"{pairs_of}[{a}] - {pairs_of}[{b}]"))
+        asked = [
+            (f"{a} - {b}", parse(f"{pairs_of}[{a}] - {pairs_of}[{b}]"), None)
             for a, b in itertools.combinations(among, 2)
         ]
     replicates = 1 if hypothesis.estimand == "population" else 2
     if hypothesis.each is None:
-        return [Claim(label, contrast, where, replicates) for label, contrast in contrasts]
+        return [Claim(label, c, where, replicates, how) for label, c, how in asked]
     return [
         Claim(
             ", ".join(filter(None, (f"{hypothesis.each} {level}", label))),
             contrast,
             {**where, hypothesis.each: (level_text(level),)},
             replicates,
+            how,
         )
         for level in hypothesis.levels_at(hypothesis.each) or levels[hypothesis.each]
-        for label, contrast in contrasts
+        for label, contrast, how in asked
     ]
+
+
+def _estimated(
+    hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]
+) -> list[tuple[str, Contrast, Any]]:
+    """Label, words and estimator of every claim of a hypothesis with an estimator."""
+    assert hypothesis.estimator is not None
+    ((name, options),) = hypothesis.estimator.items()
+    where = f"hypothesis '{hypothesis.id}': the estimator"
+    kind = registry.get("estimator", name, where)
+    here = {f: hypothesis.levels_at(f) or levels[f] for f in levels}
+    made = [(label, kind(mine, f"{where} '{name}'")) for label, mine in kind.parts(options, here)]
+    return [(label, Contrast(f"{name} {one.says}", (), {}), one) for label, one in made]
 
 
 def coverage(

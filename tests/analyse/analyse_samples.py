@@ -9,7 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate.analyse import analysis
+from ablate.registry import register
 from ablate.study.hypotheses import Hypothesis
+from ablate.words import Response
+
+
+@register("measurement", "sample")
+class Sample:
+    """A measurement whose responses are known: `sample.score`, `sample.error`."""
+
+    responses = (
+        Response("score", unit="points", direction="higher", digits=1, points=True),
+        Response("error", direction="lower"),
+    )
+
 
 COLUMNS = ["trial", "status", "data", "mixer", "context", "condition", "history", "head", "seed"]
 
@@ -43,7 +57,11 @@ def tidy(
 def claim(
     id: str = "memory", contrast: str = "context[20] - context[1]", **rest: Any
 ) -> Hypothesis:
-    """A hypothesis; superiority on the score unless told otherwise."""
-    return Hypothesis(
-        **{"id": id, "says": f"{id} holds", "contrast": contrast, "test": "superiority", **rest}
-    )
+    """A hypothesis; superiority on the score, with a margin of 3, unless told otherwise."""
+    default = {"test": "superiority", "margin": 3.0, "metric": "score"}
+    return Hypothesis(**{"id": id, "says": f"{id} holds", "contrast": contrast, **default, **rest})
+
+
+def analyse(table: pd.DataFrame, hypotheses: Sequence[Hypothesis], *args: Any, **rest: Any):
+    """The one call, on the score."""
+    return analysis.analyse(table, hypotheses, *args, **{"metric": "score", **rest})

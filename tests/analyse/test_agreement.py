@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analyse_samples import claim
+from analyse_samples import analyse, claim
 from scipy import stats
 from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
-from ablate.analyse.analysis import analyse
 from ablate.analyse.intervals import combine, equivalence_p, interval, p_value
 from ablate.analyse.simulate import CONTRASTS, Factorial, table
 from ablate.analyse.tests import Block, generator, holm, over_data_sets, permutation, sign_flip
@@ -84,10 +83,31 @@ def test_a_verdict_on_new_data_sets_is_repeated_measures_anova(effect):
     assert t**2 == pytest.approx(row["F Value"], rel=1e-7)
 
 
-def test_a_fixed_verdict_on_one_data_set_is_welchs_test():
+def test_a_fixed_verdict_is_the_paired_t_test_of_the_seeds():
+    """On one data set, and on all with the seeds as units."""
+    runs = table(SCORES)
+    for some in (runs[runs["data"] == "d1"], runs):
+        for estimand, hypothesis in (("two-sided", "difference"), ("greater", "superiority")):
+            verdict = analyse(some, [claim(test=hypothesis)]).verdicts[0]
+            arms = [
+                some[some["context"] == k].groupby("seed")["score"].mean().to_numpy()
+                for k in (20, 1)
+            ]
+            known = stats.ttest_rel(*arms, alternative=estimand)
+            assert verdict.p == close(known.pvalue)
+            assert verdict.df == 4
+            bounds = stats.ttest_rel(*arms).confidence_interval()
+            assert (verdict.low, verdict.high) == close((bounds.low, bounds.high))
+            assert verdict.pairing == "paired within 5 seeds"
+        tost = analyse(some, [claim(test="equivalence", margin=4.0)]).verdicts[0]
+        assert tost.p == close(ttost_paired(*arms, -4.0, 4.0)[0])
+
+
+def test_an_unpaired_verdict_on_one_data_set_is_welchs_test():
     runs = table(SCORES)
     one = runs[(runs["data"] == "d1") & (runs["mixer"] == "gru")]
-    verdict = analyse(one, [claim(threshold=1.0)]).verdicts[0]
+    verdict = analyse(one, [claim(threshold=1.0)], paired=False).verdicts[0]
+    assert verdict.pairing.startswith("unpaired: ")
     arms = [one.loc[one["context"] == k, "score"].to_numpy() for k in (20, 1)]
     known = stats.ttest_ind(arms[0] - 1.0, arms[1], equal_var=False, alternative="greater")
     assert verdict.p == close(known.pvalue)

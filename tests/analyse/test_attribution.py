@@ -89,8 +89,10 @@ def test_planted_shares_lie_in_their_intervals_as_often_as_they_say():
 
 
 def test_percentages_over_data_sets_follow_fiellers_closed_form():
-    found = attribute(noisy(draw=3, data=7), [MEMORY, ARCHITECTURE])
     table = noisy(draw=3, data=7)
+    slope = 3.0 * table["data"].str[-1].astype(float)  # more than seeds leave open
+    table["score"] += slope * ((table["context"] == 20) + (table["mixer"] == "gru"))
+    found = attribute(table, [MEMORY, ARCHITECTURE])
     mean = table.pivot_table(index="data", columns=["context", "mixer"], values="score")
     total = (mean[20, "gru"] - mean[1, "mlp"]).to_numpy()
     share = 0.5 * (mean[20, "mlp"] - mean[1, "mlp"] + mean[20, "gru"] - mean[1, "gru"]).to_numpy()

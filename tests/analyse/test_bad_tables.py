@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analyse_samples import claim, tidy
+from analyse_samples import analyse, claim, tidy
 
-from ablate.analyse.analysis import analyse, levels_of
+from ablate.analyse.analysis import levels_of
 from ablate.errors import UserError
 
 TABLE = tidy(lambda cell: 40.0 + 9.0 * (cell["context"] == 20), seeds=3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablate.analyse import batch, intervals, tests, trends
+from ablate.analyse import batch, intervals, tests
 from ablate.analyse.tests import Block
 
 RNG = np.random.default_rng(5)
@@ -77,13 +77,14 @@ def test_exact_sign_flips():
         assert made.two_sided[r] == pytest.approx(one.two_sided)
 
 
-def test_jonckheere_counts():
-    blocks = [[RNG.normal(m, 1.0, (4, 5)) for m in (0.0, 0.4, 0.8)] for _ in range(2)]
-    made = batch.jonckheere(blocks)
-    for r in range(4):
-        one = trends.jonckheere([[arm[r] for arm in arms] for arms in blocks])
-        assert made.greater[r] == pytest.approx(one.p_greater)
-        assert made.greater[r] + made.less[r] == pytest.approx(1.0)
+def test_the_wider_of_two():
+    one, two = (batch.combine([1.0], [RNG.normal(0.0, 1.0, (40, n))]) for n in (4, 7))
+    made = batch.wider(one, two, 0.95)
+    for r in range(40):
+        pair = [intervals.Estimate(e.value[r], e.variance[r], e.df[r], 1, 0) for e in (one, two)]
+        expected = intervals.wider(*pair, 0.95)
+        assert (made.value[r], made.variance[r]) == (expected.value, expected.variance)
+        assert made.df[r] == expected.df
 
 
 def test_holm_row_by_row():

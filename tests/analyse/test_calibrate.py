@@ -11,11 +11,15 @@ from analyse_samples import tidy
 from scipy import stats
 
 from ablate.analyse import calibrate as module
-from ablate.analyse.calibrate import Rate, calibrate, variants_of
+from ablate.analyse.calibrate import Rate, variants_of
 from ablate.errors import UserError
 
 RUNS = Path(__file__).parents[3] / "shared" / "data" / "d3rlpy_bench_final.csv"
 DATA = [f"d{i}" for i in range(6)]
+
+
+def calibrate(table, metric="score", **rest):
+    return module.calibrate(table, metric, **rest)
 
 
 def runs(seeds: int = 8, **more) -> pd.DataFrame:
@@ -26,7 +30,12 @@ def test_sound_procedures_keep_their_level_and_the_bootstrap_does_not():
     found = calibrate(runs(), "score", splits=40)
     rates = {r.procedure: r for r in found.rates}
     assert (found.variants, found.cells) == (6, 36)
-    for name in ("Welch-Satterthwaite t", "stratified permutation", "t over data sets"):
+    for name in (
+        "paired t over seeds",
+        "Welch-Satterthwaite t",
+        "stratified permutation",
+        "t over data sets",
+    ):
         assert rates[name].rate < 0.05 + 3.0 * rates[name].error, name
         assert rates[name].judgement != "too many"
     assert rates["stratified percentile bootstrap, mean"].judgement == "too many"
@@ -116,6 +125,7 @@ def test_real_runs():
     found = calibrate(table, "score")
     rates = {r.procedure: r.rate for r in found.rates}
     assert (found.variants, found.splits) == (9, 60)
+    assert 0.03 <= rates["paired t over seeds"] <= 0.065
     assert 0.03 <= rates["Welch-Satterthwaite t"] <= 0.065
     assert 0.03 <= rates["stratified permutation"] <= 0.065
     assert rates["stratified percentile bootstrap, IQM"] > 0.085

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from analyse_samples import claim, tidy
+from analyse_samples import analyse, claim, tidy
 from statsmodels.formula.api import ols
-
-from ablate.analyse.analysis import analyse
 
 GAIN = "(context[20] - context[1])"
 BOTH = {"mixer": ("mlp", "gru"), "condition": ("none", "time"), "head": ("mse", "mixture")}
@@ -24,7 +22,7 @@ def threefold(cell) -> float:
     return 30.0 + 4.0 * m + 3.0 * c - 2.0 * t + 5.0 * m * c + 8.0 * m * c * t
 
 
-FULL = tidy(threefold, **BOTH, noise=1.0, seeds=4)
+FULL = tidy(threefold, **BOTH, noise=1.0, seeds=4, draw=2)
 
 
 @pytest.mark.parametrize(

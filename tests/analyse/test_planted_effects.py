@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from analyse_samples import analyse
 
-from ablate.analyse.analysis import analyse
 from ablate.analyse.simulate import CONTEXTS, CONTRASTS, MIXERS, Factorial, table
 from ablate.analyse.verdict import judge
 from ablate.study.hypotheses import Hypothesis
@@ -23,6 +23,7 @@ def hypotheses(estimand: str) -> list[Hypothesis]:
             contrast=CONTRASTS[name],
             test=tests[name],
             estimand=estimand,
+            margin=3.0,
             primary=True,
         )
         for name in PLANTED

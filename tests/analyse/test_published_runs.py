@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from analyse_samples import analyse
 from scipy import stats
 
-from ablate.analyse.analysis import analyse
 from ablate.analyse.tests import generator, holm
 from ablate.data.d4rl_index import normalised_score
 from ablate.study.hypotheses import Hypothesis

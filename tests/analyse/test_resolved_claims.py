@@ -48,7 +48,8 @@ def test_estimate_blocks_and_terms_agree_on_the_estimate():
     by_hand = (means[20] - means[1]).mean()
     assert found.fixed.value == pytest.approx(by_hand)
     assert found.terms.sum() == pytest.approx(by_hand)
-    assert len(found.terms) == 2 * 5  # data sets x seeds
+    assert len(found.terms) == 5  # a seed is one unit, on whatever data sets
+    assert found.pairing == "paired within 5 seeds"
     assert found.blocks is not None
     assert len(found.blocks) == 2 * 3  # data sets x mixers
     from_blocks = sum(
@@ -77,8 +78,10 @@ def test_failed_and_missing_trials_are_left_out_and_counted():
     found = resolved(table)
     assert isinstance(found, Resolved)
     assert found.fixed.value == pytest.approx(190.0)
-    assert found.terms.sum() == pytest.approx(190.0)
-    assert (len(found.trials), len(found.failed), len(found.missing)) == (56, 1, 3)
+    assert found.pairing == "paired within 3 to 5 seeds"
+    # Two seeds are there in one of the cells that are compared only.
+    assert (len(found.trials), len(found.failed), len(found.missing)) == (54, 1, 3)
+    assert "2 trials were left out" in found.notes[0]
 
 
 def test_a_failed_trials_leftover_metric_isnt_used():

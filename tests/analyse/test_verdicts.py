@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
-from analyse_samples import claim, tidy
+from analyse_samples import analyse, claim, tidy
 
-from ablate.analyse.analysis import analyse
-from ablate.analyse.claims import TOST
+from ablate.analyse.claims import PAIRED, TOST_PAIRED, WELCH
 from ablate.analyse.tests import holm
+from ablate.analyse.verdict import by_budget
 from ablate.errors import UserError
 
 
@@ -71,27 +72,95 @@ def test_which_test_decides():
         claim("threshold", threshold=2.0),
         claim("margin", test="equivalence"),
     ]
-    names = [v.test_name for v in analyse(table, hypotheses).verdicts]
-    assert names[0].startswith("stratified permutation of labels (10000 draws")
-    assert names[1].startswith("sign flips (all 4096")
-    assert names[2] == "Welch-Satterthwaite t"
-    assert names[3] == TOST
+    verdicts = analyse(table, hypotheses).verdicts
+    assert [v.test_name for v in verdicts] == [PAIRED, PAIRED, PAIRED, TOST_PAIRED]
+    beside = [v.fixed.randomisation for v in verdicts]
+    assert beside == ["sign flips (all 64 arrangements)"] * 2 + [""] * 2
+    alone = analyse(table, hypotheses, paired=False).verdicts
+    assert alone[0].test_name == WELCH
+    assert alone[0].fixed.randomisation.startswith("stratified permutation of labels (10000 draws")
+    assert alone[1].fixed.randomisation == ""  # an interaction has no labels to shuffle
 
 
-def test_too_few_arrangements_hand_over_to_t_and_say_so():
-    table = tidy(memory(20.0), data=("lq-mix/episode",), mixer=("gru",), seeds=3)
-    alone = one(table, claim())
-    assert alone.test_name == "Welch-Satterthwaite t"  # 1/20 isn't below .05
-    assert any("cannot go below p = 0.05" in note for note in alone.notes)
-    assert (
-        "all 70 arrangements"
-        in one(
-            tidy(memory(20.0), data=("lq-mix/episode",), mixer=("gru",), seeds=4), claim()
-        ).test_name
-    )
-    crowd = analyse(table, [claim(f"h{i}") for i in range(3)]).verdicts[0]
-    assert crowd.test_name == "Welch-Satterthwaite t"
-    assert any("too coarse" in note for note in crowd.notes)
+def test_what_the_interval_leaves_open_no_test_supports():
+    """Two seeds: a randomisation test is at its least, and the interval holds everything."""
+    table = tidy(memory(0.0), data=("lq-mix/episode",), mixer=("gru",), seeds=2, noise=0.0)
+    table["score"] += 50.0 * (table["context"] == 20) * (1.0 + 5.0 * table["seed"])
+    found = one(table, claim())
+    assert found.low < 0.0 < found.estimate
+    assert found.verdict == "inconclusive"
+    # A one-sided p between 2.5 and 5 %: significant alone, but not clear of zero.
+    table = tidy(memory(0.0), data=("lq-mix/episode",), mixer=("gru",), seeds=3, noise=0.0)
+    table["score"] += table["seed"].map({0: 1.0, 1: 2.0, 2: 3.2}) * (table["context"] == 20)
+    found = one(table, claim())
+    assert 0.025 < found.p < 0.05
+    assert (found.low < 0.0, found.verdict) == (True, "inconclusive")
+    assert "isn't clear of it" in found.sentence
+
+
+def test_an_equivalence_is_told_by_the_interval_of_tost():
+    table = tidy(memory(0.0), data=("lq-mix/episode",), mixer=("gru",), seeds=3, noise=0.0)
+    table["score"] += table["seed"].map({0: -1.2, 1: 0.0, 2: 1.2}) * (table["context"] == 20)
+    found = one(table, claim(test="equivalence", margin=2.5))
+    assert found.verdict == "equivalent"
+    assert found.high > 2.5
+    assert "ithin the margin lies the 90 % interval" in found.sentence
+
+
+def test_pairing_takes_away_what_cells_share_and_is_said():
+    table = tidy(memory(2.0), noise=0.3)
+    table["score"] += table["seed"].map(dict(enumerate((0.0, 30.0, -20.0, 10.0, 5.0))))
+    paired, alone = one(table, claim()), one(table, claim(), paired=False)
+    assert (paired.verdict, alone.verdict) == ("supported", "inconclusive")
+    assert paired.estimate == pytest.approx(alone.estimate)
+    assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
+    assert "Paired within 5 seeds." in paired.sentence
+    shifted = table.assign(seed=table["seed"] + 10 * (table["context"] == 20))
+    apart = one(shifted, claim())
+    assert apart.pairing == "unpaired: the cells share too few seeds"
+    assert (apart.low, apart.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_the_population_is_never_narrower_than_these_data_sets():
+    data = [f"d{i}" for i in range(6)]
+    for draw in range(20):
+        found = one(tidy(memory(5.0), data=data, draw=draw, noise=3.0), claim())
+        new = found.population
+        assert new.low <= found.low + 1e-12
+        assert new.high >= found.high - 1e-12
+
+
+def test_cells_that_arent_converged():
+    table = tidy(memory(8.0))
+    assert one(table.assign(converged=np.nan), claim()).verdict == "supported"
+    weak = (table["mixer"] == "gru") & (table["context"] == 20)
+    some = table.assign(converged=np.where(weak & (table["seed"] < 2), 0.0, 1.0))
+    found = one(some, claim())
+    assert found.verdict == "supported"
+    assert "4 of 60 trials aren't converged" in found.sentence
+    most = table.assign(converged=np.where(weak & (table["seed"] < 3), False, True))
+    found = one(most, claim())
+    assert found.verdict == "not converged"
+    assert found.estimate is not None
+    assert "mixer gru, context 20" in found.sentence
+    assert one(most, claim(where={"mixer": "mlp"})).verdict == "supported"
+
+
+def test_budgets_are_judged_one_by_one_and_the_last_counts():
+    early = tidy(memory(-8.0)).assign(budget=600)
+    late = tidy(memory(8.0), draw=1).assign(budget=6000)
+    table = pd.concat([early, late], ignore_index=True)
+    found = one(table, claim())
+    assert (found.verdict, found.n_trials) == ("supported", 60)
+    levels = {"mixer": ["mlp", "gru", "attention"], "context": [1, 20]}
+    rows = by_budget(table, [claim()], levels, alpha=0.05, margin=None, registered={"memory": True})
+    assert rows["budget"].tolist() == [600, 6000]
+    assert rows["verdict"].tolist() == ["refuted", "supported"]
+    assert rows["last"].tolist() == [False, True]
+    assert rows["estimate"].iloc[1] == found.estimate
+    assert by_budget(
+        late.drop(columns="budget"), [], levels, alpha=0.05, margin=None, registered={}
+    ).empty
 
 
 def test_an_each_hypothesis_needs_every_level():
@@ -177,8 +246,9 @@ def test_failures_are_told():
     table.loc[[1, 2], "status"] = "FAILED"
     table = table.drop(index=20)
     found = one(table, claim())
-    assert (found.n_trials, found.n_failed, found.n_missing) == (57, 2, 1)
-    assert "57 trials; 2 failed, left out of the means; 1 missing." in found.sentence
+    assert (found.n_trials, found.n_failed, found.n_missing) == (54, 2, 1)
+    assert "54 trials; 2 failed, left out of the means; 1 missing." in found.sentence
+    assert "3 trials were left out: some cell to be compared with lacks the seed" in found.sentence
 
 
 def test_another_metric_has_its_own_margin():
@@ -188,5 +258,5 @@ def test_another_metric_has_its_own_margin():
     assert found.verdict == "equivalent"
     assert "points" not in found.sentence
     with pytest.raises(UserError, match=r"'memory'.*'action_error' needs a margin"):
-        one(table, claim(metric="action_error", test="equivalence"))
-    assert one(table, claim(metric="action_error")).verdict == "inconclusive"
+        one(table, claim(metric="action_error", test="equivalence", margin=None))
+    assert one(table, claim(metric="action_error", margin=None)).verdict == "inconclusive"
