@@ -12,7 +12,6 @@ import pytest
 from golden_fits import BASE, FITS, GOLDEN, PRESETS, machine, recorded, train
 
 from ablate import presets, registry
-from ablate.config import CONDITIONS, HISTORIES, INPUTS
 
 RECORD = json.loads(GOLDEN.read_text())
 RTOL = {"float32": 1e-4, "bfloat16": 1e-2}  # of losses, where bits aren't comparable
@@ -71,9 +70,10 @@ def test_every_part_of_ours_is_in_some_fit() -> None:
             if registry.part(kind, name).module.startswith(("ablate.", "baselines."))
         }
         assert ours <= used(kind), f"{kind}: add a golden fit"
-    assert set(CONDITIONS) <= used("condition")
-    assert set(HISTORIES) <= used("history")
-    assert set(INPUTS) <= used("input")
+    for kind in ("condition", "history"):
+        parts = {name for level in used(kind) for name in level.split("+")}
+        assert set(registry.names(kind)) <= parts, f"{kind}: add a golden fit"
+    assert set(registry.names("input")) <= used("input")
     assert used("context") >= {1, 4, 20}
     assert set(PRESETS) == set(presets.names())
     assert all(set(fit.config) >= set(BASE) for fit in FITS.values())

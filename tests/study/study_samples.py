@@ -92,7 +92,7 @@ def made_up_lab(versions: dict[str, str] | None = None) -> Iterator[None]:
         for kind, known in names.items()
         for name in known
     ]
-    for kind in ("condition", "history", "input"):
+    for kind in ("condition", "history", "input", "layout", "algorithm", "measurement"):
         parts += registry.parts(kind)
 
     def spec(name: str) -> LabSpec:
