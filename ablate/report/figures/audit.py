@@ -14,14 +14,7 @@ from ablate.report import style
 from ablate.report import text as words
 from ablate.report.figures import base
 
-FIELDS = {
-    "observation": "state",
-    "action": "action",
-    "reward": "reward",
-    "return_to_go": "return-to-go",
-    "time": "time",
-    "policy": "policy id",
-}
+LOGGED = {"observation": "state", "action": "action", "reward": "reward"}  # then the conditions, by name
 
 
 def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
@@ -37,9 +30,10 @@ def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
     chosen = max(sizes, key=lambda key: (sizes[key], len(key[2]), key[0], key[1:]))
     records = {r["mixer"]: r for r in usable if _setting(r) == chosen}
     looks = list(style.mixers(records))
+    named = {name for record in records.values() for name in record["declared"]}
     fields = [
         name
-        for name in FIELDS
+        for name in (*LOGGED, *sorted(named - LOGGED.keys()))
         if any(record["declared"].get(name) or _seen(record, name) for record in records.values())
     ]
     shapes = list(next(iter(records.values()))["influence"])
@@ -89,7 +83,7 @@ def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
                 panel.text(
                     1.02,
                     0.5,
-                    FIELDS[name],
+                    LOGGED.get(name, name),
                     transform=panel.transAxes,
                     rotation=-90,
                     va="center",
