@@ -7,7 +7,7 @@ RUN = OMP_NUM_THREADS=1 $(VENV)/bin/python -m
 
 study: $(VENV)/.ready
 	$(RUN) ablate run studies/memory_vs_arch.yaml --profile quick
-	$(RUN) ablate report
+	$(RUN) ablate report studies/memory_vs_arch.yaml --profile quick
 
 test: $(VENV)/.ready
 	$(RUN) pytest

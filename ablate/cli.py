@@ -131,6 +131,10 @@ def run(
             help="Add seeds in the declared looks until the primary hypotheses are decided.",
         ),
     ] = False,
+    replications: Annotated[
+        int | None,
+        typer.Option(min=2, help="Run it this often, each time with all streams redrawn."),
+    ] = None,
     launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
@@ -144,6 +148,7 @@ def run(
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
     from ablate.launch.decided import until_decided as run_looks
+    from ablate.launch.replicate import replicate
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
@@ -167,7 +172,10 @@ def run(
         "seeds": seeds,
         "plugins": plugins,
     }
-    summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
+    if replications is not None:
+        summary = replicate(loaded, options, console, last, times=replications)
+    else:
+        summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
         f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",
@@ -184,7 +192,7 @@ def run(
 @command
 def report(
     study: Annotated[
-        Path | None, typer.Argument(help="The study file [the one that was run last].")
+        Path | None, typer.Argument(help="The study file [all that have results].")
     ] = None,
     study_: Annotated[
         Path | None, typer.Option("--study", help="The study file, as an option.")
@@ -205,7 +213,11 @@ def report(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only say what in paper/ is stale.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Only say what in the paper is stale, and which numbers in its text no macro gives.",
+        ),
     ] = False,
     calibrate: Annotated[
         bool,
@@ -217,10 +229,12 @@ def report(
     results: Results = RESULTS,
     paper: Annotated[
         Path | None,
-        typer.Option(help="Where the paper lies [paper; of a table: results/STUDY/paper]."),
+        typer.Option(
+            help="Where the paper lies [paper; of another profile or a table: below its results]."
+        ),
     ] = None,
 ) -> int:
-    """Write figures, tables, the paper and one HTML page from the tidy table; print the answer."""
+    """Write a study's HTML page and its part of the paper, or those of all studies; print the answer."""
     from ablate.report import results as room
 
     named = study_ if study is None else study
@@ -231,25 +245,24 @@ def report(
         named = named or Path(room.last_run(results)["study"])
         print(design.calibration(named, results, table=table).text())
         return 0
+    _plugins(plugin)
+    asked = None
+    chosen = any(option is not None for option in (profile, set_, seeds))
     if table is not None:
         if named is None:
             raise UserError(
                 "report --table: name the study that says how to read it: --study FILE."
             )
-        if profile is not None or set_ is not None or seeds is not None:
+        if chosen:
             raise UserError("report --table: --profile, --set and --seeds are for runs of our own.")
-        _plugins(plugin)
-        if check:
-            return _stale(room.stale_foreign(named, table, results, paper, venue))
-        print(room.make_foreign(named, table, results, paper, venue))
-        return 0
-    if named is not None:
-        room.refuse_foreign(named)
-    chosen = _reported(named, profile, set_, seeds, plugin, results)
-    paper = paper or Path("paper")
+        asked = room.elsewhere(named, table, results)
+    elif named is not None or chosen:
+        file = named or Path(room.last_run(results)["study"])
+        room.refuse_foreign(file)
+        asked = room.ours(_study(file, profile, set_, seeds), results)
     if check:
-        return _stale(room.stale(chosen, results, paper, venue))
-    print(room.make(chosen, results, paper, venue))
+        return _stale(room.stale(asked, results, paper))
+    print(room.make(asked, results, paper, venue))
     return 0
 
 
@@ -259,27 +272,6 @@ def _stale(found: list[str]) -> int:
         print(line)
     print(f"{len(found)} stale." if found else "Everything is as the results say.")
     return 1 if found else 0
-
-
-def _reported(
-    study: Path | None,
-    profile: str | None,
-    overrides: list[str] | None,
-    seeds: int | None,
-    plugin: list[str] | None,
-    results: Path,
-) -> Any:
-    """The study to report: the one named, or the last that was run, at the profile it was run at."""
-    from ablate.report.results import last_run
-
-    if study is None:
-        last = last_run(results)
-        study = Path(last["study"])
-        if profile is None and overrides is None and seeds is None:
-            profile, overrides, seeds = last["profile"], last["set"], last["seeds"]
-        plugin = plugin or last["plugins"]
-    _plugins(plugin)
-    return _study(study, profile, overrides, seeds)
 
 
 @app.command(epilog="Example: python -m ablate power studies/memory_vs_arch_locomotion.yaml")

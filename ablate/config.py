@@ -77,7 +77,7 @@ class ModelSection(Section):
     embedding_dropout: float | None = _later(None, ge=0, lt=1)  # null: as `dropout`
     # the Decision Transformer's state and return heads and its word embedding, none of which is trained
     auxiliary: bool = _later(False)
-    initialisation: Literal["torch", "gpt2"] = _later("torch")  # of the mixer's weights
+    initialisation: Literal["torch", "gpt2", "mingpt"] = _later("torch")  # of the mixer's weights
 
 
 class Converged(Section):

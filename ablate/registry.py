@@ -35,9 +35,12 @@ BUILT_IN = (
     "ablate.models",
     "ablate.data",
     "ablate.learn",
+    "ablate.systems",
     "ablate.measure.acting",
     "ablate.measure.prediction",
 )
+# kind -> what is imported when the kind is asked for
+LATE = {"figure": "ablate.report.figures"}
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none
@@ -102,7 +105,7 @@ def register(
 
 def part(kind: str, name: str, where: str = "") -> Part:
     """The part registered under `name`; raises UserError with the nearest known name."""
-    _load()
+    _load(kind)
     found = _parts.get((kind, name))
     if found is None:
         raise unknown(where or kind, name, names(kind))
@@ -116,15 +119,21 @@ def get(kind: str, name: str, where: str = "") -> Any:
 
 def names(kind: str) -> list[str]:
     """All names of a kind, sorted."""
-    _load()
+    _load(kind)
     return sorted(name for k, name in _parts if k == kind)
 
 
 def parts(kind: str) -> list[Part]:
     """All parts of a kind, in the order in which figures show them."""
-    _load()
+    _load(kind)
     found = [part for (k, _), part in _parts.items() if k == kind]
     return sorted(found, key=lambda part: (part.order, part.name))
+
+
+def kinds() -> list[str]:
+    """All kinds of which a part is registered, sorted."""
+    _load()
+    return sorted({kind for kind, _ in _parts})
 
 
 def terms(kind: str, level: str, where: str = "") -> tuple[Part, ...]:
@@ -214,9 +223,11 @@ def load_plugin(source: str) -> None:
         raise UserError(f"--plugin {source}: it does not import ({_line(error)}).") from error
 
 
-def _load() -> None:
+def _load(kind: str = "") -> None:
     """Import our own parts and every installed entry point once, on first use."""
     global _loaded
+    if kind in LATE:
+        importlib.import_module(LATE[kind])
     if _loaded:
         return
     _loaded = True  # also while loading: a module may ask for a part as it is imported

@@ -1,16 +1,120 @@
-"""One vocabulary: what a response or a factor is called, its unit, and how numbers are written.
+"""One vocabulary: what responses, factors and levels are called, and how numbers are written.
 
-Everything that a person reads takes its words from here: terminal, page, paper, figures, tables.
+Everything that a person reads takes its words from here: terminal, page, paper, figures, tables. What a response
+is called, its measurement declares; what a level is called, the part that is registered under it; what a factor
+is called stands at the end of this file, and a plugin adds its own by `declare`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ablate import registry
+from ablate.errors import UserError
 
 Direction = Literal["higher", "lower", "none"]
+ABSENT = "n/a"  # where there is no number
+LAST = 1_000  # the place of what declares none
+
+
+# --- numbers
+
+
+def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
+    """`value` with fixed digits and a real minus, never `−0.0`; `n/a` where there is none.
+
+    sign: write the plus of a positive value.
+    """
+    if value is None or math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "infinity" if value > 0 else "−infinity"
+    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(shown) == 0.0:
+        return f"{0.0:.{digits}f}"
+    return shown.replace("-", "−")
+
+
+def significant(value: float | None) -> str:
+    """Three digits that matter, for a number that is no response and has no digits of its own: 12.3, 0.0451."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if abs(value) < 5e-7:
+        return "0"
+    return number(value, min(max(2 - math.floor(math.log10(abs(value))), 0), 6))
+
+
+def interval(low: float | None, high: float | None, digits: int = 1) -> str:
+    """`low to high`; with one end at infinity `at least low`, `at most high`."""
+    if high is not None and high == math.inf:
+        return f"at least {number(low, digits)}"
+    if low is not None and low == -math.inf:
+        return f"at most {number(high, digits)}"
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def p_value(p: float | None) -> str:
+    """A p value below the heading "p": three decimals, or `< 0.001`."""
+    if p is None or math.isnan(p):
+        return ABSENT
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_relation(p: float | None) -> str:
+    """A p value behind the word p: `= 0.014`, `< 0.001`."""
+    shown = p_value(p)
+    return f"= {shown}" if shown[0].isdigit() else shown
+
+
+def p_said(p: float | None) -> str:
+    """A p value in a sentence: `p = 0.014`, `p < 0.001`."""
+    return f"p {p_relation(p)}"
+
+
+def percent(share: float, digits: int | None = None) -> str:
+    """0.95 as `95 %`; with fixed digits where they are given."""
+    return f"{share * 100:.3g} %" if digits is None else f"{number(100 * share, digits)} %"
+
+
+# --- sentences
+
+
+def listing(words: Iterable[object]) -> str:
+    """`a, b and c`."""
+    items = [str(word) for word in words]
+    if len(items) < 2:
+        return "".join(items)
+    return ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """`1 trial`, `2 trials`, `no trial`."""
+    if n == 0:
+        return f"no {noun}"
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def capital(text: str) -> str:
+    """With a capital first letter; the others stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def as_sentence(text: str) -> str:
+    """`text` with a capital at its start and a full stop, unless it ends in another mark."""
+    text = capital(text.strip())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def plain(name: str) -> str:
+    """A name of the code as words: `learning_rate` -> `learning rate`."""
+    return name.replace("_", " ")
+
+
+# --- responses
 
 
 @dataclass(frozen=True)
@@ -25,6 +129,7 @@ class Response:
     digits: decimals that are shown.
     points: it is in normalised points, so that a study's `margin` holds for it.
     index: what it runs over (`horizon`, `timestep`), one value each; empty for a single number.
+    tabled: whether its values over the index stand in series.csv too, not in the record of the run alone.
     """
 
     name: str
@@ -34,23 +139,250 @@ class Response:
     digits: int = 3
     points: bool = False
     index: str = ""
+    tabled: bool = True
 
     @property
     def said(self) -> str:
         """The label, or the name in words."""
-        return self.label or self.name.replace("_", " ")
+        return self.label or plain(self.name)
+
+    @property
+    def lower(self) -> bool:
+        """Whether less of it is better."""
+        return self.direction == "lower"
+
+    def amount(self, value: float | None, sign: bool = False) -> str:
+        """A value without its unit."""
+        return number(value, self.digits, sign)
+
+    def quantity(self, value: float | None, sign: bool = False) -> str:
+        """A value with its unit: `+12.3 points`."""
+        return f"{self.amount(value, sign)} {self.unit}".strip()
+
+    def span(self, low: float | None, high: float | None) -> str:
+        """An interval without its unit: `1.2 to 3.4`."""
+        return interval(low, high, self.digits)
+
+    def axis(self, before: str = "") -> str:
+        """The label of an axis, with the unit: `score (points)`.
+
+        before: words in front, as `change in`.
+        """
+        shown = f"{before} {self.said}".strip()
+        unit = f"fraction {self.unit}" if self.unit.startswith("of ") else self.unit
+        return f"{shown} ({unit})" if unit else shown
+
+
+# What a fit has beside what is measured on it; columns of the tidy table under these names.
+SIZES = (
+    Response("parameters", digits=0),
+    Response("parameter_mismatch", unit="%", digits=2),
+    Response("width", digits=0),
+    Response("targets", "supervised targets", digits=0),
+    Response("flops_per_target", "FLOPs per target", digits=0),
+)
 
 
 def response(name: str) -> Response:
-    """The response of a qualified name such as `rollout.score`, as its measurement declares it.
+    """The response of a column such as `rollout.score`, as its measurement declares it.
 
-    A column that no measurement declares (a table from elsewhere) is a response of that name with nothing
-    known about it.
+    `open-loop.error@5` is the response at one value of its index. A name without a measurement, as in a table from
+    elsewhere, is called like the response of that name of the first measurement that has one; what nobody
+    declares is a response of that name with nothing known about it.
     """
-    measurement, _, own = name.rpartition(".")
-    if measurement in registry.names("measurement"):
-        own = own.partition("@")[0]  # `open-loop.error@5` is the response at one value of its index
-        for each in registry.get("measurement", measurement).responses:
-            if each.name == own:
+    column, _, at = name.partition("@")
+    measurement, _, own = column.rpartition(".")
+    found = _declared(measurement, own)
+    if found is None:
+        return Response(name, label=plain(own) + (f" at {at}" if at else ""))
+    if not at or not found.index:
+        return found
+    return replace(found, label=f"{found.said} at {found.index} {at}", index="")
+
+
+def _declared(measurement: str, name: str) -> Response | None:
+    if not measurement:
+        for size in SIZES:
+            if size.name == name:
+                return size
+    known = registry.names("measurement")
+    for one in [measurement] if measurement else known:
+        for each in registry.get("measurement", one).responses if one in known else ():
+            if each.name == name:
                 return each
-    return Response(name)
+    return None
+
+
+# --- factors and their levels
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that a study varies.
+
+    name: as in a study file and in the tidy table. label: as in a sentence or on an axis. theme: what varying it is
+    about ("memory", "architecture", ...); empty where it is about nothing that has a name. order: its place among
+    factors, the first one first. symbol: stands before a level, as K in `K = 20`. unit: of levels that are numbers.
+    """
+
+    name: str
+    label: str
+    theme: str = ""
+    order: int = 100
+    symbol: str = ""
+    unit: str = ""
+
+
+_factors: dict[str, Factor] = {}
+
+
+def declare(factor: Factor) -> None:
+    """Make the words of a factor known, as a plugin or a study's own file does for its own.
+
+    Raises UserError when the factor is already declared otherwise.
+    """
+    if _factors.setdefault(factor.name, factor) != factor:
+        raise UserError(
+            f"the factor '{factor.name}' is already declared otherwise; choose another name."
+        )
+
+
+def factor(name: str) -> Factor:
+    """The words of a factor; one that nobody declared is called by the last part of its dotted path.
+
+    `measure.plan.beam` is "beam", of no theme.
+    """
+    return _factors.get(name) or Factor(name, plain(name.rpartition(".")[2]))
+
+
+def themes(names: Iterable[str]) -> set[str]:
+    """The themes of these factors; "other" for those without one."""
+    return {factor(name).theme or "other" for name in names}
+
+
+def theme_place(theme: str) -> int:
+    """Where a theme stands: by the first of its factors."""
+    return min((each.order for each in _factors.values() if each.theme == theme), default=LAST)
+
+
+def level(name: str, value: Any) -> str:
+    """A level of the factor `name` as shown: `GRU`, `LQ, mixed by episode`, `20`.
+
+    A registered part says how it is called; anything else keeps its own name.
+    """
+    if name == "data":
+        return data(str(value))
+    part = _part(name, value)
+    if part is not None and part.label:
+        return part.label
+    return str(value).replace("+", " + ") if isinstance(value, str) else _plain_level(value)
+
+
+def levels(name: str, values: Iterable[Any]) -> list[Any]:
+    """Levels in the order in which people read them: as their parts are registered, numbers by size, the rest by
+    name."""
+    return sorted(set(values), key=lambda value: place(name, value))
+
+
+def place(name: str, value: Any) -> tuple[int, float, str]:
+    """What to sort the levels of a factor by."""
+    part = _part(name, value)
+    if isinstance(value, str):
+        return (part.order if part is not None and part.order else LAST, 0.0, value)
+    return (0, float(value), "")
+
+
+def setting(name: str, value: Any) -> str:
+    """A factor at one level, in words: `GRU`, `K = 20`, `categorical head`, `beam 8`."""
+    known = factor(name)
+    shown = level(name, value)
+    if known.symbol:
+        return f"{known.symbol} = {shown}"
+    part = _part(name, value)
+    if name == "data" or (part is not None and part.label):
+        return shown
+    if isinstance(value, str) and not name.startswith(
+        ("model.", "train.", "measure.", "settings.")
+    ):
+        return f"{shown} {known.label}"
+    return f"{known.label} {shown}"
+
+
+def held(at: dict[str, Any]) -> str:
+    """Several factors at their levels, for the small line under a panel: `time, mse head`."""
+    return ", ".join(setting(name, value) for name, value in at.items() if value == value)
+
+
+def _part(name: str, value: Any) -> registry.Part | None:
+    if isinstance(value, str) and value in registry.names(name):
+        return registry.part(name, value)
+    return None
+
+
+def _plain_level(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def data(name: str) -> str:
+    """A data set as shown: `lq-mix/episode` -> `LQ, mixed by episode`.
+
+    The family says how it and its members are called; versions are left out, and a twin (`@mask-velocity`) comes
+    last.
+    """
+    whole, _, twin = name.partition("@")
+    family, _, member = whole.partition("/")
+    first, between = family, " "
+    words: Mapping[str, str] = {}
+    if family in registry.names("data"):
+        part = registry.part("data", family)
+        first, words = part.label or family, getattr(part.value, "words", {})
+        between = ", "
+    rest = re.sub(r"-v\d+$", "", member)
+    said = " ".join(_told(piece, words) for piece in rest.split("/"))
+    shown = between.join(piece for piece in (first, said) if piece)
+    return f"{shown}, {re.sub('^mask-', 'no ', twin)}" if twin else shown
+
+
+def _told(piece: str, words: Mapping[str, str]) -> str:
+    """A piece of a member's name by the family's words: pattern -> what stands for it."""
+    for pattern, said in words.items():
+        found = re.fullmatch(pattern, piece)
+        if found:
+            return found.expand(said)
+    return piece
+
+
+def claim(label: str) -> str:
+    """The label of a claim as shown: `mixer gru` -> `GRU`, `attention - gru` -> `attention − GRU`."""
+    out = []
+    for part in label.split(", "):
+        name, _, value = part.partition(" ")
+        if name in _factors and value and " - " not in value:
+            out.append(setting(name, value))
+        else:
+            out.append(" ".join("−" if word == "-" else _anybody(word) for word in part.split(" ")))
+    return ": ".join(out)
+
+
+def _anybody(word: str) -> str:
+    """A level whose factor isn't known: called like the first part of that name that says how."""
+    for kind in _factors:
+        part = _part(kind, word)
+        if part is not None and part.label:
+            return part.label
+    return word
+
+
+for _each in (
+    Factor("data", "data set", "data", 1),
+    Factor("context", "context", "memory", 10, symbol="K", unit="timesteps"),
+    Factor("history", "history", "memory", 11),
+    Factor("mixer", "mixer", "architecture", 20),
+    Factor("layout", "layout", "architecture", 21),
+    Factor("input", "input", "architecture", 22),
+    Factor("condition", "condition", "conditioning", 30),
+    Factor("algorithm", "algorithm", "objective", 40),
+    Factor("head", "head", "objective", 41),
+    Factor("preset", "preset", "", 50),
+):
+    declare(_each)

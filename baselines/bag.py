@@ -14,7 +14,7 @@ from ablate.models.mixer import Mixer, State, at_targets, push
 from ablate.registry import register
 
 
-@register("mixer", "bag")
+@register("mixer", "bag", label="bag (placebo)", order=9)
 class Bag(Mixer):
     """Current token, mean embedding of the past tokens and their number, through dense layers.
 

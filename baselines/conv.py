@@ -42,7 +42,7 @@ class ConvBlock(nn.Module):
         return self.drop(self.down(F.gelu(self.up(mixed))))
 
 
-@register("mixer", "conv")
+@register("mixer", "conv", label="convolution", order=4)
 class Conv(Mixer):
     """Depthwise-separable blocks whose kernels add up to a receptive field of exactly K."""
 

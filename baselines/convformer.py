@@ -52,7 +52,7 @@ class ConvFormerBlock(nn.Module):
         return x + self.drop(self.down(F.gelu(self.up(self.mlp_norm(x)))))
 
 
-@register("mixer", "convformer")
+@register("mixer", "convformer", label="ConvFormer", order=7)
 class ConvFormer(Mixer):
     """Decision ConvFormer (Kim et al. 2024): blocks of a small causal convolution and an MLP.
 

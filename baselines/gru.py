@@ -10,7 +10,7 @@ from ablate.registry import register
 from baselines.recurrent import Recurrent
 
 
-@register("mixer", "gru")
+@register("mixer", "gru", label="GRU", order=3)
 class GRU(Recurrent):
     """Stacked GRU; its weights are those of `torch.nn.GRU`."""
 

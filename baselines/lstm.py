@@ -10,7 +10,7 @@ from ablate.registry import register
 from baselines.recurrent import Recurrent
 
 
-@register("mixer", "lstm", version="2")  # 2: forget gates start open
+@register("mixer", "lstm", version="2", label="LSTM", order=2)  # 2: forget gates start open
 class LSTM(Recurrent):
     """Stacked LSTM; its weights are those of `torch.nn.LSTM`.
 

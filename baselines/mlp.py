@@ -17,7 +17,7 @@ CHANNELS = 32  # a past timestep never needs more: observations, actions and con
 SLOTS = 12  # the past is given at most SLOTS * width numbers, so that the width stays useful
 
 
-@register("mixer", "mlp")
+@register("mixer", "mlp", label="MLP", order=5)
 class MLP(Mixer):
     """A dense layer over K stacked timesteps, right-aligned to the target; then residual ones.
 

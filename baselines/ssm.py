@@ -133,7 +133,7 @@ class SSMBlock(nn.Module):
         return x + self.drop(F.glu(self.out(self.drop(F.gelu(mixed))), dim=-1))
 
 
-@register("mixer", "ssm")
+@register("mixer", "ssm", label="SSM", order=6)
 class SSM(Mixer):
     """Blocks of diagonal state-space models (S4D: Gu et al. 2022).
 

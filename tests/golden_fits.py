@@ -9,6 +9,7 @@ its content, never by its name, its shape or its place among the others, so that
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ablate import presets
+from ablate.data import catalogue
+from ablate.data.catalogue import DataSet
 from ablate.learn.train import train_cohort
 from ablate.trial import prepare
 
@@ -36,6 +40,9 @@ class Fit:
     config: dict[str, Any]
     seeds: tuple[int, ...] = (0,)
     stacked: bool = False
+    goal: tuple[
+        int, ...
+    ] = ()  # coordinates of the observation that are a goal, where the data have none
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,11 @@ def train(fit: Fit, cache: Path) -> list[Fitted]:
     """Train; one `Fitted` a seed. The one place that knows how this code base trains."""
     # As everything that trains does: with more, sums in another order give other bits.
     torch.set_num_threads(1)
-    system: Any = prepare(fit.config, cache)
+    load = catalogue.load
+    with pytest.MonkeyPatch.context() as patched:
+        if fit.goal:
+            patched.setattr(catalogue, "load", lambda *args: _with_goal(load(*args), fit.goal))
+        system: Any = prepare(fit.config, cache)
     found = []
     for seeds in [fit.seeds] if fit.stacked else [[seed] for seed in fit.seeds]:
         program = system.program([system.model(STUDY, seed) for seed in seeds])
@@ -71,6 +82,11 @@ def train(fit: Fit, cache: Path) -> list[Fitted]:
             losses = [loss[place] for _, loss in trained.points]
             found.append(Fitted(losses, list(state.values())))
     return found
+
+
+def _with_goal(data: DataSet, goal: tuple[int, ...]) -> DataSet:
+    """The set as one whose goals are about these coordinates."""
+    return dataclasses.replace(data, spec=dataclasses.replace(data.spec, goal=goal))
 
 
 UPDATES = 12
@@ -196,7 +212,9 @@ FITS: dict[str, Fit] = {
     "joint, modality": Fit(joint(layout="modality", head="mixture", input="continuous")),
     "joint, chunk-2": Fit(joint(layout="chunk-2", head="mse")),
     "joint, rotary": Fit(joint(head="gaussian", model={"positions": "rotary"})),
-    "joint, goal": Fit(joint(settings={"goal": [2, 3], "discretiser": "uniform"})),
+    "joint, goal": Fit(
+        joint(condition="goal", settings={"discretiser": "uniform"}), goal=(2, 3)
+    ),
     "joint, critic": Fit(
         joint(settings={"critic": {"updates": 2, "batch": 16, "width": 12}, "value_mask": False})
     ),

@@ -140,12 +140,13 @@ def test_d4rl_data_that_is_not_there(tiny: Tiny, monkeypatch: pytest.MonkeyPatch
     ("name", "text", "message"),
     [
         ("study.json", '{"format": 9, "study": "tiny"}', "written in format 9"),
-        ("study.json", '{"format": 1, "study": "horizon"}', "results of the study 'horizon'"),
-        ("study.json", '{"format": 1, "study": "tiny", "data": 3}', "no names with hashes"),
+        ("study.json", '{"format": 2, "study": "horizon"}', "results of the study 'horizon'"),
+        ("study.json", '{"format": 2, "study": "tiny", "data": 3}', "no names with hashes"),
         ("study.json", '{"format"', "cannot be read"),
         ("trials.csv", "trial,status\n", "column 'data' is missing"),
         ("trials.csv", "trial,status,data,seed\na,b\n", "line 2: it has 2 cells"),
-        ("curves.csv", "trial,loss\n", "column 'update' is missing"),
+        ("curves.csv", "fit,loss\n", "column 'update' is missing"),
+        ("series.csv", "trial,index\n", "column 'response' is missing"),
         ("audit.json", '[{"key": "a"', "it is damaged (not JSON"),
         ("audit.json", '[{"key": "a"}]', "it is damaged (a record is incomplete)"),
         ("audit.json", "{}", "it is damaged (found a dict)"),
@@ -173,7 +174,7 @@ def test_results_that_cannot_be_read(done: Tiny, name: str, text: str, message: 
 
 @pytest.mark.parametrize("text", ['{"status": "COMPL', "[]", '{"status": 3}', ""])
 def test_a_corrupt_record_of_a_run(done: Tiny, text: str) -> None:
-    [file, _] = sorted((done.root / "runs").glob("*/run.json"))
+    [file, *_] = sorted((done.root / "runs").glob("*/run.json"))
     file.write_text(text)
     before = content(done.results)
     for arguments in (done.arguments("run"), done.arguments("status")):
@@ -209,7 +210,7 @@ def test_a_disk_that_is_full_while_the_table_is_written(
     real = files.os.replace
 
     def full(source: Path, target: Path) -> None:
-        if Path(target).name == "trials.csv" and len(list((done.root / "runs").iterdir())) > 6:
+        if Path(target).name == "trials.csv" and len(list((done.root / "runs").iterdir())) > 12:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target)
 
@@ -267,5 +268,6 @@ def test_the_exit_code_says_whether_something_is_missing(done: Tiny) -> None:
     assert (part.code, part.err) == (0, "")
     assert "Next: python -m ablate report" in part.out
     assert json.loads((done.root / "last.json").read_text())["study"] == str(done.file)
-    assert done.command(*done.arguments("status")).out == "2 completed\n"
+    told = done.command(*done.arguments("status")).out
+    assert told == "2 of 6 fits trained, 2 of 6 trials completed, 0 failed, 4 without a result\n"
     assert done.command(*done.arguments("plan")).code == 0

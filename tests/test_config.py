@@ -2,7 +2,16 @@
 
 import pytest
 
-from ablate.config import FACTORS, OPTIONAL, SECTIONS, complete, settled
+from ablate.config import (
+    FACTORS,
+    OPTIONAL,
+    SECTIONS,
+    budgets,
+    complete,
+    fit_part,
+    is_factor,
+    settled,
+)
 from ablate.errors import UserError
 
 LEAST = {
@@ -17,10 +26,19 @@ LEAST = {
 
 def test_defaults_are_filled_in_and_said_once() -> None:
     made = complete(LEAST)
-    assert list(made) == ["data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS]
+    assert list(made) == [
+        "data",
+        *FACTORS,
+        *OPTIONAL,
+        "timesteps",
+        "settings",
+        *SECTIONS,
+        "measure",
+    ]
     assert complete(made) == made
     assert made["model"]["heads"] == 1
-    assert made["evaluate"]["state"] == "re-encoded"
+    assert list(made["measure"]) == ["rollout", "held-out"]
+    assert made["measure"]["rollout"]["state"] == "re-encoded"
 
 
 def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None:
@@ -28,7 +46,6 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
     assert set(first) == {"data", *FACTORS, *SECTIONS}
     assert set(first["model"]) == {"parameters", "tolerance", "layers", "dropout"}
     assert "keep" not in first["train"]
-    assert "plan" not in first["evaluate"]
     other = complete({**LEAST, "layout": "modality", "model": {"heads": 2}, "train": {"keep": 0.1}})
     assert settled(other)["layout"] == "modality"
     assert settled(other)["model"]["heads"] == 2
@@ -46,12 +63,45 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
         ({"model": {"depth": 3}}, "there is no 'model.depth'; allowed: .*layers"),
         ({"model": {"heads": 0}}, "model.heads: found '0'"),
         ({"train": {"keep": 1.5}}, "train.keep: found '1.5'"),
-        ({"evaluate": {"target": "best"}}, "evaluate.target: found 'best'"),
+        ({"train": {"checkpoints": [5, 3]}}, "numbers of updates, 1 or more, that increase"),
+        ({"train": {"updates": 9, "checkpoints": [10]}}, "found 10, after the last of 9 updates"),
+        ({"train": {"converged": {"loss_fall": "200 %"}}}, "train.converged.loss_fall: found"),
+        ({"measure": {"rollouts": {}}}, "the measurement: 'rollouts' is not known.*'rollout'"),
+        ({"measure": {"rollout": {"target": "best"}}}, "measure.rollout.target: found 'best'"),
+        ({"measure": {"plan": {"beams": 3}}}, "there is no 'measure.plan.beams'; allowed: .*beam"),
     ],
 )
 def test_refusals_say_where_and_what_is_allowed(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         complete({**LEAST, **change})
+
+
+def test_what_is_kept_or_measured_of_a_fit_is_not_hashed() -> None:
+    plain = complete(LEAST)
+    asked = complete(
+        {
+            **LEAST,
+            "train": {"checkpoints": [5, 800], "converged": {"loss_fall": "2%"}},
+            "measure": {"rollout": {"episodes": 3}},
+        }
+    )
+    assert settled(asked) == settled(plain)
+    assert fit_part(asked).keys() == plain.keys() - {"measure"}
+    assert asked["train"]["converged"] == {"loss_fall": 0.02, "excess_error": None}
+    assert (budgets(plain), budgets(asked)) == ((800,), (5, 800))
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        *[(name, True) for name in ("data", "mixer", "preset", "train.updates", "settings.alpha")],
+        *[(name, True) for name in ("measure.plan.beam", "measure.rollout.target")],
+        *[(name, False) for name in ("rollout.score", "held-out.loss", "open-loop.error@5")],
+        *[(name, False) for name in ("seed", "budget", "parameters", "trial", "failure")],
+    ],
+)
+def test_a_column_is_a_factor_or_it_is_not(name: str, factor: bool) -> None:
+    assert is_factor(name) is factor
 
 
 def test_a_missing_factor_is_named() -> None:

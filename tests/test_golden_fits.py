@@ -71,8 +71,8 @@ def test_every_part_of_ours_is_in_some_fit() -> None:
         }
         assert ours <= used(kind), f"{kind}: add a golden fit"
     for kind in ("condition", "history"):
-        parts = {name for level in used(kind) for name in level.split("+")}
-        assert set(registry.names(kind)) <= parts, f"{kind}: add a golden fit"
+        told = {name for level in used(kind) for name in level.split("+")}
+        assert set(registry.names(kind)) <= told, f"{kind}: add a golden fit"
     assert set(registry.names("input")) <= used("input")
     assert used("context") >= {1, 4, 20}
     assert set(PRESETS) == set(presets.names())

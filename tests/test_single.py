@@ -14,7 +14,7 @@ from ablate.launch import single
 
 SMALL = (
     "model.width=16", "model.layers=1", "train.updates=12", "train.warmup=2",
-    "train.targets_per_update=64", "evaluate.episodes=3", "evaluate.points=1", "evaluate.target=p90",
+    "train.targets_per_update=64", "train.points=1",
 )  # fmt: skip
 
 
@@ -25,8 +25,15 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     return int(ended.value.code or 0), out, err
 
 
+ACTS = ("measure.rollout.episodes=3", "measure.rollout.target=p90")
+SEARCHES = (
+    "model.heads=2", "context=3", "settings.bins=4", "settings.cosine=null", "measure.plan.episodes=3",
+    "measure.plan.horizon=2", "measure.plan.beam=4", "measure.plan.max_context_transitions=2",
+)  # fmt: skip
+
+
 def trained(preset: str, cache: Path, folder: Path, data: str = "tmaze/passive-3") -> single.Model:
-    config = presets.configuration(preset, data, [*SMALL, "context=2"])
+    config = presets.configuration(preset, data, [*SMALL, *ACTS, "context=2"])
     return single.train(config, 0, folder, cache)
 
 
@@ -34,7 +41,7 @@ def test_train_and_evaluate_agree_and_nothing_is_trained_twice(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(cache))
-    options = [part for text in (*SMALL, "context=2") for part in ("--set", text)]
+    options = [part for text in (*SMALL, *ACTS, "context=2") for part in ("--set", text)]
     line = ["--preset", "dt", "--data", "tmaze/passive-3", "--seed", "0", *options]
     place = ["--results", str(tmp_path)]
     code, out, _ = command(capsys, "train", *line, *place)
@@ -51,46 +58,43 @@ def test_train_and_evaluate_agree_and_nothing_is_trained_twice(
     # The same episodes, asked for the same: the same score as at the end of training.
     (score,) = single.evaluate(Path(run), cache, [], 3, [])
     known = single.train(
-        presets.configuration("dt", "tmaze/passive-3", [*SMALL, "context=2"]), 0, tmp_path, cache
+        presets.configuration("dt", "tmaze/passive-3", [*SMALL, *ACTS, "context=2"]),
+        0,
+        tmp_path,
+        cache,
     )
     assert known.known
-    assert score.scores.mean() == pytest.approx(known.metrics["score"])
+    assert score.scores.mean() == pytest.approx(known.metrics["rollout.score"])
 
 
 def test_the_trajectory_transformer_trains_plans_and_is_evaluated(
     cache: Path, tmp_path: Path
 ) -> None:
-    config = presets.configuration(
-        "tt",
-        "tmaze/passive-3",
-        [*SMALL, "model.heads=2", "context=3", "settings.bins=4", "settings.cosine=null"],
-    )
-    config["evaluate"]["plan"] |= {"horizon": 2, "beam_width": 4, "max_context_transitions": 2}
+    config = presets.configuration("tt", "tmaze/passive-3", [*SMALL, *SEARCHES])
     made = single.train(config, 0, tmp_path, cache)
     assert made.metrics["parameters"] > 0
-    assert "timestep_nll" in made.metrics
-    (direct,) = single.evaluate(made.run, cache, [], 3, ["decode=direct"])
+    assert "held-out.timestep_nll" in made.metrics
+    (direct,) = single.evaluate(made.checkpoint, cache, [], 3, ["objective=direct"])
     assert direct.returns.shape == (3,)
 
 
 def test_a_search_reads_a_critic_that_was_trained_beside_the_model(
     cache: Path, tmp_path: Path
 ) -> None:
-    asked = [
-        *SMALL, "model.heads=2", "context=3", "settings.bins=4", "settings.cosine=null",
+    asked = (
+        *SMALL,
+        *SEARCHES,
         "settings.critic={width: 8, batch: 16}",
-    ]  # fmt: skip
+        "measure.plan.value=critic",
+    )
     config = presets.configuration("tt", "tmaze/passive-3", asked)
-    config["evaluate"]["plan"] |= {
-        "horizon": 2, "beam_width": 4, "max_context_transitions": 2, "value": "critic",
-    }  # fmt: skip
     made = single.train(config, 0, tmp_path, cache)
-    assert made.metrics["score"] == made.metrics["score"]
+    assert made.metrics["plan.score"] == made.metrics["plan.score"]
     # What was kept plans as it did at the end of training.
-    (score,) = single.evaluate(made.run, cache, [], 3, [])
-    assert score.scores.mean() == pytest.approx(made.metrics["score"])
+    (score,) = single.evaluate(made.checkpoint, cache, [], 3, [])
+    assert score.scores.mean() == pytest.approx(made.metrics["plan.score"])
     config["settings"].pop("critic")
-    with pytest.raises(UserError, match=r"evaluate\.plan\.value: critic needs one that is trained"):
+    with pytest.raises(UserError, match=r"measure\.plan\.value: critic needs one that is trained"):
         single.train(config, 0, tmp_path, cache)
 
 
@@ -99,7 +103,7 @@ def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     made = trained("bc", cache, tmp_path, "pointmaze/umaze-v1")
     film = tmp_path / "film.gif"
     try:
-        single.evaluate(made.run, cache, [], 1, [], video=film)
+        single.evaluate(made.checkpoint, cache, [], 1, [], video=film)
     except UserError as error:
         if "can't be drawn or written here" in str(error):
             pytest.skip(f"no way to draw on this machine: {error}")
@@ -115,7 +119,7 @@ def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
         (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "no 'train.update'"),
         (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "x"], "expected KEY=VALUE"),
         (["train", "--preset", "dt", "--data", "nowhere/x"], "nowhere"),
-        (["evaluate", "nothing"], "there is no such run"),
+        (["evaluate", "nothing"], "there is no such checkpoint"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_line(

@@ -1,52 +1,88 @@
-"""One cohort from configuration to metrics."""
+"""One cell from configuration to numbers: fitted once, measured at each budget."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_trials import GOLDEN, config, measure
 
 from ablate import trial
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.learn import train as trainer
 from ablate.learn.checkpoint import load_policy
-from ablate.study.identity import CODE_VERSION
-from ablate.trial import Outcome, measure_ways, prepare, run_cohort, target_return
+from ablate.measure.acting import target_return
+from ablate.systems import PolicySystem
+from ablate.trial import Fitted, prepare
 
-METRICS = {
-    "score", "score_median", "return_mean", "return_std", "success", "jerk",
-    "action_error", "action_error_early", "action_nll", "heldout_loss",
-    "width", "parameters", "parameter_mismatch", "flops_per_target", "targets",
-}  # fmt: skip
+STUDY = "trial-tests"
+SIZES = {"width", "parameters", "parameter_mismatch", "flops_per_target", "targets", "loss_fall"}
 CURVE = {
     "update", "train_loss", "heldout_loss", "action_error", "action_error_early", "action_nll",
 }  # fmt: skip
+Numbers = dict[str, float]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the data sets lie; each is generated once."""
-    return tmp_path_factory.mktemp("data")
+def config(**changes: Any) -> dict[str, Any]:
+    """A small configuration; keys of `model`, `train` and `measure.rollout` may be given directly."""
+    made: dict[str, Any] = {
+        "data": "tmaze/passive-3",
+        "mixer": "gru",
+        "context": 4,
+        "condition": "none",
+        "history": "states+actions",
+        "head": "mse",
+        "model": {"parameters": 2500, "layers": 1, "dropout": 0.0},
+        "train": {
+            "updates": 20,
+            "targets_per_update": 32,
+            "learning_rate": 5e-3,
+            "warmup": 5,
+            "points": 2,
+            "checkpoints": [],
+            "loss": "last",
+        },
+        "measure": {"rollout": {"episodes": 10}, "held-out": {}},
+    }
+    parts = [made["model"], made["train"], made["measure"]["rollout"]]
+    for name, value in changes.items():
+        [made, *(part for part in parts if name in part)][-1][name] = value
+    return made
 
 
-def run(
-    cache: Path, seeds: tuple[int, ...] = (0,), stacked: bool = False, folder: Path | None = None,
-    **changes: Any,
-) -> list[Outcome]:  # fmt: skip
-    return run_cohort(
-        "trial-tests", seeds, config(**changes), cache=cache, stacked=stacked, folder=folder
-    )
+class Run:
+    """A cell fitted in a folder, and what its measurements give for its models."""
+
+    def __init__(
+        self, cache: Path, folder: Path, seeds: Iterable[int] = (0,), stacked: bool = False,
+        watch: trial.Watch | None = None, device: str = "cpu", **changes: Any,
+    ) -> None:  # fmt: skip
+        self.folder, self.names = folder, {seed: f"fit{seed}" for seed in seeds}
+        self.system = prepare(config(**changes), cache, device)
+        self.fitted: list[Fitted] = trial.fit(
+            self.system, STUDY, self.names, folder, stacked=stacked, resume=folder, watch=watch
+        )
+
+    def measured(self, name: str, budget: int | None = None, **options: Any) -> list[Numbers]:
+        """One dict of responses a seed, from the checkpoints."""
+        budget = budget or self.system.config["train"]["updates"]
+        models = trial.trained(self.system, STUDY, self.names, self.folder, budget)
+        options = self.system.config["measure"].get(name, {}) | options
+        return [each.values for each in trial.measure(models, name, options)]
+
+    def numbers(self) -> list[Numbers]:
+        """All that is known of each seed."""
+        parts = zip(self.fitted, self.measured("rollout"), self.measured("held-out"), strict=True)
+        return [fitted.metrics | acted | predicted for fitted, acted, predicted in parts]
 
 
-def same(one: dict[str, float], other: dict[str, float], rel: float = 0.0) -> bool:
+def same(one: Numbers, other: Numbers, rel: float = 0.0) -> bool:
     assert one.keys() == other.keys()
     return all(
         math.isclose(one[k], other[k], rel_tol=rel, abs_tol=rel) or one[k] != one[k] != other[k]
@@ -54,81 +90,82 @@ def same(one: dict[str, float], other: dict[str, float], rel: float = 0.0) -> bo
     )
 
 
-@pytest.mark.parametrize("mixer", ["gru", "attention", "mlp"])
-def test_with_the_cue_in_sight_the_maze_is_solved(mixer: str, cache: Path) -> None:
-    for outcome in run(cache, (0, 1), stacked=True, mixer=mixer, updates=200):
-        assert outcome.metrics["success"] == 1.0
-        assert outcome.metrics["score"] == pytest.approx(100.0)
-        assert outcome.metrics["return_std"] == 0.0
-        assert outcome.metrics["action_error"] < 0.02
+def alike(one: Run, other: Run, rel: float = 0.0) -> bool:
+    """Numbers and learning curves agree."""
+    curves = [(a.curve, b.curve) for a, b in zip(one.fitted, other.fitted, strict=True)]
+    return all(
+        same(a, b, rel) for a, b in zip(one.numbers(), other.numbers(), strict=True)
+    ) and all(same(p, q, rel) for a, b in curves for p, q in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("mixer", ["gru", "attention", "bag"])
-def test_without_memory_half_the_mazes_are(mixer: str, cache: Path) -> None:
-    """The policy always turns the same way, and the goals are balanced: one half exactly."""
-    for outcome in run(cache, (0, 1), stacked=True, mixer=mixer, updates=200, context=1):
-        assert outcome.metrics["success"] == 0.5
+@pytest.mark.parametrize(
+    ("mixer", "context"), [("gru", 4), ("attention", 4), ("mlp", 4), ("gru", 1)]
+)
+def test_the_maze_is_solved_with_the_cue_in_sight_and_else_in_half(
+    mixer: str, context: int, cache: Path, tmp_path: Path
+) -> None:
+    """Without memory a policy always turns the same way, and the goals are balanced: one half exactly."""
+    made = Run(cache, tmp_path, (0, 1), stacked=True, mixer=mixer, context=context, updates=200)
+    for found in made.numbers():
+        assert found["success"] == (1.0 if context > 1 else 0.5)
+        if context > 1:
+            assert found["score"] == pytest.approx(100.0)
+            assert found["return_std"] == 0.0
+            assert found["action_error"] < 0.02
 
 
-def test_every_metric_and_every_point_of_the_curve_is_there(cache: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, dict[str, float]]] = []
+def test_every_number_and_every_point_of_the_curve_is_there(cache: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, Numbers]] = []
     fractions: list[float] = []
-    outcomes = run_cohort(
-        "trial-tests", [3, 1], config(head="mixture", updates=7, points=3), cache=cache,
-        stacked=True, folder=tmp_path,
-        watch=trial.Watch(fractions.append, lambda index, row: told.append((index, row))),
-    )  # fmt: skip
-    for index, outcome in enumerate(outcomes):
-        assert set(outcome.metrics) == METRICS
-        assert all(math.isfinite(value) for value in outcome.metrics.values())
-        assert outcome.failure == ""
-        assert [row["update"] for row in outcome.curve] == [2, 5, 7]
-        assert all(set(row) == CURVE for row in outcome.curve)
-        assert outcome.curve == [row for place, row in told if place == index]
-        assert outcome.metrics["targets"] == 7 * 32
-        assert abs(outcome.metrics["parameter_mismatch"]) <= 5.0
-        assert outcome.seconds > 0
-        for name in (
-            "heldout_loss",
-            "action_nll",
-        ):  # 100 episodes of 4: the curve sees every target
-            assert outcome.curve[-1][name] == pytest.approx(outcome.metrics[name])
+    watch = trial.Watch(fractions.append, lambda index, row: told.append((index, row)))
+    made = Run(cache, tmp_path, (3, 1), True, watch, head="mixture", updates=7, points=3)
+    held = made.measured("held-out")
+    for index, fitted in enumerate(made.fitted):
+        assert set(fitted.metrics) == SIZES
+        assert all(math.isfinite(value) for value in fitted.metrics.values())
+        assert fitted.failure == ""
+        assert [row["update"] for row in fitted.curve] == [2, 5, 7]
+        assert all(set(row) == CURVE for row in fitted.curve)
+        assert fitted.curve == [row for place, row in told if place == index]
+        assert fitted.metrics["targets"] == 7 * 32
+        assert abs(fitted.metrics["parameter_mismatch"]) <= 5.0
+        assert fitted.seconds > 0
+        # 100 episodes of 4: the curve sees every target.
+        for name, own in (("loss", "heldout_loss"), ("action_nll", "action_nll")):
+            assert fitted.curve[-1][own] == pytest.approx(held[index][name])
     assert fractions == sorted(fractions)
-    assert 0 < fractions[0] <= fractions[-1] == pytest.approx(0.9)
-    assert outcomes[0].metrics["heldout_loss"] != outcomes[1].metrics["heldout_loss"]
+    assert 0 < fractions[0] <= fractions[-1] == pytest.approx(1.0)
+    assert held[0]["loss"] != held[1]["loss"]
+    assert set(made.measured("rollout")[0]) == {
+        r.name for r in trial.registry.get("measurement", "rollout").responses
+    }
 
 
 @pytest.mark.parametrize("data", ["tmaze/passive-3", "lq-mix/episode"])
-def test_a_stacked_cohort_equals_single_trainings(data: str, cache: Path) -> None:
+def test_a_stacked_cohort_equals_single_trainings(data: str, cache: Path, tmp_path: Path) -> None:
     """To rounding: float32, summed in another order, over 20 updates and an episode of 100 steps."""
     options: dict[str, Any] = {"data": data, "head": "mixture", "seeds": (0, 5)}
-    together = run(cache, stacked=True, **options)
-    singly = run(cache, stacked=False, **options)
-    for one, other in zip(together, singly, strict=True):
-        assert same(one.metrics, other.metrics, rel=1e-3)
-        assert all(same(a, b, 1e-3) for a, b in zip(one.curve, other.curve, strict=True))
+    together = Run(cache, tmp_path / "a", stacked=True, **options)
+    assert alike(together, Run(cache, tmp_path / "b", stacked=False, **options), rel=1e-3)
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_a_trial_gives_the_same_bits_again(stacked: bool, cache: Path) -> None:
+def test_a_fit_gives_the_same_bits_again(stacked: bool, cache: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"mixer": "attention", "head": "categorical", "dropout": 0.2}
-    first = run(cache, (0, 1), stacked, **options)
+    first = Run(cache, tmp_path / "a", (0, 1), stacked, **options)
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - nothing may depend on it
-    again = run(cache, (0, 1), stacked, **options)
-    for one, other in zip(first, again, strict=True):
-        assert same(one.metrics, other.metrics)
-        assert all(same(a, b) for a, b in zip(one.curve, other.curve, strict=True))
+    assert alike(first, Run(cache, tmp_path / "b", (0, 1), stacked, **options))
 
 
-def test_a_seed_gives_the_same_result_beside_other_seeds(cache: Path) -> None:
-    (alone,) = run(cache, (2,), head="mixture")
-    beside = run(cache, (7, 2), head="mixture")[1]
-    assert same(alone.metrics, beside.metrics, rel=1e-3)
+def test_a_seed_gives_the_same_result_beside_other_seeds(cache: Path, tmp_path: Path) -> None:
+    (alone,) = Run(cache, tmp_path / "a", (2,), head="mixture").numbers()
+    beside = Run(cache, tmp_path / "b", (7, 2), head="mixture").numbers()[1]
+    assert same(alone, beside, rel=1e-3)
 
 
 def test_a_condition_changes_the_tokens_and_not_the_batches(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[np.ndarray]] = []
     draw = trainer.draw_targets
@@ -139,92 +176,99 @@ def test_a_condition_changes_the_tokens_and_not_the_batches(
 
     monkeypatch.setattr(trainer, "draw_targets", spied)
     found = []
-    for changes in ({}, {"condition": "time"}, {"context": 1}, {"mixer": "mlp", "head": "mixture"}):
+    cells = ({}, {"condition": "time"}, {"context": 1}, {"mixer": "mlp", "head": "mixture"})
+    for number, changes in enumerate(cells):
         seen.append([])
-        found.append(run(cache, (4,), updates=3, **changes)[0].metrics["heldout_loss"])
+        made = Run(cache, tmp_path / str(number), (4,), updates=3, **changes)
+        found.append(made.fitted[0].curve[-1]["heldout_loss"])
     assert len(set(found)) == 4
     for draws in seen[1:]:
         assert all(map(np.array_equal, draws, seen[0]))
 
 
-def test_the_checkpoint_is_what_was_evaluated(cache: Path, tmp_path: Path) -> None:
-    (outcome,) = run(cache, (6,), folder=tmp_path, head="mixture")
-    assert outcome.checkpoint == tmp_path / "seed-6.safetensors"
-    state, about = load_policy(outcome.checkpoint)
-    assert about["seed"] == 6
-    assert about["study"] == "trial-tests"
-    assert about["mixer"] == "gru"
-    cell = prepare(config(head="mixture"), cache)
-    policy = cell.policy("another", 0)
-    policy.load_state_dict(state)
-    held = cell.held("trial-tests", [policy])
-    again = trial.Cohort("trial-tests", [6], [policy], [Outcome()], held)
-    trial.evaluate(cell, again)
-    assert all(outcome.metrics[name] == value for name, value in again.outcomes[0].metrics.items())
+def test_checkpoints_change_no_training_and_are_what_a_shorter_one_would_not_be(
+    cache: Path, tmp_path: Path
+) -> None:
+    """The schedule ends with the last update, so a checkpoint is not a training of as many updates."""
+    plain = Run(cache, tmp_path / "a", (0, 1), head="mixture")
+    kept = Run(cache, tmp_path / "b", (0, 1), head="mixture", checkpoints=[1, 5, 20])
+    assert alike(plain, kept)
+    assert sorted(path.name for path in (tmp_path / "b" / "fit1").iterdir()) == [
+        f"{budget}.safetensors" for budget in (1, 20, 5)
+    ]
+    assert [path.name for path in (tmp_path / "a" / "fit1").iterdir()] == ["20.safetensors"]
+    losses = [kept.measured("held-out", budget)[0]["loss"] for budget in (1, 5, 20)]
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == 3
+    first, _ = load_policy(trial.checkpoint(tmp_path / "b", "fit0", 1))
+    made = Run(cache, tmp_path / "c", (0,), head="mixture", updates=1, points=1, warmup=5)
+    alone, about = load_policy(trial.checkpoint(made.folder, "fit0", 1))
+    # Both are within the warm-up, where the rate is the same.
+    assert all(torch.equal(first[name], alone[name]) for name in first)
+    assert (about["seed"], about["study"], about["mixer"], about["budget"]) == (0, STUDY, "gru", 1)
+
+
+def test_options_are_measured_apart_and_a_missing_checkpoint_is_said(
+    cache: Path, tmp_path: Path
+) -> None:
+    made = Run(cache, tmp_path, condition="return-to-go", data="lq-mix/episode", updates=60)
+    asked = [made.measured("rollout", target=target)[0] for target in ("p10", "p90", "p10")]
+    assert same(asked[0], asked[2])
+    assert asked[0]["score"] != asked[1]["score"]
+    with pytest.raises(UserError, match=r"fit0/7\.safetensors"):
+        made.measured("rollout", 7)
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def killed_at(update: float, place: int) -> Any:
-    def on_point(index: int, row: dict[str, float]) -> None:
-        if row["update"] == update and index == place:
-            raise Killed
-
-    return on_point
-
-
 @pytest.mark.parametrize("stacked", [False, True])
-def test_an_interrupted_cohort_goes_on_and_ends_alike(
+def test_an_interrupted_fit_goes_on_and_ends_alike(
     stacked: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its numbers, its whole curve, and its checkpoints before and after the interruption."""
     monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
-    changes: dict[str, Any] = {"points": 4, "head": "mixture"}
-    expected = run(cache, (0, 1), stacked, **changes)
-    with pytest.raises(Killed):
-        run_cohort(
-            "trial-tests", (0, 1), config(**changes), cache=cache, stacked=stacked,
-            folder=tmp_path, watch=trial.Watch(on_point=killed_at(15, 1)),
-        )  # fmt: skip
-    found = run(cache, (0, 1), stacked, tmp_path, **changes)
-    for one, other in zip(found, expected, strict=True):
-        assert same(one.metrics, other.metrics)
+    changes: dict[str, Any] = {"points": 4, "head": "mixture", "checkpoints": [3, 12, 18]}
+    expected = Run(cache, tmp_path / "whole", (0, 1), stacked, **changes)
 
+    def kill(index: int, row: Numbers) -> None:
+        if row["update"] == 15 and index == 1:
+            raise Killed
 
-def test_its_learning_curve_is_whole(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
-    (expected,) = run(cache, points=4)
     with pytest.raises(Killed):
-        run_cohort(
-            "trial-tests", (0,), config(points=4), cache=cache, stacked=False,
-            folder=tmp_path, watch=trial.Watch(on_point=killed_at(15, 0)),
-        )  # fmt: skip
-    (found,) = run(cache, folder=tmp_path, points=4)
-    assert [row["update"] for row in found.curve] == [row["update"] for row in expected.curve]
-    assert all(same(a, b) for a, b in zip(found.curve, expected.curve, strict=True))
+        Run(cache, tmp_path / "cut", (0, 1), stacked, trial.Watch(on_point=kill), **changes)
+    assert list((tmp_path / "cut").glob("training-*"))
+    found = Run(cache, tmp_path / "cut", (0, 1), stacked, **changes)
+    assert alike(found, expected)
+    assert [row["update"] for row in found.fitted[0].curve] == [5, 10, 15, 20]
+    for name in expected.names.values():
+        for budget in (3, 12, 18, 20):
+            states = [
+                load_policy(trial.checkpoint(folder, name, budget))[0]
+                for folder in (tmp_path / "whole", tmp_path / "cut")
+            ]
+            assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-def test_a_trial_that_diverges_fails_and_the_others_go_on(
-    stacked: bool, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fit_that_diverges_fails_and_the_others_go_on(
+    stacked: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (expected,) = run(cache, (1,), stacked)
-    made = trial.Cell.policy
+    (expected,) = Run(cache, tmp_path / "a", (1,), stacked).numbers()
+    made = PolicySystem.model
 
-    def broken(cell: trial.Cell, study: str, seed: int) -> Any:
-        policy = made(cell, study, seed)
+    def broken(system: PolicySystem, study: str, seed: int) -> Any:
+        policy = made(system, study, seed)
         if seed == 0:
             policy.embed.weight.data.fill_(float("nan"))
         return policy
 
-    monkeypatch.setattr(trial.Cell, "policy", broken)
-    bad, good = run(cache, (0, 1), stacked)
-    assert bad.failure.startswith("diverged: loss nan at update ")
-    assert good.failure == ""
-    assert same(good.metrics, expected.metrics, rel=1e-3)
+    monkeypatch.setattr(PolicySystem, "model", broken)
+    both = Run(cache, tmp_path / "b", (0, 1), stacked)
+    assert both.fitted[0].failure.startswith("diverged: loss nan at update ")
+    assert both.fitted[1].failure == ""
+    assert same(both.numbers()[1], expected, rel=1e-3)
 
 
 def test_the_return_asked_for(cache: Path) -> None:
@@ -259,36 +303,16 @@ def test_a_width_that_cannot_be_matched_is_refused(cache: Path) -> None:
 
 
 def test_both_ways_of_training_are_measured(cache: Path) -> None:
-    found = measure_ways("trial-tests", [0, 1], config(), cache)
+    found = trial.pace(prepare(config(), cache), STUDY, [0, 1])
     assert found.keys() == {"stacked", "single"}
     assert all(0 < seconds < 10 for seconds in found.values())
 
 
-def test_results_are_what_they_were(cache: Path) -> None:
-    golden = json.loads(GOLDEN.read_text())
-    write = "write tests/golden.json anew with `python -m tests.golden_trials`"
-    assert golden["code_version"] == CODE_VERSION, f"CODE_VERSION was raised: {write}"
-    for name, metrics in measure(cache).items():
-        expected = golden["trials"][name]
-        changed = {
-            key: (expected.get(key), value)
-            for key, value in metrics.items()
-            if value != pytest.approx(expected.get(key), rel=1e-3, abs=1e-6)
-        }
-        assert not changed and metrics.keys() == expected.keys(), (  # noqa: PT018
-            f"results changed: raise ablate.study.identity.CODE_VERSION, then {write};"
-            f" {name}: {changed} (before, now)"
-        )
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("mixer", ["gru", "attention", "mlp"])
-def test_a_gpu_gives_what_the_cpu_gives(mixer: str, cache: Path) -> None:
+def test_a_gpu_gives_what_the_cpu_gives(mixer: str, cache: Path, tmp_path: Path) -> None:
     """To rounding of float32 over 20 updates; run with `python -m pytest -m gpu`."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    options: dict[str, Any] = {"cache": cache, "stacked": True}
-    there = run_cohort("trial-tests", (0, 1), config(mixer=mixer), device="cuda", **options)
-    here = run_cohort("trial-tests", (0, 1), config(mixer=mixer), **options)
-    for one, other in zip(there, here, strict=True):
-        assert same(one.metrics, other.metrics, rel=1e-2)
+    there = Run(cache, tmp_path / "a", (0, 1), True, device="cuda", mixer=mixer)
+    assert alike(there, Run(cache, tmp_path / "b", (0, 1), True, mixer=mixer), rel=1e-2)

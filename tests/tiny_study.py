@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import cli
+from ablate import cli, registry
 from ablate.errors import UserError
 from ablate.launch.base import Event, Failed, Finished, Job, Started
 from ablate.launch.worker import find
@@ -30,8 +30,8 @@ designs:
   core: {data: tmaze/passive-3, context: all}
   other: {data: tmaze/passive-3, mixer: gru, context: 2}
 model: {parameters: 4000, tolerance: 0.1}
-train: {updates: 6, targets_per_update: 16, warmup: 1}
-evaluate: {episodes: 2, points: 3}
+train: {updates: 6, targets_per_update: 16, warmup: 1, points: 3}
+measure: {rollout: {episodes: 2}, held-out: {}}
 seeds: 2
 """
 
@@ -109,6 +109,11 @@ class Tiny:
             text=True,
             start_new_session=True,
         )
+
+
+def forget(kind: str, name: str) -> None:
+    """Take a part that the test registered away, as if another process went on."""
+    registry._parts.pop((kind, name))
 
 
 def inline(

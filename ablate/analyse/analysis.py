@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ablate.analyse.descriptive import pairing
-from ablate.analyse.table import check, factor_columns, failed, finished
+from ablate.analyse.sentences import answer, sentence
+from ablate.analyse.table import check, factor_columns, failed, finished, metric_columns
 from ablate.analyse.verdict import Verdict, judge
-from ablate.analyse.wording import answer, sentence
 from ablate.errors import UserError
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
@@ -50,17 +50,19 @@ def analyse(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: bool | Mapping[str, bool] = False,
-    metric: str = "score",
+    metric: str = "",
 ) -> Analysis:
     """Analyse a tidy table: one row a trial, columns as `ablate.analyse.table` says.
 
     levels: the study's declared levels of every factor and of `data`; those in the table when None.
-    margin: for hypotheses on `score` that state none. registered: whether the hypotheses were
-    written before the runs (for all, or by id; an id that isn't there counts as no). metric: of
-    the pairing. Raises UserError for a table or a hypothesis that makes no sense.
+    margin: for hypotheses on a response in normalised points that state none. registered: whether the
+    hypotheses were written before the runs (for all, or by id; an id that isn't there counts as no).
+    metric: of the pairing; the first hypothesis' when empty. Raises UserError for a table or a hypothesis
+    that makes no sense.
     """
     if not 0.0 < alpha < 1.0:
         raise UserError(f"alpha: found {alpha}; allowed: between 0 and 1")
+    metric = metric or ([h.metric for h in hypotheses] or metric_columns(table))[0]
     check(table, sorted({metric, *(h.metric for h in hypotheses)}))
     table = table.reset_index(drop=True)
     known = levels if levels is not None else levels_of(table)

@@ -31,11 +31,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize
 
+from ablate import words
 from ablate.analyse.intervals import Estimate, Floats, combine, interval, p_value
 from ablate.analyse.strata import at
 from ablate.analyse.table import factor_columns, usable, values
 from ablate.analyse.tests import over_data_sets
-from ablate.analyse.wording import number
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level, level_text, parse
 from ablate.study.hypotheses import Hypothesis
@@ -128,7 +128,7 @@ def attribute(
     changes: Sequence[Change],
     where: Mapping[str, Sequence[Level]] | None = None,
     *,
-    metric: str = "score",
+    metric: str,
     alpha: float = 0.05,
 ) -> Attribution:
     """Attribute the gain from all starts to all ends to the factors of `changes` (2 to 8).
@@ -357,9 +357,10 @@ def _refusal(total: Estimate, confidence: float, metric: str, whom: str) -> str:
     low, high = interval(total, confidence)
     if low > 0.0 or high < 0.0:
         return ""
+    said = words.response(metric)
     return (
-        f"for {whom} the {100 * confidence:.3g} % interval of the total gain in {metric} "
-        f"({number(low)} to {number(high)}) includes zero, and a share of nothing has no size."
+        f"for {whom} the {words.percent(confidence)} interval of the total gain in "
+        f"{said.said} ({said.span(low, high)}) includes zero, and a share of nothing has no size."
     )
 
 

@@ -122,7 +122,7 @@ class Variant:
 
 def calibrate(
     table: pd.DataFrame,
-    metric: str = "score",
+    metric: str,
     *,
     level: float = 0.05,
     splits: int = SPLITS,

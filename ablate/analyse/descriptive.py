@@ -19,7 +19,7 @@ def mean_interval(scores: Floats, confidence: float = 0.95) -> tuple[float, floa
     return interval(combine([1.0], [scores]), confidence)
 
 
-def pairing(table: pd.DataFrame, metric: str = "score") -> pd.DataFrame:
+def pairing(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """How far equal seeds make variants alike: mean correlation over pairs of cells, by data set.
 
     One row a data set: data, correlation, p, cells, seeds, left_out. Cells are the variants that

@@ -43,7 +43,7 @@ def further(
     alpha: float = 0.05,
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
-    metric: str = "score",
+    metric: str,
     crossing: pd.DataFrame | None = None,
 ) -> Further:
     """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ablate.analyse.multiverse import concerned, lower_is_better
+from ablate import words
+from ablate.analyse.multiverse import concerned
 from ablate.analyse.table import FAILED, FINISHED, failed, finished
 from ablate.analyse.verdict import Verdict, family_of, judge
 from ablate.study.contrast import ACROSS, Level
@@ -92,7 +93,7 @@ def worst_for_failed(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFram
     saved = np.zeros(len(table), dtype=bool)
     for metric in metrics:
         there = table.loc[done].groupby("data", observed=True)[metric]
-        worst = there.max() if lower_is_better(metric) else there.min()
+        worst = there.max() if words.response(metric).lower else there.min()
         value = table["data"].map(worst).to_numpy(dtype=float)
         column = out[metric].to_numpy(dtype=float).copy()
         column[lost] = value[lost]

@@ -14,8 +14,8 @@ from typing import Any
 
 from ablate.analyse.sequential import Plan
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, SUPPORTED, Verdict
-from ablate.analyse.wording import number
 from ablate.errors import UserError
+from ablate.words import significant
 
 NAME = "looks.json"
 FORMAT = 1
@@ -78,7 +78,9 @@ class Record:
         )
         if not self.taken:
             return f"{how}; no look was taken yet."
-        where = f"look {n} of {looks} ({self.taken[-1].seeds} seeds, level {number(self.level)})"
+        where = (
+            f"look {n} of {looks} ({self.taken[-1].seeds} seeds, level {significant(self.level)})"
+        )
         if not self.open:
             return f"{how}; stopped at {where}, when all primary hypotheses were decided."
         left = f"not decided: {', '.join(self.open)}"
@@ -163,7 +165,7 @@ def held(verdicts: Sequence[Verdict], record: Record) -> tuple[Verdict, ...]:
         found = record.decided.get(verdict.hypothesis)
         if found is not None:
             looks = len(record.plan.seeds)
-            note = f"decided at look {found.look} of {looks}, at level {number(found.level)}"
+            note = f"decided at look {found.look} of {looks}, at level {significant(found.level)}"
             verdict = replace(verdict, verdict=found.verdict, notes=(*verdict.notes, note))
         out.append(verdict)
     return tuple(out)

@@ -30,6 +30,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from ablate import words
 from ablate.analyse.intervals import Floats
 from ablate.analyse.table import factor_columns, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
@@ -44,7 +45,6 @@ MEDIAN_EPISODE = "median episode"
 SUMMARIES = ("mean", "IQM", "median")
 SEEDS = (3, 5, 10)
 _UNDECIDED = (INCONCLUSIVE, NOT_TESTED)
-_LOWER = ("error", "loss", "nll", "jerk")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,6 @@ class Multiverse:
     def universes(self) -> int:
         """How many there are."""
         return int(self.rows["universe"].nunique())
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether the metric is an error, a loss or the like."""
-    return any(word in metric.split("_") for word in _LOWER)
 
 
 def multiverse(
@@ -207,7 +202,7 @@ def _scores(
         for metric, points in served.items():
             tail = max(1, math.ceil(0.2 * points.shape[1]))
             last[metric] = points[:, -tail:].mean(axis=1)
-            best[metric] = (points.min if lower_is_better(metric) else points.max)(axis=1)
+            best[metric] = (points.min if words.response(metric).lower else points.max)(axis=1)
         out |= {LAST: last, BEST: best}
     for metric in metrics:
         if metric not in served:
@@ -229,7 +224,7 @@ def _scores(
             for metric in metrics:
                 names = [c[metric] for c in options.values() if metric in c]
                 every = table[[metric, *names]]
-                best[metric] = (every.min if lower_is_better(metric) else every.max)(axis=1)
+                best[metric] = (every.min if words.response(metric).lower else every.max)(axis=1)
             out[BEST_TARGET] = best
     medians = {m: f"{m}_median" for m in metrics if f"{m}_median" in table.columns}
     if medians:

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ablate import words
 from ablate.analyse import batch, tests
 from ablate.analyse.claims import ONE_DATA_SET
 from ablate.analyse.intervals import Alternative, Floats
@@ -424,7 +425,7 @@ def _plan(
     default_margin: float | None,
 ) -> _Planned | str:
     margin = hypothesis.margin
-    if margin is None and hypothesis.metric == "score":
+    if margin is None and words.response(hypothesis.metric).points:
         margin = default_margin
     laid = []
     for claim in claims(hypothesis, levels):

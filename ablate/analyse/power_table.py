@@ -18,12 +18,12 @@ from ablate.analyse.descriptive import pairing
 from ablate.analyse.power import MOST_DATA_SETS, MOST_SEEDS, POWER, Estimand, Forecast
 from ablate.analyse.spreads import PUBLISHED, WORST_CASE, Spreads, from_pilot, published
 from ablate.analyse.table import check, factor_columns, finished
-from ablate.analyse.wording import number, probability
 from ablate.errors import UserError
 from ablate.study import expand
 from ablate.study.cost import spell, trial_seconds
 from ablate.study.foreign import ForeignStudy
 from ablate.study.schema import Study
+from ablate.words import p_said, response, significant
 
 SECONDS = "seconds"  # a pilot's column with the measured duration of its trials
 REPETITIONS = 1000
@@ -150,7 +150,9 @@ def make(
     if spreads is not None or pilot is None:
         pilot, chosen = None, spreads or WORST_CASE
         if chosen not in PUBLISHED:
-            published(chosen, design, "score")  # the refusal with the names that there are
+            published(
+                chosen, design, study.hypotheses[0].metric
+            )  # the refusal with the names that there are
     known: dict[str, Spreads | str] = {}
     for metric in dict.fromkeys(h.metric for h in study.hypotheses):
         try:
@@ -161,8 +163,9 @@ def make(
                 known[metric] = from_pilot(pilot, design, metric, name)
         except UserError as error:
             known[metric] = str(error).rstrip(".")
-    if pilot is not None and "score" in known and isinstance(known["score"], str):
-        raise UserError(f"{known['score']}.")
+    for metric, found in known.items():
+        if pilot is not None and response(metric).points and isinstance(found, str):
+            raise UserError(f"{found}.")
     seconds, priced = _seconds(cells, pilot, len(design))
     forecasts = power.forecast(
         study.hypotheses,
@@ -182,7 +185,7 @@ def make(
         alpha=study.alpha,
         forecasts=tuple(forecasts),
         sources=tuple(_source(metric, one) for metric, one in known.items()),
-        paired=_paired(pilot) if pilot is not None else "",
+        paired=_paired(pilot, study.hypotheses[0].metric) if pilot is not None else "",
         priced=priced,
     )
 
@@ -228,11 +231,11 @@ def _source(metric: str, known: Spreads | str) -> str:
     return f"{metric}: {known.source}{notes}"
 
 
-def _paired(pilot: pd.DataFrame) -> str:
+def _paired(pilot: pd.DataFrame, metric: str) -> str:
     """What paired contrasts would buy: sqrt(1 - r) of the detectable difference."""
-    if "score" not in pilot.columns:
+    if metric not in pilot.columns:
         return ""
-    found = pairing(pilot, "score").dropna(subset=["correlation"])
+    found = pairing(pilot, metric).dropna(subset=["correlation"])
     if found.empty:
         return "Pairing by seeds can't be measured: it takes two cells with three equal seeds."
     mean = float(found["correlation"].mean())
@@ -250,8 +253,8 @@ def _paired(pilot: pd.DataFrame) -> str:
     )
     lowest = float(found["p"].min())
     return (
-        f"Measured pairing: equal seeds correlate by r = {number(mean)} (least "
-        f"{probability(lowest)}); {effect}{worth} The intervals don't count on it."
+        f"Measured pairing: equal seeds correlate by r = {significant(mean)} (least "
+        f"{p_said(lowest)}); {effect}{worth} The intervals don't count on it."
     )
 
 
@@ -282,13 +285,13 @@ def _population_row(one: Forecast) -> list[str]:
 
 def _name(one: Forecast) -> str:
     mark = "*" if one.primary else " "
-    return f"{mark} {one.hypothesis}" + (f" [{one.metric}]" if one.metric != "score" else "")
+    return f"{mark} {one.hypothesis}" + ("" if response(one.metric).points else f" [{one.metric}]")
 
 
 def _detectable(found: Estimand) -> str:
     if found.detectable is None:
         return "-"
-    return f"{number(found.detectable)} ({_number(found.formula)}, {_number(found.upper)})"
+    return f"{significant(found.detectable)} ({_number(found.formula)}, {_number(found.upper)})"
 
 
 def _needed(found: Estimand, most: int, effect: float | None) -> str:
@@ -300,7 +303,7 @@ def _needed(found: Estimand, most: int, effect: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else number(value)
+    return "-" if value is None else significant(value)
 
 
 def _percent(value: float | None) -> str:

@@ -16,11 +16,45 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
+
 from ablate.analyse.intervals import Estimate, equivalence_p, interval
 
 REPRODUCES = "reproduces"
 REFUTES = "refutes"
 OPEN = "open"
+
+
+COLUMNS = ("streams", "hypothesis", "estimate", "low", "high", "confidence", "verdict")
+
+
+def coverage(found: pd.DataFrame) -> pd.DataFrame:
+    """How often an interval of one replication covers the mean of the others, one row a hypothesis.
+
+    found: columns as in `COLUMNS`, one row a replication and hypothesis. Columns hypothesis, replications,
+    covered, estimate (the mean), between (the standard deviation of the estimates), half_width (the mean of
+    the intervals'). An honest interval covers somewhat less often than its confidence, since the mean of the
+    others is itself uncertain; with two replications or fewer nothing is covered.
+    """
+    rows = []
+    for name, group in found.groupby("hypothesis", sort=False):
+        estimates = group["estimate"].to_numpy(float)
+        n = len(estimates)
+        others = (estimates.sum() - estimates) / max(n - 1, 1)
+        inside = (group["low"].to_numpy(float) <= others) & (
+            others <= group["high"].to_numpy(float)
+        )
+        rows.append(
+            {
+                "hypothesis": name,
+                "replications": n,
+                "covered": int(inside.sum()) if n > 2 else 0,
+                "estimate": float(estimates.mean()),
+                "between": float(estimates.std(ddof=1)) if n > 1 else math.nan,
+                "half_width": float((group["high"] - group["low"]).mean() / 2.0),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def judge(

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ablate import words
 from ablate.analyse.intervals import Floats, spread
 from ablate.analyse.resolve import Untestable, resolve
 from ablate.analyse.table import factor_columns, usable, values
@@ -28,7 +29,6 @@ from ablate.study.contrast import level_text
 from ablate.study.hypotheses import Claim
 
 UPPER = 0.8  # the one-sided confidence of the upper limit of an SD
-POINTS = ("score", "score_median")  # metrics in normalised points
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def published(name: str, cells: pd.DataFrame, metric: str) -> Spreads:
     metric that isn't in normalised points."""
     if name not in PUBLISHED:
         raise unknown("published spreads", name, PUBLISHED)
-    if metric not in POINTS:
+    if not words.response(metric).points:
         raise UserError(
             f"published spreads: they are of scores in normalised points, not of '{metric}'; give "
             "a pilot with --pilot TABLE."

@@ -30,7 +30,7 @@ class Strata:
 def strata(
     table: pd.DataFrame,
     by: Sequence[str],
-    metric: str = "score",
+    metric: str,
     where: Mapping[str, Sequence[object]] | None = None,
 ) -> Strata:
     """The finished trials by variant (combination of the factors `by`) and data set.

@@ -16,20 +16,20 @@ from ablate.analyse.intervals import Floats
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import level_text
 
-FACTORS = ("data", *config.FACTORS, *config.OPTIONAL)
-BOOKKEEPING = ("trial", "status", "seed", "failure")
+NAMED = ("data", *config.FACTORS, *config.OPTIONAL)
+BOOKKEEPING = ("trial", "fit", "status", "budget", "seed", "failure")
 FINISHED = "COMPLETED"
 FAILED = "FAILED"
 
 
 def factor_columns(table: pd.DataFrame) -> list[str]:
-    """The factor columns of `table`: the six named ones, dotted configuration values, and whatever
+    """The factor columns of `table`: the named parts, paths into the configuration, and whatever
     else is categorical (as in a table from elsewhere, whose factors its study names)."""
-    named = [name for name in FACTORS if name in table.columns]
+    named = [name for name in NAMED if name in table.columns]
     further = [
         name
         for name in table.columns
-        if "." in name or isinstance(table[name].dtype, pd.CategoricalDtype)
+        if config.is_factor(name) or isinstance(table[name].dtype, pd.CategoricalDtype)
     ]
     return named + sorted(name for name in further if name not in named)
 

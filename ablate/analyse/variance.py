@@ -141,7 +141,7 @@ class _Cells:
 
 def anova(
     table: pd.DataFrame,
-    metric: str = "score",
+    metric: str,
     where: Mapping[str, Sequence[Level]] | None = None,
 ) -> Anova:
     """Type III sums of squares with sum coding, and omega squared, of the full factorial model.
@@ -187,7 +187,7 @@ def anova(
 
 def components(
     table: pd.DataFrame,
-    metric: str = "score",
+    metric: str,
     where: Mapping[str, Sequence[Level]] | None = None,
 ) -> Components:
     """Variance components of the crossing of data set and factors, and of seeds within cells.

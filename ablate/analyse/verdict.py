@@ -56,6 +56,7 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from ablate import words
 from ablate.analyse.claims import ONE_DATA_SET, ClaimResult, Fixed, Population, assess
 from ablate.analyse.resolve import Resolved, Untestable, resolve
 from ablate.analyse.table import factor_columns
@@ -149,7 +150,7 @@ def judge(
     margin: float | None,
     registered: Mapping[str, bool],
 ) -> list[Verdict]:
-    """Verdicts in the order of the hypotheses, without their sentences (see `wording.py`).
+    """Verdicts in the order of the hypotheses, without their sentences (see `sentences.py`).
 
     margin: of hypotheses on `score` that state none. registered: hypothesis id -> written before
     the runs; families are corrected apart for confirmatory and exploratory hypotheses.
@@ -189,7 +190,7 @@ def _prepare(
     default_margin: float | None,
 ) -> _Tested:
     margin = hypothesis.margin
-    if margin is None and hypothesis.metric == "score":
+    if margin is None and words.response(hypothesis.metric).points:
         margin = default_margin
     if margin is None and hypothesis.test == "equivalence":
         raise UserError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,132 +22,52 @@ import torch
 from ablate import streams
 from ablate.audit import checks
 from ablate.audit.probe import Lab, Reader
+from ablate.audit.result import SHAPES, Audit
+from ablate.audit.trajectories import LONGEST, examine
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, build
+from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
-from ablate.models.policy import ModelSpec, build
+from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.registry import get
 
-SHAPES = ("training", "acting")
 OBSERVATIONS, ACTIONS, POLICIES, GOAL = 3, 2, 3, (0, 1)  # of the synthetic data
 HORIZON = 100
-SEEN, NONE, WRONG, MISSING = "●", "·", "✗", "○"
-
-
-@dataclass
-class Audit:
-    """What a model's output depends on, and what is wrong with that.
-
-    Attributes:
-        mixer, context, history, condition, head: the audited configuration.
-        lags: timesteps back from the output, negative ones in the future.
-        receptive: field -> shape ("training", "acting") -> influence at each of `lags`: the largest
-            change of the head's parameters relative to their size, 0.0 for none.
-        declared: field -> the lags that should have an influence.
-        state: what acting does when the context is full, "re-encoded" or "carried".
-        allowed: shape -> field -> the lags that may have one; where empty, the declared ones.
-        findings: one line for each fault; empty when the model passed.
-    """
-
-    mixer: str
-    context: int
-    history: str
-    condition: str
-    head: str
-    lags: tuple[int, ...]
-    receptive: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    declared: dict[str, list[int]] = field(default_factory=dict)
-    state: str = "re-encoded"
-    allowed: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
-
-    @property
-    def name(self) -> str:
-        """The configuration in one line."""
-        return (
-            f"{self.mixer}, context {self.context}, history {self.history}, "
-            f"condition {self.condition}, head {self.head}"
-            + (", state carried" if self.state == "carried" else "")
-        )
-
-    def record(self) -> dict[str, Any]:
-        """For `audit.json`; influence[shape][field] lists one number for each of `lags`."""
-        return {
-            "mixer": self.mixer,
-            "context": self.context,
-            "history": self.history,
-            "condition": self.condition,
-            "head": self.head,
-            "state": self.state,
-            "passed": self.passed,
-            "findings": list(self.findings),
-            "lags": list(self.lags),
-            "declared": {name: list(lags) for name, lags in self.declared.items()},
-            "influence": {
-                shape: {
-                    # Three digits: the last ones differ between processors.
-                    name: [float(f"{value:.3g}") for value in by_shape[shape]]
-                    for name, by_shape in self.receptive.items()
-                }
-                for shape in SHAPES
-            },
-        }
-
-    def text(self) -> str:
-        """For the terminal: a strip of marks over the lags for each field, then the verdict."""
-        lines = [self.name]
-        future, size = sum(lag < 0 for lag in self.lags), self.context
-        ruler = _parted(
-            "".join(str(abs(lag) % 10) if lag >= 0 else "+" for lag in self.lags), future, size
-        )
-        wide = max([13, *map(len, self.receptive)])
-        if self.receptive:
-            lines.append(
-                f"  {'lag':<{wide}} {ruler}   {ruler}   (training, acting; + is the future)"
-            )
-        for name, by_shape in self.receptive.items():
-            strips = [_parted(self._strip(name, s, by_shape[s]), future, size) for s in SHAPES]
-            lines.append(f"  {name:<{wide}} {'   '.join(strips)}")
-        if self.receptive:
-            lines.append(
-                f"  {SEEN} seen as declared   {NONE} not seen   {WRONG} seen, must not be   "
-                f"{MISSING} not seen, must be"
-            )
-        lines += [f"  {finding}" for finding in self.findings]
-        lines.append("  PASSED" if self.passed else f"  REFUSED: {_count(self.findings)}")
-        return "\n".join(lines)
-
-    def _strip(self, name: str, shape: str, values: list[float]) -> str:
-        must = self.declared[name]
-        may = self.allowed.get(shape, self.declared)[name]
-        return "".join(
-            (MISSING if lag in must else NONE) if value == 0.0 else SEEN if lag in may else WRONG
-            for lag, value in zip(self.lags, values, strict=True)
-        )
+BINS = 7  # of a joint model
 
 
 def audit(
-    agent: Agent,
+    model: Agent | Model,
     *,
     context: int | None = None,
     mixer: str | None = None,
     head: str | None = None,
+    condition: str = "none",
+    history: str = "states+actions+rewards",
     read: Reader = stored,
 ) -> Audit:
-    """Audit an agent; leaves its stack in evaluation mode.
+    """Audit a policy, as the agent that reads data for it, or a joint model; leaves it in evaluation mode.
 
-    context: K as declared, by default the agent's own. mixer, head: names to report, by default
-    those of the stack's specification. read: what turns trajectories into the fields a model reads.
-    Errors which the model raises become findings.
+    context: K as declared, by default the model's own. mixer, head: names to report, by default those of its
+    specification; so are condition and history of a joint model. read: what turns trajectories into the fields a
+    policy reads. Errors which the model raises become findings.
     """
-    return _audit(Lab(agent, context or agent.context, read), mixer, head)
+    if isinstance(model, Agent):
+        return _audit(Lab(model, context or model.context, read), mixer, head)
+    spec = model.spec
+    size = context or spec.context
+    result = Audit(mixer or spec.mixer, size, history, condition, head or spec.head, ())
+    model.eval()
+
+    def check() -> list[str]:
+        examine(model, result, size)
+        return []
+
+    _attempt(result, "joint", check)
+    return result
 
 
 def audit_config(
@@ -160,27 +80,29 @@ def audit_config(
     layers: int = 2,
     width: int = 16,
     state: str = "re-encoded",
+    predicts: str = "action",
     **options: Any,
 ) -> Audit:
-    """Audit a registered mixer, alone and as a stack of two replicas, on synthetic data.
+    """Audit a registered mixer in a policy, alone and as a stack of two replicas, or in a joint model.
+
+    On synthetic data.
 
     The width does not change what a model can see; a small one keeps this below a second. It is
     rounded up to the mixer's `width_multiple`. options: further fields of `ModelSpec`, e.g. layout.
-    state: what acting does when the context is full. Dropout is off. Raises UserError for unknown
-    names, and for a state that the mixer cannot carry.
+    state: what acting does when the context is full. predicts: "action", or "all". Dropout is off. Raises
+    UserError for unknown names, and for a state that the mixer cannot carry.
     """
+    if predicts == "all":
+        return _audit_joint(mixer, context, history, condition, head, layers, width, options)
     table = options.get("timesteps", 0) > 0
     layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition, GOAL, table)
-    # A rotary head needs an even number of dimensions.
-    heads = 2 * options["heads"] if options.get("heads", 1) > 1 else 1
-    multiple = math.lcm(get("mixer", mixer, "mixer").width_multiple, heads)
     spec = ModelSpec(
         mixer=mixer,
         head=head,
         context=context,
         features=layout.features,
         action_dim=ACTIONS,
-        width=-(-width // multiple) * multiple,
+        width=_width(mixer, width, options),
         layers=layers,
         columns=tuple(layout.columns),
         **options,
@@ -214,6 +136,50 @@ def audit_config(
         check = (partial(checks.replicas, stacked), partial(checks.stacking, alone, stacked))
         all(_attempt(result, "stacked", each) for each in check)
     return result
+
+
+def _audit_joint(
+    mixer: str,
+    context: int,
+    history: str,
+    condition: str,
+    head: str,
+    layers: int,
+    width: int,
+    options: dict[str, Any],
+) -> Audit:
+    """`audit_config` of a joint model, which is told a goal or a return first where the condition says so."""
+    layout = Layout(OBSERVATIONS, ACTIONS, POLICIES, history, condition, GOAL)
+    prefix = tuple((name, each.width(layout)) for name, each in layout.conditions.items())
+    shown = min(LONGEST, context)
+    spec = ModelSpec.joint(
+        {"mixer": mixer, "head": head, "context": shown, "model": {}}, OBSERVATIONS, ACTIONS
+    )
+    size = _width(mixer, width, options)
+    spec = replace(spec, **{"bins": BINS, **options}, width=size, layers=layers, prefix=prefix)
+    rows = streams.stream("audit", 0, "joint").normal(size=(256, spec.slots))
+    try:
+        made = build(
+            spec,
+            streams.torch_stream("audit", 0, "init"),
+            rows,
+            Discretiser.fit(rows, spec.bins),
+            rows[:, : sum(count for _, count in prefix)],
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        line = f"does-not-run (initialisation): {_first_line(error)}"
+        return Audit(mixer, context, history, condition, head, (), findings=[line])
+    return audit(made.double(), context=context, condition=condition, history=history)
+
+
+def _width(mixer: str, width: int, options: dict[str, Any]) -> int:
+    """The width, rounded up to what mixer and attention heads ask for."""
+    # A rotary head needs an even number of dimensions.
+    heads = 2 * options["heads"] if options.get("heads", 1) > 1 else 1
+    multiple = math.lcm(get("mixer", mixer, "mixer").width_multiple, heads)
+    return -(-width // multiple) * multiple
 
 
 def refuse(result: Audit) -> None:
@@ -285,15 +251,6 @@ def _attempt(result: Audit, where: str, check: Callable[[], list[str]]) -> bool:
 def _strongest(found: np.ndarray) -> list[float]:
     """(times, lags) to the largest of each lag; what does not exist has no influence."""
     return np.nan_to_num(found).max(axis=0).tolist()
-
-
-def _parted(strip: str, future: int, context: int) -> str:
-    """A strip over the lags with bars before the present and after the context."""
-    return "|".join((strip[:future], strip[future : future + context], strip[future + context :]))
-
-
-def _count(findings: list[str]) -> str:
-    return f"{len(findings)} finding" + ("s" if len(findings) > 1 else "")
 
 
 def _first_line(error: Exception) -> str:

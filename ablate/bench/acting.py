@@ -21,8 +21,8 @@ from ablate.data.normalise import Scales
 from ablate.envs.base import Step, VectorEnv
 from ablate.measure.agent import Agent
 from ablate.measure.rollout import rollout
+from ablate.models.assembly import build
 from ablate.models.layouts import Layout
-from ablate.models.policy import build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 

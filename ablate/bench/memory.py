@@ -15,7 +15,7 @@ import torch
 
 from ablate.bench.transformer import ACTIONS, LAYERS, OBSERVATIONS, WIDTH
 from ablate.bench.update import Row
-from ablate.models.policy import build
+from ablate.models.assembly import build
 from ablate.models.spec import ModelSpec
 
 GIGABYTE = 1e9

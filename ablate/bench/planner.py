@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from ablate.bench.update import Row, one_thread
+from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
-from ablate.models.trajectory import TrajectoryModel, TrajectorySpec, build_trajectory_model
+from ablate.models.spec import ModelSpec
 from ablate.plan.options import PlanOptions, released_positions
 from ablate.plan.search import Plan, search
 
@@ -84,15 +85,18 @@ def lower_bound(options: PlanOptions) -> int:
     return given + drawn + (options.horizon - 1) * options.beam_width * (OBSERVATIONS + 1)
 
 
-def hopper(options: PlanOptions) -> TrajectoryModel:
+def hopper(options: PlanOptions) -> Model:
     """The released shape; the window holds what mode full looks at."""
     window = max(10, options.max_context_transitions)
     if options.mode == "full":
         window = options.executed + options.horizon
-    spec = TrajectorySpec(OBSERVATIONS, ACTIONS, window=window)
+    shape = {"width": 128, "layers": 4, "heads": 4, "dropout": 0.1, "initialisation": "mingpt"}
+    config = {"mixer": "attention", "head": "categorical", "context": window, "model": shape}
+    config |= {"layout": "dimension", "input": "discretised"}
+    spec = ModelSpec.joint(config, OBSERVATIONS, ACTIONS)
     data = np.random.default_rng(0).normal(size=(10_000, spec.slots))
     generator = torch.Generator().manual_seed(0)
-    return build_trajectory_model(spec, generator, Discretiser.fit(data, spec.bins)).eval()
+    return build(spec, generator, data, Discretiser.fit(data, spec.bins)).eval()
 
 
 def seconds_of(options: PlanOptions, episodes: int, chunks: int) -> tuple[float, Plan]:

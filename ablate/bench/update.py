@@ -17,10 +17,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.bench.transformer import ACTIONS, BATCH, OBSERVATIONS, TIMESTEPS, DecisionTransformer
+from ablate.models.assembly import ModelSpec, build
 from ablate.models.linear import AVAILABLE
 from ablate.models.match import solve_width
 from ablate.models.mixer import set_stacked
-from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 
 PUBLIC_SECONDS = 0.195  # one update of the public Gym code: CPU time, one thread, float32

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,6 +66,9 @@ class DataSpec:
         exact: the table of exact values where the data's law is small enough, rows of numbers and
             texts by column; None elsewhere.
         goal: the coordinates of the full observation that the environment's goals are about, if any.
+        optimal: returns (E,) of the best policy that sees the whole state, in the episodes of these
+            environment seeds: the same starts and the same noise as everybody's. None where no such
+            policy is known. Ask for them by `optimal_returns`.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
     """
@@ -86,6 +89,11 @@ class DataSpec:
     hiding: Hiding | None = None
     exact: Callable[[], list[dict[str, str | float]]] | None = None
     goal: tuple[int, ...] = ()
+    optimal: Callable[[Sequence[int]], np.ndarray] | None = None
+
+    def optimal_returns(self, seeds: Sequence[int]) -> np.ndarray | None:
+        """`optimal` of these seeds, computed once for each list; None where it isn't known."""
+        return None if self.optimal is None else _optimal(self.optimal, tuple(seeds)).copy()
 
     @property
     def shown_goal(self) -> tuple[int, ...]:
@@ -95,6 +103,16 @@ class DataSpec:
         if not set(self.goal) <= set(self.observable):
             return ()
         return tuple(self.observable.index(i) for i in self.goal)
+
+
+@lru_cache(maxsize=256)
+def _optimal(returns: Callable[[Sequence[int]], np.ndarray], seeds: tuple[int, ...]) -> np.ndarray:
+    return returns(seeds)
+
+
+def always(best: float) -> Callable[[Sequence[int]], np.ndarray]:
+    """`DataSpec.optimal` of a task whose best return, `best`, can be had in every episode."""
+    return lambda seeds: np.full(len(seeds), best)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +147,12 @@ class DataSet:
 
 
 class Family(ABC):
-    """A registered kind of data: resolves the part of a name after the first slash."""
+    """A registered kind of data: resolves the part of a name after the first slash.
+
+    words: how people call parts of a member's name, by a pattern of the whole part: {"umaze": "U"}.
+    """
+
+    words: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def resolve(self, member: str, name: str) -> DataSpec:
@@ -181,7 +204,19 @@ def spec(name: str) -> DataSpec:
         hiding=hiding,
         yardstick=None,  # exact laws need the whole state
         exact=None,
+        # What is shown doesn't change what happens; late actions and other physics do.
+        optimal=None if hiding.disturbs else found.optimal,
     )
+
+
+def dimensions(name: str) -> tuple[int, int]:
+    """Numbers of an observation and of an action, a twin's too, without generating or reading anything.
+
+    Raises UserError as `spec` does.
+    """
+    env = spec(name.partition("@")[0]).make_env(1)
+    hiding = spec(name).hiding
+    return env.observation_dim if hiding is None else len(hiding.observable), env.action_dim
 
 
 def _unresolved(*_: Any) -> Any:

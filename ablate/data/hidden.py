@@ -75,7 +75,12 @@ class Hiding:
     @property
     def anew(self) -> bool:
         """Whether the data must be collected anew."""
-        return self.masked or any(part.kind in ("delay", "physics") for part in self.parts)
+        return self.masked or self.disturbs
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether the same actions have other effects, not only what is seen of them."""
+        return any(part.kind in ("delay", "physics") for part in self.parts)
 
     @property
     def observable(self) -> list[int]:

@@ -16,13 +16,14 @@ state, states that look alike sharing it:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.envs.tabular import Array, TabularMDP, check_distribution
+from ablate.envs.tabular import Array, Tabular, TabularMDP, check_distribution
 from ablate.errors import UserError, unknown
 
 MIXINGS = ("episode", "step")
@@ -88,6 +89,17 @@ def greedy(values: Array) -> Array:
     best = values >= values.max(-1, keepdims=True) - TIE
     policy: Array = np.eye(values.shape[-1])[best.argmax(-1)]
     return policy
+
+
+def optimal_returns(process: TabularMDP, seeds: Sequence[int]) -> Array:
+    """Returns (B,) of the greedy policy by Q* in the environment, which it sees whole, one episode a seed."""
+    env, policy = Tabular(len(seeds), process), optimise(process)[1]
+    env.reset(seeds)
+    total = np.zeros(len(seeds))
+    for decision in policy:
+        states = env.simulator_state()[:, 0].astype(np.int64)
+        total += env.step(decision[states])[1]
+    return total
 
 
 def occupancy(process: TabularMDP, policy: Array) -> Array:

@@ -33,6 +33,8 @@ FALLEN = 0.075  # height in metres below which the pen has fallen
 class Adroit(Gymnasium):
     """B episodes of one of TASKS; `success` is "the task's goal was ever achieved"."""
 
+    per_place = (*Gymnasium.per_place, "_lengths")
+
     def __init__(self, num_envs: int, task: str, horizon: int) -> None:
         if task not in TASKS:
             raise unknown("Adroit: task", task, TASKS)

@@ -47,6 +47,8 @@ _TAG = 0xA7
 class AntMaze(SimulatedEnv):
     """B episodes in one of MAZES, all of them advanced by one call a step."""
 
+    per_place = ("_state", "goal", "_success")
+
     def __init__(self, num_envs: int, maze: str, horizon: int) -> None:
         if maze not in MAZES:
             raise unknown("AntMaze: maze", maze, MAZES)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,31 @@ from ablate.errors import UserError
 Floats = NDArray[np.float32]
 Info = dict[str, np.ndarray]
 Step = tuple[Floats, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Info]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where n episodes stand and what is still to come of their noise: a copy, which nothing changes.
+
+    Attributes:
+        kind: the class of the environment that it was taken from.
+        own: (n, ...) arrays by name.
+        inner: for a wrapper, the state of the environment that it wraps.
+    """
+
+    kind: str
+    own: dict[str, np.ndarray]
+    inner: State | None = None
+
+    def __len__(self) -> int:
+        """n."""
+        return len(next(iter(self.own.values()))) if self.inner is None else len(self.inner)
+
+    def take(self, places: Sequence[int] | np.ndarray) -> State:
+        """The states at `places`, in that order; a place that is named twice is there twice."""
+        at = np.asarray(places, dtype=np.int64)
+        inner = None if self.inner is None else self.inner.take(at)
+        return State(self.kind, {name: array[at] for name, array in self.own.items()}, inner)
 
 
 class VectorEnv(ABC):
@@ -49,6 +75,24 @@ class VectorEnv(ABC):
         truncations (B,) bool and `info`, a dict of (B,) arrays (e.g. `success`, so far).
         """
 
+    def state(self) -> State:
+        """Where every episode stands, its noise to come included.
+
+        Raises UserError where an environment can't tell, and before the first reset.
+        """
+        raise UserError(f"{type(self).__name__}: its state can't be taken or set.")
+
+    def set_state(self, state: State, places: Sequence[int] | np.ndarray | None = None) -> Floats:
+        """Lay states into `places`, one each (None: into all); returns what is seen now, (B, N).
+
+        From there on the same actions give the same observations, rewards and endings, to the last bit.
+        `state.take` says which states are laid: to go on sixteen times from where the third episode stands,
+        `env.set_state(state.take([2] * 16))`. States of different timesteps may stand side by side.
+
+        Raises UserError when places and states don't match, or the state isn't this environment's.
+        """
+        raise UserError(f"{type(self).__name__}: its state can't be taken or set.")
+
     def full_observation(self) -> Floats:
         """What would be seen now if nothing were hidden, (B, N_full); rows as `step` returns them.
 
@@ -69,8 +113,22 @@ class VectorEnv(ABC):
         return None
 
 
+_BOOKS = ("_time", "_terminated", "_truncated", "_last")
+_INFO = "info "  # what the names of what `step` tells begin with in a state
+
+
 class SimulatedEnv(VectorEnv):
-    """A VectorEnv that keeps the books (time, done rows) around `_start` and `_advance`."""
+    """A VectorEnv that keeps the books (time, done rows) around `_start` and `_advance`.
+
+    Attributes:
+        per_place: names of the attributes (B, ...) that, with the books, make up where an episode stands;
+            None where the state can't be taken. Random numbers still to come are among them.
+    """
+
+    per_place: ClassVar[tuple[str, ...] | None] = None
+    # Steps taken: one number where all episodes that go on stand at one timestep, else (B,), which runs on
+    # in places that are over (`_time` doesn't).
+    _now: int | NDArray[np.int64]
 
     def __init__(self, num_envs: int, observation_dim: int, action_dim: int, horizon: int) -> None:
         if num_envs < 1:
@@ -79,7 +137,7 @@ class SimulatedEnv(VectorEnv):
         self.observation_dim = observation_dim
         self.action_dim = action_dim
         self.horizon = horizon
-        self._time: int | None = None
+        self._time: NDArray[np.int64] | None = None  # (B,), steps taken
 
     def reset(self, seeds: Sequence[int]) -> Floats:
         if len(seeds) != self.num_envs:
@@ -87,7 +145,8 @@ class SimulatedEnv(VectorEnv):
                 f"{type(self).__name__}.reset: {len(seeds)} seeds for {self.num_envs} episodes;"
                 " one seed an episode is needed."
             )
-        self._time = 0
+        self._time = np.zeros(self.num_envs, dtype=np.int64)
+        self._now = 0
         self._terminated = np.zeros(self.num_envs, dtype=bool)
         self._truncated = np.zeros(self.num_envs, dtype=bool)
         self._last = self._start([int(seed) for seed in seeds]).astype(np.float32)
@@ -101,7 +160,8 @@ class SimulatedEnv(VectorEnv):
         if alive.any():
             clipped = np.clip(actions.astype(np.float64), -1.0, 1.0)
             observations, rewards, terminations, info = self._advance(clipped, alive)
-            self._time += 1
+            self._time = self._time + alive
+            self._now = self._now + 1
             self._last = np.where(alive[:, None], observations, self._last).astype(np.float32)
             self._terminated |= alive & terminations
             self._truncated |= alive & ~terminations & (self._time >= self.horizon)
@@ -121,6 +181,43 @@ class SimulatedEnv(VectorEnv):
             info,
         )
 
+    def state(self) -> State:
+        if self.per_place is None:
+            return super().state()
+        if self._time is None:
+            raise UserError(f"{type(self).__name__}.state: call reset(seeds) first.")
+        own = {name: getattr(self, name).copy() for name in (*_BOOKS, *self.per_place)}
+        told = {_INFO + key: value.copy() for key, value in self._info.items()}
+        return State(type(self).__name__, own | told | self._more_state())
+
+    def set_state(self, state: State, places: Sequence[int] | np.ndarray | None = None) -> Floats:
+        if self.per_place is None:
+            return super().set_state(state, places)
+        at = checked_places(self, state, places, started=self._time is not None)
+        _lay(self, (*_BOOKS, *self.per_place), state, at)
+        assert self._time is not None
+        going = self._time[~(self._terminated | self._truncated)]
+        # All at one timestep, as is usual, is faster than each at its own.
+        alike = not len(going) or bool((going == going[0]).all())
+        self._now = int(going[0] if len(going) else self._time.max()) if alike else self._time
+        self._lay_more(state, at)
+        old: Info = getattr(self, "_info", {})
+        told = {
+            name.removeprefix(_INFO): value
+            for name, value in state.own.items()
+            if name.startswith(_INFO)
+        }
+        # What isn't told there belongs to places that go on: their next step tells it.
+        self._info = old | {key: laid(self, key, told[key], at, old.get(key)) for key in told}
+        return self._last.copy()
+
+    def _more_state(self) -> dict[str, np.ndarray]:
+        """What belongs to the state and isn't an attribute (B, ...), as such arrays by name."""
+        return {}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        """Lay what `_more_state` gave into the places (n,)."""
+
     def full_observation(self) -> Floats:
         return self._last.copy()
 
@@ -139,7 +236,12 @@ class SimulatedEnv(VectorEnv):
 
 
 class Wrapper(VectorEnv):
-    """Another environment, passed through; a subclass changes what is seen or done."""
+    """Another environment, passed through; a subclass changes what is seen or done.
+
+    per_place: names of the wrapper's own attributes (B, ...) that its episodes depend on.
+    """
+
+    per_place: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env
@@ -153,6 +255,32 @@ class Wrapper(VectorEnv):
 
     def step(self, actions: np.ndarray) -> Step:
         return self.env.step(actions)
+
+    def state(self) -> State:
+        inner = self.env.state()
+        own = {name: getattr(self, name).copy() for name in self.per_place}
+        return State(type(self).__name__, own | self._more_state(), inner)
+
+    def set_state(self, state: State, places: Sequence[int] | np.ndarray | None = None) -> Floats:
+        started = all(getattr(self, name, None) is not None for name in self.per_place)
+        at = checked_places(self, state, places, started)
+        if state.inner is None:
+            raise _foreign(self, state)
+        seen = self.env.set_state(state.inner, places)
+        _lay(self, self.per_place, state, at)
+        self._lay_more(state, at)
+        return self._shown_of(seen)
+
+    def _more_state(self) -> dict[str, np.ndarray]:
+        """As `SimulatedEnv._more_state`."""
+        return {}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        """As `SimulatedEnv._lay_more`."""
+
+    def _shown_of(self, observations: Floats) -> Floats:
+        """What this wrapper shows of the environment's observations (B, N)."""
+        return observations
 
     def full_observation(self) -> Floats:
         return self.env.full_observation()
@@ -182,15 +310,87 @@ class MaskedEnv(Wrapper):
         self.observation_dim = len(kept)
 
     def reset(self, seeds: Sequence[int]) -> Floats:
-        return self.env.reset(seeds)[:, self.observable]
+        return self._shown_of(self.env.reset(seeds))
 
     def step(self, actions: np.ndarray) -> Step:
         observations, *rest = self.env.step(actions)
-        return observations[:, self.observable], *rest  # type: ignore[return-value]
+        return self._shown_of(observations), *rest  # type: ignore[return-value]
+
+    def _shown_of(self, observations: Floats) -> Floats:
+        return observations[:, self.observable]
 
 
-def checked_actions(env: VectorEnv, actions: np.ndarray, time: int | None) -> np.ndarray:
-    """The actions (B, M) given to `env` at step `time` (None before the first reset), as an array.
+def pick(array: np.ndarray, index: int | np.ndarray) -> np.ndarray:
+    """array[b, index[b]] of every place b, or array[:, index] for one number: (B, T, ...) -> (B, ...).
+
+    A place whose index is beyond T is over, and gets the last.
+    """
+    if isinstance(index, int):
+        same: np.ndarray = array[:, index]
+        return same
+    found: np.ndarray = array[np.arange(len(array)), np.minimum(index, array.shape[1] - 1)]
+    return found
+
+
+def checked_places(
+    env: VectorEnv, state: State, places: Sequence[int] | np.ndarray | None, started: bool
+) -> NDArray[np.int64]:
+    """The places (n,) into which the n states are laid.
+
+    started: whether every place of `env` has a state already. Raises UserError as `set_state` does.
+    """
+    where = f"{type(env).__name__}.set_state"
+    if state.kind != type(env).__name__:
+        raise _foreign(env, state)
+    at = np.arange(env.num_envs) if places is None else np.asarray(places, dtype=np.int64)
+    if at.shape != (len(state),):
+        raise UserError(
+            f"{where}: {len(state)} states for {at.size} places; one state a place is needed."
+        )
+    if len(np.unique(at)) != len(at) or (len(at) and not 0 <= at.min() <= at.max() < env.num_envs):
+        raise UserError(
+            f"{where}: places are {at.tolist()}; allowed: different ones from 0 to {env.num_envs - 1}."
+        )
+    if not started and len(at) < env.num_envs:
+        raise UserError(f"{where}: call reset(seeds) first, or lay a state into every place.")
+    return at
+
+
+def laid(
+    env: VectorEnv, name: str, new: np.ndarray, places: np.ndarray, old: np.ndarray | None
+) -> np.ndarray:
+    """`old` (B, ...) with `new` (n, ...) at `places`; zeros elsewhere where there is no old."""
+    shape = (env.num_envs, *new.shape[1:])
+    if old is not None and old.shape != shape:
+        raise UserError(
+            f"{type(env).__name__}.set_state: {name} has shape {new.shape[1:]} in the state and"
+            f" {old.shape[1:]} here; the state must be that of such an environment."
+        )
+    whole = np.zeros(shape, new.dtype) if old is None else old.copy()
+    whole[places] = new
+    return whole
+
+
+def _lay(env: VectorEnv, names: Sequence[str], state: State, places: np.ndarray) -> None:
+    """Lay the arrays of those names into the attributes of `env`: all of them, or none on an error."""
+    whole = {
+        name: laid(env, name, state.own[name], places, getattr(env, name, None)) for name in names
+    }
+    for name, array in whole.items():
+        setattr(env, name, array)
+
+
+def _foreign(env: VectorEnv, state: State) -> UserError:
+    return UserError(
+        f"{type(env).__name__}.set_state: the state is that of {state.kind}; allowed: one of"
+        f" {type(env).__name__}."
+    )
+
+
+def checked_actions(
+    env: VectorEnv, actions: np.ndarray, time: NDArray[np.int64] | None
+) -> np.ndarray:
+    """The actions (B, M) given to `env` at steps `time` (B,) (None before the first reset), as an array.
 
     Raises UserError when it wasn't reset, for another shape, and for a value that isn't finite.
     """
@@ -204,7 +404,7 @@ def checked_actions(env: VectorEnv, actions: np.ndarray, time: int | None) -> np
         )
     if not np.isfinite(actions).all():
         row = int(np.argwhere(~np.isfinite(actions))[0, 0])
-        raise UserError(f"{where}: the action of row {row} is not finite at step {time}.")
+        raise UserError(f"{where}: the action of row {row} is not finite at step {time[row]}.")
     return actions
 
 

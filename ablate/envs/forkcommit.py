@@ -39,6 +39,8 @@ class ForkCommit(SimulatedEnv):
     at an even one, as many are up as down.
     """
 
+    per_place = ("_route", "_across", "_side", "_switches")
+
     def __init__(self, num_envs: int, delay: int) -> None:
         if delay < 1:
             raise UserError(f"ForkCommit: the delay is {delay}; at least 1 step is needed.")
@@ -55,28 +57,30 @@ class ForkCommit(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        if self._time >= self.delay:
-            self._across = np.clip(self._across + SPEED * actions[:, 0], -1.0, 1.0)
-            side = np.where(actions[:, 0] == 0.0, self._side, np.sign(actions[:, 0]))
+        free = np.asarray(self._now >= self.delay)  # for each episode, or for all
+        if free.any():
+            speed = np.where(free, actions[:, 0], 0.0)
+            self._across = np.clip(self._across + SPEED * speed, -1.0, 1.0)
+            side = np.where(speed == 0.0, self._side, np.sign(speed))
             self._switches += side * self._side < 0
             self._side = side
         reached = np.abs(self._across) >= 1.0
         success = reached & (np.sign(self._across) == self._route)
-        late = ~reached & (self._time + 1 >= self.horizon)
+        late = ~reached & (self._now + 1 >= self.horizon)
         rewards = success.astype(np.float64) - late
         info = {"success": success, "reached": reached, "switches": self._switches.copy()}
-        return self._observe(self._time + 1), rewards, reached | late, info
+        return self._observe(self._now + 1), rewards, reached | late, info
 
     def simulator_state(self) -> np.ndarray:
-        time = np.full(self.num_envs, float(self._time or 0))
+        time = np.full(self.num_envs, self._now, dtype=np.float64)
         return np.stack([time, self._across, self._route], axis=1)
 
-    def _observe(self, time: int) -> np.ndarray:
+    def _observe(self, time: int | np.ndarray) -> np.ndarray:
+        """What is seen at a timestep, or at one (B,) each."""
         everywhere = np.ones(self.num_envs)
         return np.stack(
             [
-                min(time, self.delay) / self.delay * everywhere,
+                np.minimum(time, self.delay) / self.delay * everywhere,
                 (time >= self.delay) * everywhere,
                 self._across,
                 (time == 0) * self._route,

@@ -38,6 +38,8 @@ class FourRooms(BallEnv):
     pairs: the (start room, goal room) to draw from; spread: of the hidden strength of the motors.
     """
 
+    per_place = (*BallEnv.per_place, "_goal")
+
     def __init__(
         self, num_envs: int, pairs: Sequence[Pair] = ALL_PAIRS, spread: float = 0.0
     ) -> None:

@@ -10,19 +10,21 @@ Every row is a simulator of its own. What it is told and what it shows is turned
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
 import numpy as np
 from gymnasium import spaces
 
-from ablate.envs.base import Info, SimulatedEnv
+from ablate.envs.base import Info, SimulatedEnv, State
 from ablate.errors import UserError
 
 # Where environments report success in `info`: gymnasium-robotics, Fetch, D4RL's Adroit.
@@ -39,8 +41,10 @@ class Gymnasium(SimulatedEnv):
     `info["success"]` is "so far", where the environment reports it.
 
     Raises UserError when the id isn't known, the environment can't be made here, its spaces can't
-    be flattened or no horizon is known.
+    be flattened or no horizon is known; `state` does where a simulator can't be copied.
     """
+
+    per_place: ClassVar[tuple[str, ...]] = ("_success", "_reports_success")
 
     def __init__(
         self, num_envs: int, env_id: str, horizon: int | None = None, **kwargs: Any
@@ -58,12 +62,11 @@ class Gymnasium(SimulatedEnv):
         self._space = self._envs[0].observation_space
         action_dim, self._to_action = _actions(env_id, self._envs[0].action_space)
         super().__init__(num_envs, _width(env_id, self._space), action_dim, horizon)
-        simulator = getattr(self._envs[0].unwrapped, "data", None)
-        self._mujoco = hasattr(simulator, "qpos") and hasattr(simulator, "qvel")
+        self._mujoco = _in_mujoco(self._envs[0])
 
     def _start(self, seeds: list[int]) -> np.ndarray:
         self._success = np.zeros(self.num_envs, dtype=bool)
-        self._reports_success = False
+        self._reports_success = np.zeros(self.num_envs, dtype=bool)
         with quiet_mujoco():
             return np.stack(
                 [self._flat(env.reset(seed=s)[0]) for env, s in zip(self._envs, seeds, strict=True)]
@@ -85,13 +88,13 @@ class Gymnasium(SimulatedEnv):
                 self._truncated[row] = truncated and not terminated
                 for key in SUCCESS:
                     if key in info:
-                        self._reports_success = True
+                        self._reports_success[row] = True
                         self._success[row] |= bool(info[key])
         return (
             observations,
             rewards,
             terminations,
-            {"success": self._success.copy()} if self._reports_success else {},
+            {"success": self._success.copy()} if self._reports_success.any() else {},
         )
 
     def mujoco_model(self) -> Any:
@@ -108,8 +111,130 @@ class Gymnasium(SimulatedEnv):
         data: list[Any] = [getattr(env.unwrapped, "data") for env in self._envs]  # noqa: B009
         return np.stack([np.concatenate([each.qpos, each.qvel]) for each in data])
 
+    def _more_state(self) -> dict[str, np.ndarray]:
+        return {"simulators": snapshots(self._envs)}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        lay_snapshots(self._envs, state.own["simulators"], places)
+
     def _flat(self, observation: Any) -> np.ndarray:
         return np.asarray(spaces.utils.flatten(self._space, observation), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A gymnasium environment as it stands, ready to be laid into another one of its kind.
+
+    A MuJoCo model is large and stays where it is; its numbers, some of which an environment may draw at
+    reset, are kept, but for meshes and textures. The simulation is copied whole: the warm start of the solver
+    belongs to it, and positions of bodies that are older than qpos by a substep.
+
+    Attributes:
+        env: the copy. numbers: (part of the model, name) -> value.
+    """
+
+    env: Any
+    numbers: dict[tuple[str, str], Any]
+
+    @classmethod
+    def of(cls, env: Any) -> Snapshot:
+        """Raises UserError when something in the environment can't be copied."""
+        try:
+            memo = {id(one): one for one in _common(env)}
+            if _in_mujoco(env):
+                data = mujoco.MjData(env.unwrapped.model)
+                memo[id(env.unwrapped.data)] = data
+                mujoco.mj_copyData(data, env.unwrapped.model, env.unwrapped.data)
+            return cls(_copied(env, memo), _numbers(env))
+        except Exception as error:  # anybody's objects
+            raise UserError(
+                f"{type(env.unwrapped).__name__}: its state can't be taken, for it can't be copied"
+                f" ({_one_line(error)})."
+            ) from error
+
+    def laid_into(self, env: Any) -> Any:
+        """The environment to take the place of `env`, whose model it goes on with."""
+        pairs = zip(_common(self.env), _common(env), strict=True)
+        memo = {id(theirs): ours for theirs, ours in pairs}
+        if _in_mujoco(env):
+            data = env.unwrapped.data
+            memo[id(self.env.unwrapped.data)] = data
+            mujoco.mj_copyData(data, env.unwrapped.model, self.env.unwrapped.data)
+        made = _copied(self.env, memo)
+        for (part, name), value in self.numbers.items():
+            holder = _part(made, part)
+            if isinstance(value, np.ndarray):
+                getattr(holder, name)[...] = value
+            else:
+                setattr(holder, name, value)
+        return made
+
+
+def snapshots(envs: list[Any]) -> np.ndarray:
+    """(B,) Snapshot, one of each environment."""
+    found = np.empty(len(envs), dtype=object)
+    found[:] = [Snapshot.of(env) for env in envs]
+    return found
+
+
+def lay_snapshots(envs: list[Any], found: np.ndarray, places: np.ndarray) -> None:
+    """Put copies of the snapshots (n,) into the places (n,) of `envs`."""
+    for place, snapshot in zip(places, found, strict=True):
+        envs[place] = snapshot.laid_into(envs[place])
+
+
+def _copied(env: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy, with what `memo` has in the place of what it names.
+
+    Not `copy.deepcopy`: gymnasium's EzPickle would make a new environment, which forgets where it was.
+    """
+    made = memo[id(env)] = object.__new__(type(env))
+    for value in vars(env).values():
+        if isinstance(value, gymnasium.Env) and id(value) not in memo:
+            _copied(value, memo)
+    made.__dict__.update(copy.deepcopy(vars(env), memo))
+    return made
+
+
+def _common(env: Any) -> list[Any]:
+    """What all environments of an id may share, or each keeps for itself: it isn't copied."""
+    found = [env.observation_space, env.action_space, env.unwrapped.spec]
+    return [*found, env.unwrapped.model] if _in_mujoco(env) else found
+
+
+def _in_mujoco(env: Any) -> bool:
+    inner = env.unwrapped
+    return isinstance(getattr(inner, "model", None), mujoco.MjModel) and isinstance(
+        getattr(inner, "data", None), mujoco.MjData
+    )
+
+
+# The parts of a model that hold numbers, and what the names of large ones begin with.
+_PARTS = ("", "opt", "stat")
+_LARGE = ("mesh_", "tex_", "hfield_", "skin_", "bvh_", "oct_", "flex_")
+
+
+def _part(env: Any, part: str) -> Any:
+    model = env.unwrapped.model
+    return getattr(model, part) if part else model
+
+
+def _numbers(env: Any) -> dict[tuple[str, str], Any]:
+    """Copies of the real numbers of a MuJoCo environment's model; nothing of another's."""
+    found: dict[tuple[str, str], Any] = {}
+    if not _in_mujoco(env):
+        return found
+    for part in _PARTS:
+        holder = _part(env, part)
+        for name in dir(holder):
+            if name.startswith(("_", *_LARGE)):
+                continue
+            value = getattr(holder, name)
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                found[part, name] = value.copy()
+            elif isinstance(value, float):
+                found[part, name] = value
+    return found
 
 
 @contextmanager

@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ablate.envs.base import Floats, Step, VectorEnv, Wrapper, checked_actions, episode_rng
+from ablate.envs.base import (
+    Floats,
+    State,
+    Step,
+    VectorEnv,
+    Wrapper,
+    checked_actions,
+    episode_rng,
+    pick,
+)
 from ablate.errors import UserError
 
 _NOISE, _DROP = 0x401, 0x402  # tags of episode_rng
@@ -25,10 +34,14 @@ class Disturbed(Wrapper):
     A row that is done goes on showing what it showed last.
     """
 
+    per_place = ("_done", "_shown")
+    _draws: _Draws
+
     def reset(self, seeds: Sequence[int]) -> Floats:
         observation = self.env.reset(seeds)
         self._done = np.zeros(self.num_envs, dtype=bool)
-        self._shown = self._first(observation, [int(seed) for seed in seeds])
+        self._draws.start([int(seed) for seed in seeds])
+        self._shown = self._first(observation)
         return self._shown.copy()
 
     def step(self, actions: np.ndarray) -> Step:
@@ -38,7 +51,16 @@ class Disturbed(Wrapper):
         self._done = terminations | truncations
         return self._shown.copy(), rewards, terminations, truncations, info
 
-    def _first(self, observation: Floats, seeds: list[int]) -> Floats:
+    def _shown_of(self, observations: Floats) -> Floats:
+        return self._shown.copy()
+
+    def _more_state(self) -> dict[str, np.ndarray]:
+        return self._draws.state()
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        self._draws.lay(self, state, places)
+
+    def _first(self, observation: Floats) -> Floats:
         """What is shown of the first observation (B, N)."""
         raise NotImplementedError
 
@@ -59,12 +81,10 @@ class NoisyEnv(Disturbed):
             )
         super().__init__(env)
         self.std = std
+        shape = (_BLOCK, self.observation_dim)
+        self._draws = _Draws(_NOISE, lambda rng: rng.standard_normal(shape, dtype=np.float32))
 
-    def _first(self, observation: Floats, seeds: list[int]) -> Floats:
-        width = self.observation_dim
-        self._draws = _Draws(
-            seeds, _NOISE, lambda rng: rng.standard_normal((_BLOCK, width), dtype=np.float32)
-        )
+    def _first(self, observation: Floats) -> Floats:
         return self._next(observation)
 
     def _next(self, observation: Floats) -> Floats:
@@ -82,9 +102,9 @@ class DroppedEnv(Disturbed):
             )
         super().__init__(env)
         self.probability = probability
+        self._draws = _Draws(_DROP, lambda rng: rng.random((_BLOCK, 1)))
 
-    def _first(self, observation: Floats, seeds: list[int]) -> Floats:
-        self._draws = _Draws(seeds, _DROP, lambda rng: rng.random((_BLOCK, 1)))
+    def _first(self, observation: Floats) -> Floats:
         return observation
 
     def _next(self, observation: Floats) -> Floats:
@@ -95,42 +115,80 @@ class DroppedEnv(Disturbed):
 class DelayedEnv(Wrapper):
     """An action takes effect `delay` steps after it is chosen; before the first does, zeros do."""
 
+    per_place = ("_time",)
+
     def __init__(self, env: VectorEnv, delay: int) -> None:
         if delay < 0:
             raise UserError(f"DelayedEnv: the delay is {delay} steps; at least 0 is needed.")
         super().__init__(env)
         self.delay = delay
-        self._time: int | None = None
+        # A ring: entry _at is written, and the next one is the oldest.
+        self._at = 0
+        self._chosen = np.zeros((self.delay + 1, self.num_envs, self.action_dim))
+        self._time: np.ndarray | None = None
 
     def reset(self, seeds: Sequence[int]) -> Floats:
-        self._time = 0
-        # A ring: at time t, entry t mod (delay + 1) is written and the next one is the oldest.
-        self._chosen = np.zeros((self.delay + 1, self.num_envs, self.action_dim))
+        self._time = np.zeros(self.num_envs, dtype=np.int64)
+        self._chosen[:] = 0.0
         return self.env.reset(seeds)
 
     def step(self, actions: np.ndarray) -> Step:
         # Checked when chosen: the environment would notice a wrong one `delay` steps late.
-        actions = checked_actions(self, actions, self._time)
+        self._chosen[self._at] = checked_actions(self, actions, self._time)
         assert self._time is not None
-        self._chosen[self._time % (self.delay + 1)] = actions
-        self._time += 1
-        return self.env.step(self._chosen[self._time % (self.delay + 1)])
+        self._time = self._time + 1
+        self._at = (self._at + 1) % (self.delay + 1)
+        return self.env.step(self._chosen[self._at])
+
+    def _more_state(self) -> dict[str, np.ndarray]:
+        """The actions chosen last, the oldest first."""
+        order = (self._at + np.arange(self.delay + 1)) % (self.delay + 1)
+        return {"chosen": self._chosen[order].swapaxes(0, 1)}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        order = (self._at + np.arange(self.delay + 1)) % (self.delay + 1)
+        self._chosen[order[:, None], places] = state.own["chosen"].swapaxes(0, 1)
 
 
 class _Draws:
     """The random numbers of every row, one array (B, ...) a timestep, drawn in blocks of timesteps."""
 
-    def __init__(
-        self, seeds: list[int], tag: int, draw: Callable[[np.random.Generator], np.ndarray]
-    ) -> None:
-        self._generators = [episode_rng(seed, tag) for seed in seeds]
-        self._draw = draw
-        self._at = _BLOCK
+    def __init__(self, tag: int, draw: Callable[[np.random.Generator], np.ndarray]) -> None:
+        """draw: the numbers (_BLOCK, ...) of as many timesteps of one row."""
+        self._tag, self._draw = tag, draw
+        self._generators: list[np.random.Generator] = []
+
+    def start(self, seeds: list[int]) -> None:
+        """Begin anew with one row a seed."""
+        self._generators = [episode_rng(seed, self._tag) for seed in seeds]
+        # (_BLOCK, B, ...), and how many of its block a row has had: one number, or (B,).
+        self._block = np.stack([self._draw(rng) for rng in self._generators], axis=1)
+        self._at: int | np.ndarray = 0
 
     def next(self) -> np.ndarray:
-        if self._at == _BLOCK:
-            self._block = np.stack([self._draw(rng) for rng in self._generators], axis=1)
-            self._at = 0
-        self._at += 1
-        numbers: np.ndarray = self._block[self._at - 1]
+        used = self._at == _BLOCK
+        if used if isinstance(used, bool) else used.any():
+            for row in np.flatnonzero(np.broadcast_to(used, len(self._generators))):
+                self._block[:, row] = self._draw(self._generators[row])
+            self._at = self._at % _BLOCK
+        numbers = pick(self._block.swapaxes(0, 1), self._at)
+        self._at = self._at + 1
         return numbers
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `lay` needs, (B, ...) each: the numbers drawn already, and where the generators stand."""
+        generators = np.empty(len(self._generators), dtype=object)
+        generators[:] = [rng.bit_generator.state for rng in self._generators]
+        at = np.full(len(generators), self._at)
+        return {"block": self._block.swapaxes(0, 1).copy(), "at": at, "generator": generators}
+
+    def lay(self, env: VectorEnv, state: State, places: np.ndarray) -> None:
+        """Lay such arrays (n, ...) into the rows `places` of those of `env`."""
+        if not self._generators:
+            self.start([0] * env.num_envs)
+        self._block[:, places] = state.own["block"].swapaxes(0, 1)
+        at = np.full(env.num_envs, self._at)
+        at[places] = state.own["at"]
+        self._at = int(at[0]) if (at == at[0]).all() else at
+        for place, stands in zip(places, state.own["generator"], strict=True):
+            self._generators[place].bit_generator.state = stands

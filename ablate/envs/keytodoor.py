@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, episode_rng, pick
 from ablate.envs.tmaze import MOVES
 from ablate.errors import UserError
 
@@ -37,6 +37,7 @@ CELLS = SIDE * SIDE
 PAIRS = CELLS * (CELLS - 1)
 KEY_ROOM, _, DOOR_ROOM = range(3)
 _TAG = 0x6D
+Time = int | np.ndarray  # of all episodes, or (B,)
 
 
 class KeyToDoor(SimulatedEnv):
@@ -45,6 +46,8 @@ class KeyToDoor(SimulatedEnv):
     `info["key"]`: the key has been picked up; `info["success"]`: the door has been opened.
     Terminates at the end of the last room, and only there.
     """
+
+    per_place = ("_starts", "_objects", "_place", "_found", "_success")
 
     def __init__(self, num_envs: int, empty_steps: int = EMPTY_STEPS) -> None:
         if empty_steps < 0:
@@ -62,39 +65,36 @@ class KeyToDoor(SimulatedEnv):
         )  # (B, 3)
         key_start, key = pair(draws[:, 0])
         door_start, door = pair(draws[:, 2])
-        # (3 rooms, B, 2); nothing lies in the empty room.
-        self._starts = np.stack([place(key_start), place(draws[:, 1]), place(door_start)])
-        self._objects = np.stack([place(key), np.zeros_like(place(key)), place(door)])
-        self._now = 0
-        self._place = self._starts[KEY_ROOM].copy()
+        # (B, 3 rooms, 2); nothing lies in the empty room.
+        self._starts = np.stack([place(key_start), place(draws[:, 1]), place(door_start)], axis=1)
+        self._objects = np.stack([place(key), np.zeros_like(place(key)), place(door)], axis=1)
+        self._place = self._starts[:, KEY_ROOM].copy()
         self._found = np.zeros(self.num_envs, dtype=bool)
         self._success = np.zeros(self.num_envs, dtype=bool)
-        return self._observe()
+        return self._observe(0)
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        room = self.room(self._now)
+        time, room = self._now + 1, self.room(self._now)
         after = self._place + MOVES[actions.argmax(axis=1)]  # (B, 2)
         inside = ((after >= 0) & (after < SIDE)).all(axis=1, keepdims=True)
         self._place = np.where(inside, after, self._place)
-        there = (self._place == self._objects[room]).all(axis=1)
-        opened = np.zeros(self.num_envs, dtype=bool)
-        if room == KEY_ROOM:
-            self._found |= there
-        elif room == DOOR_ROOM:
-            opened = there & self._found & ~self._success
-            self._success |= opened
-        self._now += 1
-        done = np.full(self.num_envs, self._now >= self.horizon)
-        if not done.all() and self.room(self._now) != room:
-            self._place = self._starts[self.room(self._now)].copy()
+        there = (self._place == pick(self._objects, room)).all(axis=1)
+        self._found = self._found | (there & (room == KEY_ROOM))
+        opened = there & (room == DOOR_ROOM) & self._found & ~self._success
+        self._success = self._success | opened
+        done = np.full(self.num_envs, time >= self.horizon)
+        onward = ~done & (self.room(time) != room)
+        if onward.any():
+            start = pick(self._starts, self.room(time))
+            self._place = np.where(onward[:, None], start, self._place)
         info = {"success": self._success.copy(), "key": self._found.copy()}
-        return self._observe(), opened.astype(np.float64), done, info
+        return self._observe(time), opened.astype(np.float64), done, info
 
-    def room(self, time: int) -> int:
-        """The room in which the action of timestep `time` is taken."""
-        return int(time >= ROOM_STEPS) + int(time >= ROOM_STEPS + self.empty_steps)
+    def room(self, time: Time) -> Time:
+        """The room in which the action of a timestep is taken; of timesteps (B,), the rooms."""
+        return 1 * (time >= ROOM_STEPS) + (time >= ROOM_STEPS + self.empty_steps)
 
     def full_observation(self) -> Floats:
         """(B, 9): the observation, and whether the agent holds the key."""
@@ -106,23 +106,23 @@ class KeyToDoor(SimulatedEnv):
         0 for the object of the empty room. Later rooms don't depend on anything here; they are
         drawn with the episode's seed.
         """
-        now = np.full((self.num_envs, 1), float(self._now))
-        thing = self._objects[self._room_shown()]
+        thing = pick(self._objects, self._room_shown(self._now))
+        now = np.full(self.num_envs, self._now, dtype=np.float64)[:, None]
         return np.concatenate([now, self._place, thing, self._held()[:, None]], axis=1)
 
     def _held(self) -> np.ndarray:
         return self._found & ~self._success
 
-    def _room_shown(self) -> int:
+    def _room_shown(self, time: Time) -> Time:
         """The last room is shown on after its last step."""
-        return self.room(min(self._now, self.horizon - 1))
+        return self.room(np.minimum(time, self.horizon - 1))
 
-    def _observe(self) -> np.ndarray:
-        room = self._room_shown()
-        offset = self._objects[room] - self._place  # (B, 2)
-        there = ~self._found if room == KEY_ROOM else np.full(self.num_envs, room == DOOR_ROOM)
-        there = there[:, None]  # (B, 1)
-        rooms = np.tile(np.arange(3) == room, (self.num_envs, 1))
+    def _observe(self, time: Time) -> np.ndarray:
+        """What is seen at a timestep, or at one (B,) each."""
+        room = self._room_shown(time)
+        offset = pick(self._objects, room) - self._place  # (B, 2)
+        there = np.where(room == KEY_ROOM, ~self._found, room == DOOR_ROOM)[:, None]  # (B, 1)
+        rooms = np.arange(3) == np.full(self.num_envs, room)[:, None]
         middle = (SIDE - 1) / 2
         where = (self._place - middle) / middle
         return np.concatenate([rooms, where, there, there * offset / (SIDE - 1)], axis=1)

@@ -14,7 +14,8 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from ablate.envs.base import Floats, Info, SimulatedEnv, Step, Wrapper, episode_rng
+from ablate.envs.base import Floats, Info, SimulatedEnv, State, Step, Wrapper, episode_rng
+from ablate.envs.gymnasium_env import lay_snapshots, snapshots
 from ablate.errors import UserError, unknown
 
 ENVIRONMENTS = {
@@ -43,6 +44,8 @@ class Locomotion(SimulatedEnv):
     mass_spread: s in [0, 1); each episode multiplies all masses and inertias by a hidden factor drawn
     uniformly from [1 - s, 1 + s].
     """
+
+    per_place = ()
 
     def __init__(self, num_envs: int, task: str, mass_spread: float = 0.0) -> None:
         if task not in ENVIRONMENTS:
@@ -91,6 +94,12 @@ class Locomotion(SimulatedEnv):
             rewards[row] = float(reward)
         return observations, rewards, terminations, {}
 
+    def _more_state(self) -> dict[str, np.ndarray]:
+        return {"simulators": snapshots(self._envs)}
+
+    def _lay_more(self, state: State, places: np.ndarray) -> None:
+        lay_snapshots(self._envs, state.own["simulators"], places)
+
     def mujoco_model(self) -> mujoco.MjModel:
         return self._envs[0].model
 
@@ -113,14 +122,14 @@ class D4RLAnt(Wrapper):
         self.observation_dim += self.FORCES
 
     def reset(self, seeds: Sequence[int]) -> Floats:
-        return self._widen(self.env.reset(seeds))
+        return self._shown_of(self.env.reset(seeds))
 
     def step(self, actions: np.ndarray) -> Step:
         observations, *rest = self.env.step(actions)
-        return self._widen(observations), *rest  # type: ignore[return-value]
+        return self._shown_of(observations), *rest  # type: ignore[return-value]
 
     def full_observation(self) -> Floats:
-        return self._widen(self.env.full_observation())
+        return self._shown_of(self.env.full_observation())
 
-    def _widen(self, observations: Floats) -> Floats:
+    def _shown_of(self, observations: Floats) -> Floats:
         return np.pad(observations, ((0, 0), (0, self.FORCES)))

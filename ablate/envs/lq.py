@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Info, SimulatedEnv, episode_rng, pick
 from ablate.errors import UserError
 
 DT = 0.1
@@ -44,6 +44,8 @@ class LinearQuadratic(SimulatedEnv):
     from [1 - s, 1 + s].
     """
 
+    per_place = ("_state", "_noise", "_brake")
+
     def __init__(self, num_envs: int, friction_spread: float = 0.0) -> None:
         if not 0.0 <= friction_spread < 1.0:
             raise UserError(
@@ -64,7 +66,6 @@ class LinearQuadratic(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
         force = ACTION_SCALE * actions  # (B, 2)
         rewards = reward(self._state, force)
         # einsum, unlike a BLAS product, gives a row the same bits in a batch of any size.
@@ -72,7 +73,7 @@ class LinearQuadratic(SimulatedEnv):
         self._state = (
             np.einsum("ij,bj->bi", A, self._state)
             + np.einsum("ij,bj->bi", B, force)
-            + self._noise[:, self._time]
+            + pick(self._noise, self._now)
         )
         if self._spread:
             self._state[:, VELOCITIES] -= self._brake * velocity

@@ -54,6 +54,8 @@ _TAG = 0xD2
 class Maze2D(SimulatedEnv):
     """B episodes in one of MAZES, all of them advanced by one call a step."""
 
+    per_place = ("_state", "_success")
+
     def __init__(self, num_envs: int, maze: str, horizon: int, dense: bool = False) -> None:
         if maze not in MAZES:
             raise unknown("Maze2D: maze", maze, MAZES)

@@ -27,6 +27,7 @@ import functools
 import importlib.util
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import ClassVar
 
 import mujoco
 import mujoco.rollout
@@ -61,6 +62,8 @@ class BallEnv(SimulatedEnv):
     Attributes:
         strength: (B,) of this batch of episodes, 1 where the physics isn't hidden.
     """
+
+    per_place: ClassVar[tuple[str, ...]] = ("_position", "_velocity", "strength")
 
     def __init__(
         self, num_envs: int, maze: str, observation_dim: int, horizon: int, spread: float
@@ -99,6 +102,8 @@ class BallEnv(SimulatedEnv):
 
 class PointMaze(BallEnv):
     """B episodes in one of MAZES. spread: of the hidden strength of the motors, in [0, 1)."""
+
+    per_place = (*BallEnv.per_place, "_goal", "_success")
 
     def __init__(self, num_envs: int, maze: str = "umaze", spread: float = 0.0) -> None:
         if maze not in MAZES:

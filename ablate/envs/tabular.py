@@ -30,7 +30,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.envs.base import Info, SimulatedEnv, episode_rng
+from ablate.envs.base import Info, SimulatedEnv, episode_rng, pick
 from ablate.errors import UserError
 
 Array = NDArray[np.float64]
@@ -142,6 +142,8 @@ class Tabular(SimulatedEnv):
     The observation is the state's row of `features`, the simulator state its index.
     """
 
+    per_place = ("_state", "_luck")
+
     def __init__(self, num_envs: int, process: TabularMDP) -> None:
         super().__init__(num_envs, process.features.shape[1], process.num_actions, process.horizon)
         self.process = process
@@ -160,9 +162,8 @@ class Tabular(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
         before, chosen = self._state, actions.argmax(axis=1)
-        luck = self._luck[:, self._time + 1, None]  # (B, 1)
+        luck = pick(self._luck, self._now + 1)[:, None]  # (B, 1)
         after = (luck >= self._next[before, chosen]).sum(axis=1)  # (B,)
         self._state = after  # nobody leaves an ended episode: its state returns to itself
         rewards = self.process.rewards[before, chosen, after]

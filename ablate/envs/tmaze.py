@@ -39,6 +39,8 @@ class TMaze(SimulatedEnv):
     oracle cell.
     """
 
+    per_place = ("_goal", "_x", "_y", "_told")
+
     def __init__(self, num_envs: int, length: int, oracle_distance: int) -> None:
         if length < 1:
             raise UserError(
@@ -60,8 +62,7 @@ class TMaze(SimulatedEnv):
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        assert self._time is not None
-        time, junction = self._time + 1, self.oracle_distance + self.length
+        time, junction = self._now + 1, self.oracle_distance + self.length
         move = MOVES[actions.argmax(axis=1)]  # (B, 2)
         x, y = self._x + move[:, 0], self._y + move[:, 1]
         corridor = (y == 0) & (x >= 0) & (x <= junction)

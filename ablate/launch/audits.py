@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ablate.audit.audit import Audit, audit_config
-from ablate.audit.joint import audit_joint
 from ablate.config import OPTIONAL, settled, timesteps
+from ablate.registry import get
 from ablate.study import identity
 from ablate.study.expand import Cohort
 from ablate.track import kept
@@ -50,8 +50,6 @@ def audit_models(
 
 def audit_model(config: Mapping[str, Any]) -> Audit:
     """The audit of a configuration's model."""
-    if config["algorithm"] == "joint":
-        return audit_joint(config)
     return audit_config(
         config["mixer"],
         timesteps(config),
@@ -72,13 +70,13 @@ def model_key(config: Mapping[str, Any]) -> str:
 
 
 def audit_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the model isn't at its default, but its size: fields of `ModelSpec`, or of the joint model."""
+    """What of the model isn't at its default, but its size: fields of `ModelSpec`."""
     shape = config_shape(config)
-    if shape.get("algorithm") == "joint":
-        return {name: value for name, value in shape.items() if name != "preset"}
     found: dict[str, Any] = {n: shape[n] for n in ("layout", "input") if n in shape}
     size = ("width", "embedding_dropout")
     found |= {k: v for k, v in shape.get("model", {}).items() if k not in size}
+    if get("algorithm", config["algorithm"]).imagines:
+        found |= {"predicts": "all", "value_mask": config["settings"].get("value_mask", True)}
     state = config.get("measure", {}).get("rollout", {}).get("state", "re-encoded")
     return found if state == "re-encoded" else found | {"state": state}
 

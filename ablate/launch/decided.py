@@ -17,7 +17,7 @@ from ablate.study import expand, identity
 from ablate.study.hypotheses import claims, coverage
 from ablate.study.schema import Study
 from ablate.track.files import write_atomic
-from ablate.track.folder import StudyFolder
+from ablate.track.folder import StudyFolder, folder_of
 from ablate.track.table import read_table
 
 
@@ -31,7 +31,7 @@ def until_decided(
     looks or no primary hypothesis that its profile can test, when `--only` would leave cells out,
     or when what was declared was changed after the first look.
     """
-    folder = StudyFolder(options.results / study.study, study.study)
+    folder = folder_of(options.results, study)
     fresh = start(study, options)
     record = looks.read(folder.root) or fresh
     if record.declared != fresh.declared:

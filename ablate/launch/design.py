@@ -54,16 +54,22 @@ def save(made: PowerTable, results: Path) -> list[Path]:
 
 
 def calibration(
-    study: Path, results: Path, *, table: Path | None = None, metric: str = "score"
+    study: Path, results: Path, *, table: Path | None = None, metric: str | None = None
 ) -> Calibration:
-    """A/A splits of a study's trials, or of `table`; see `calibrate.calibrate`."""
+    """A/A splits of a study's trials, or of `table`; see `calibrate.calibrate`.
+
+    metric: that of the first hypothesis when None.
+    """
     loaded = _load(study, None, ())
     path = table if table is not None else results / loaded.study / "trials.csv"
     if table is None and not path.exists():
         raise UserError(
             f"{path}: there are no results yet; run them first, or name a table with --table FILE."
         )
-    return calibrate(_runs(loaded, path), metric)
+    claimed = next((hypothesis.metric for hypothesis in loaded.hypotheses), None)
+    if metric is None and claimed is None:
+        raise UserError(f"{study}: the study declares no hypotheses, so no response to split by.")
+    return calibrate(_runs(loaded, path), metric or str(claimed))
 
 
 def _load(path: Path, profile: str | None, overrides: Sequence[str]) -> Study | ForeignStudy:

@@ -6,21 +6,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate import trial
+from ablate import registry, trial
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
-from ablate.learn.joint import joint_spec
 from ablate.measure.acting import search_options
-from ablate.plan.options import visible_timesteps
+from ablate.plan.options import plan_options, visible_timesteps
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
 from ablate.study.cost import fit_seconds, measure_seconds, spell
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
-from ablate.systems import System, plan_options
+from ablate.systems import System
 
 TOKENS = (512, 4096, 16_384)
 
@@ -118,8 +117,10 @@ def sights(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if "plan" not in cell.config["measure"]:
             continue
-        env = catalogue.spec(cell.data).make_env(1)
-        spec = joint_spec(cell.config, env.observation_dim, env.action_dim)
+        system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
+        spec = system.shape(
+            cell.config, catalogue.spec(cell.data), *catalogue.dimensions(cell.data)
+        )
         options = plan_options(search_options(cell.config["measure"]["plan"]))
         seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"

@@ -84,29 +84,29 @@ def run(
     either stay.
     """
     folder = folder_of(options.results, study)
+    registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
     torch.set_num_threads(1)
     with folder.lock():
         with console.status("data") as status:
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
+        trials = _asked_for(study, hashes, options)
         folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
         write_yardsticks(study, folder, options.cache)
+        book = Book(folder, study, trials)
         if asked is not None:
             write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
         if study.tune is not None:
-            book = tuning_book(folder, study, hashes)
+            trying = tuning_book(folder, study, hashes)
             console.print(
                 f"tuning: {study.tune.draws} draws an arm, {study.tune.seeds} seeds each; judged by "
                 f"{study.tune.judge}.",
                 highlight=False,
             )
-            _execute(study, book, options, console)
+            _execute(study, trying, options, console)
             study = tuned(study, folder, hashes)
-        trials = expand.trials(study, hashes)
-        if options.only:
-            trials = expand.only(study, trials, options.only)
-        book = Book(folder, study, trials)
+            book = Book(folder, study, _asked_for(study, hashes, options))
         if outdated := book.outdated():
             console.print(
                 f"note: {outdated} results in {folder.table} are of other code, data or settings; each "
@@ -115,6 +115,12 @@ def run(
             )
         _execute(study, book, options, console)
     return book.summary()
+
+
+def _asked_for(study: Study, hashes: Mapping[str, str], options: Options) -> list[Trial]:
+    """The trials of the study, or those that `--only` keeps."""
+    trials = expand.trials(study, hashes)
+    return expand.only(study, trials, options.only) if options.only else trials
 
 
 def _execute(study: Study, book: Book, options: Options, console: Console) -> None:

@@ -59,6 +59,9 @@ def train(
     when the model fails its audit or diverges.
     """
     check_device(device)
+    for name in config["measure"]:
+        if refusal := get("measurement", name).refusal(config):
+            raise UserError(f"{refusal}.")
     content = catalogue.load(config["data"], cache).content_hash
     fit = Fit(STUDY, seed, fit_part(config), content)
     one = Trial(fit, dict(config), config["train"]["updates"])

@@ -12,6 +12,7 @@ at its end, so that with more updates than `cosine` it climbs again: `clamped: f
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,56 +23,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.config import timesteps
+from ablate.data.catalogue import DataSpec
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.critic import Critic, CriticSettings, CriticTraining
-from ablate.learn.objective import Batch, Objective, Part, Settings, set_rate
+from ablate.learn.objective import Batch, Objective, Part, Settings
 from ablate.learn.transitions import Transitions, transitions
+from ablate.models import conditions
+from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
-from ablate.models.trajectory import TrajectoryModel, TrajectorySpec, build_trajectory_model
-from ablate.registry import register
-
-
-class JointStack:
-    """One trajectory model in the shape of a stack of one, as the trainer asks for it.
-
-    Raises UserError for several models: their seeds train one after another.
-    """
-
-    def __init__(self, models: Sequence[TrajectoryModel]) -> None:
-        if len(models) != 1:
-            raise UserError(
-                f"algorithm joint: {len(models)} seeds as one stack; allowed: 1, seeds one after another."
-            )
-        self.model = models[0]
-        self.size = 1
-        self.spec = self.model.spec
-
-    def parameters(self) -> list[Tensor]:
-        """The model's own parameters."""
-        return list(self.model.parameters())
-
-    def named_parameters(self) -> dict[str, Tensor]:
-        """The same by name."""
-        return dict(self.model.named_parameters())
-
-    def train(self, mode: bool = True) -> JointStack:
-        """Switch dropout on or off."""
-        self.model.train(mode)
-        return self
-
-    def eval(self) -> JointStack:
-        """Switch dropout off."""
-        return self.train(False)
-
-    def clip_(self, max_norm: float) -> Tensor:
-        """Scale the gradients in place to a norm <= `max_norm`; the norm before, (1,)."""
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)[None]
-
-    def state_dicts(self) -> list[dict[str, Tensor]]:
-        """The model's state as a copy."""
-        return [{name: t.detach().clone() for name, t in self.model.state_dict().items()}]
+from ablate.models.layouts import Layout
+from ablate.models.spec import ModelSpec
+from ablate.models.stack import Stack
+from ablate.registry import get, register
 
 
 @dataclass(frozen=True)
@@ -79,17 +43,29 @@ class JointSource:
     """What the objective reads of a training set.
 
     table: rows (T, D), raw. last: (T,) the last row of each row's episode. stops: (T,) bool, whether that episode
-    truly ends. context: K. goals: (T, G) the coordinates `spec.goal` of the episode's last observation. transitions:
-    of raw observations, for a critic; None where none is trained.
+    truly ends. context: K. told: (T, P) what a window that starts there is told first. transitions: of raw
+    observations, for a critic; None where none is trained.
     """
 
     table: Tensor
     actions: Tensor
     last: Tensor
     stops: Tensor
-    goals: Tensor
+    told: Tensor
     context: int
     transitions: Transitions | None = None
+
+    def windows(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows of K rows from `starts` (...,): raw rows (..., K, D), and which were executed (..., K).
+
+        Past a true end rows are not a number; past a time-out they repeat the last one.
+        """
+        index = starts.unsqueeze(-1) + torch.arange(self.context, device=starts.device)
+        last = self.last[starts].unsqueeze(-1)
+        inside = index <= last  # (..., K)
+        over = ~inside & self.stops[starts].unsqueeze(-1)
+        rows = self.table[torch.minimum(index, last)]
+        return rows.masked_fill(over.unsqueeze(-1), float("nan")), inside
 
 
 class JointSettings(Settings):
@@ -105,7 +81,6 @@ class JointSettings(Settings):
     reward_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, ge=0)
     value_mask: bool = True
-    goal: tuple[int, ...] = ()  # coordinates of the episode's last observation that are shown first
     cosine: int | None = Field(
         default=None, gt=0
     )  # updates after which it is at its lowest; null: all
@@ -138,11 +113,12 @@ def joint_rows(trajectories: Trajectories, discount: float, penalty: float | Non
 
 def joint_source(
     trajectories: Trajectories,
-    spec: TrajectorySpec,
+    spec: ModelSpec,
     settings: JointSettings,
+    layout: Layout | None = None,
     device: torch.device | str = "cpu",
 ) -> JointSource:
-    """The training set as the objective reads it."""
+    """The training set as the objective reads it. layout: its conditions are what the model is told first, if any."""
     rows = joint_rows(trajectories, settings.discount, settings.penalty)
     last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)
     return JointSource(
@@ -150,10 +126,18 @@ def joint_source(
         actions=torch.from_numpy(trajectories.actions).to(device),
         last=torch.from_numpy(last).to(device),
         stops=torch.from_numpy(trajectories.terminations[last]).to(device),
-        goals=torch.from_numpy(trajectories.observations[last][:, list(spec.goal)]).to(device),
-        context=spec.window,
+        told=torch.from_numpy(prefixes(trajectories, layout)).to(device),
+        context=spec.context,
         transitions=_transitions(trajectories, settings, device) if settings.critic else None,
     )
+
+
+def prefixes(trajectories: Trajectories, layout: Layout | None) -> np.ndarray:
+    """What a window that starts at a row is told first, (T, P) float32: by each condition, see `Condition.first`."""
+    parts: list[np.ndarray] = [np.zeros((len(trajectories.rewards), 0))]
+    if layout is not None:
+        parts += [each.first(trajectories, layout) for each in layout.conditions.values()]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _transitions(
@@ -171,60 +155,59 @@ def _transitions(
     return replace(made, rewards=torch.from_numpy(rewards).to(device, made.rewards.dtype))
 
 
-def joint_spec(config: Mapping[str, Any], observation_dim: int, action_dim: int) -> TrajectorySpec:
-    """The model that a configuration describes. Raises UserError where it describes none."""
-    model, settings = config["model"], JointSettings.model_validate(dict(config["settings"]))
-    if model.get("width") is None:
-        raise UserError(
-            "model.width: algorithm joint needs a width, as parameters are not matched."
-        )
-    return TrajectorySpec(
-        observation_dim,
-        action_dim,
-        layout=config["layout"],
-        head=config["head"],
-        input=config["input"],
-        positions=model.get("positions", "learned"),
-        window=timesteps(config),
+def joint_layout(
+    config: Mapping[str, Any], data: DataSpec, observation_dim: int, action_dim: int
+) -> Layout:
+    """What a joint model is told before its sequence. Raises UserError for a condition that the data don't record."""
+    if unmet := conditions.unmet(config["condition"], data):
+        raise UserError(unmet)
+    told = (config["history"], config["condition"], data.shown_goal)
+    return Layout(observation_dim, action_dim, data.num_policies, *told)
+
+
+def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
+    """The model that a configuration describes, its width 0 where it is to be solved for."""
+    settings = JointSettings.model_validate(dict(config["settings"]))
+    return ModelSpec.joint(
+        config,
+        layout.observation_dim,
+        layout.action_dim,
         bins=settings.bins,
-        width=model["width"],
-        layers=model["layers"],
-        heads=model.get("heads", 1),
-        dropout=model["dropout"],
         value_mask=settings.value_mask,
-        goal=settings.goal,
+        prefix=tuple((name, each.width(layout)) for name, each in layout.conditions.items()),
     )
 
 
 def fit_model(
-    spec: TrajectorySpec,
+    spec: ModelSpec,
     trajectories: Trajectories,
     settings: JointSettings,
     generator: torch.Generator,
-) -> TrajectoryModel:
-    """A model with initial weights from `generator` and with bins and scales fitted to the training set."""
+    layout: Layout | None = None,
+) -> Model:
+    """A model with initial weights from `generator` and with bins and units fitted to the training set."""
     rows = joint_rows(trajectories, settings.discount, settings.penalty)
     discretiser = Discretiser.fit(rows, settings.bins, settings.discretiser, settings.repeats)
-    std = rows.std(0)
-    std = np.where(std > 1e-6, std, 1.0)
-    model = build_trajectory_model(spec, generator, discretiser, rows.mean(0), std)
+    told = prefixes(trajectories, layout)
+    model = build(spec, generator, rows, discretiser, told)
     if settings.critic is not None:
-        n = spec.observation_dim
-        model.critic = Critic(model.mean[:n], model.std[:n], spec.action_dim, settings.critic)
+        n, heads = spec.observation_dim, model.head
+        model.critic = Critic(heads.mean[:n], heads.std[:n], spec.action_dim, settings.critic)
     return model
 
 
 @register("algorithm", "joint")
 class Joint(Objective):
-    """Trains one trajectory model; `stack` is a `JointStack`, `source` a `JointSource`."""
+    """Trains the joint models of `stack` on a `JointSource`."""
 
     Settings: ClassVar[type[Settings]] = JointSettings
     losses: ClassVar[tuple[str, ...]] = ("all",)
+    system: ClassVar[str] = "joint"
     imagines: ClassVar[bool] = True
 
     def __init__(
         self,
-        stack: Any,
+        stack: Stack,
         source: Any,
         train: Mapping[str, Any],
         settings: Mapping[str, Any],
@@ -233,88 +216,81 @@ class Joint(Objective):
     ) -> None:
         super().__init__(stack, source, train, settings, study, seeds)
         self.data: JointSource = source
-        self.model: TrajectoryModel = stack.model
-        spec = self.model.spec
-        decayed = _decayed(self.model)
-        parameters = stack.parameters()
+        spec = stack.spec
+        decayed = decayed_names(stack.model)
+        named = stack.named_parameters()
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[
             train.get("optimiser", "adamw")
         ]
+        groups = [
+            {"params": [p for n, p in named.items() if n in decayed]},
+            {"params": [p for n, p in named.items() if n not in decayed], "weight_decay": 0.0},
+        ]
         self.optimiser = kind(
-            [
-                {
-                    "params": [p for p in parameters if id(p) in decayed],
-                    "weight_decay": train["weight_decay"],
-                },
-                {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
-            ],
+            groups,
             lr=train["learning_rate"],
             betas=tuple(train.get("betas", (0.9, 0.999))),
+            weight_decay=train["weight_decay"],
             fused=True,
         )
-        self.parts[""] = Part(parameters, self.optimiser)
+        self.parts[""] = Part(stack.parameters(), self.optimiser)
         weights = [self.settings.observation_weight] * spec.observation_dim
         weights += [self.settings.action_weight] * spec.action_dim
         weights += [self.settings.reward_weight, self.settings.value_weight]
         self.weights = torch.tensor(weights, device=self.device)
         self.critic: CriticTraining | None = None
         if self.settings.critic is not None:
-            assert isinstance(self.model.critic, Critic)
+            if stack.size > 1:
+                raise UserError(
+                    f"settings.critic: {stack.size} seeds as one stack; allowed: one after another."
+                )
+            assert isinstance(stack.model.critic, Critic)
             assert self.data.transitions is not None
             self.critic = CriticTraining(
                 self,
-                self.model.critic,
+                stack.model.critic,
                 self.data.transitions,
                 self.data.actions,
                 self.settings.discount,
                 self.settings.critic,
             )
 
+    @classmethod
+    def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        """See `Objective.uses`: rows are read whole, whatever the history; a condition is what is told first."""
+        unread = {"history", "train.windows", "train.loss", "train.return_scale"}
+        unread |= {f"model.{name}" for name in ("timesteps", "timestep_std", "auxiliary")}
+        if config["train"]["schedule"] == "constant":
+            unread |= {f"settings.{name}" for name in ("cosine", "floor", "clamped")}
+        binned = "valid" in inspect.signature(get("head", config["head"])).parameters
+        if not binned and config["input"] == "continuous":
+            unread |= {f"settings.{name}" for name in ("bins", "discretiser", "repeats")}
+        return super().uses(config) - unread
+
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`; the rate is this algorithm's own, see the module."""
         with self.autocast():
-            loss = self.loss(batch.targets[0])
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.train["clip"] is not None:
-            self.stack.clip_(self.train["clip"])
-        set_rate(self.optimiser, self.rate(batch.update))
-        self.optimiser.step()
+            loss = self.loss(batch.targets)
+        self.policy_step(loss, self.rate(batch.update))
         loss = loss.detach()
         if self.critic is not None:
             # 0, or not a number: a critic that diverges takes its model with it
             loss = loss + 0.0 * self.critic.update(batch.update).sum()
-        return loss[None]
+        return loss
 
     def loss(self, starts: Tensor) -> Tensor:
-        """Weighted mean loss over all predicted slots of the windows that start at rows (B,), masked ones at 0."""
-        rows, tokens, entries, counted = self.windows(starts)
-        goal = None
-        if self.model.spec.goal:
-            goal = self.model.encode_goal(self.data.goals[starts])
-        params = self.model(entries, tokens, goal)
-        each = self.model.loss(params, rows, tokens) * self.weights  # (B, K, D)
-        shown = self.model.predicted(rows.shape[1])
-        return (each * (counted[..., None] & shown)).sum() / (len(starts) * shown.sum())
+        """Weighted mean loss (S,) over all predicted slots of windows that start at rows (S, B), masked ones at 0.
 
-    def windows(self, starts: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Windows of K rows from `starts` (B,): raw (B, K, D), tokens, entries, and which rows count (B, K).
-
-        Past a true end rows are stop tokens and count where the model is discrete.
+        Past a true end rows count where the heads have bins, one of which says so.
         """
-        source, model = self.data, self.model
-        index = starts[:, None] + torch.arange(source.context, device=starts.device)
-        inside = index <= source.last[starts][:, None]  # (B, K)
-        rows = source.table[torch.minimum(index, source.last[starts][:, None])]
-        stop = ~inside & source.stops[starts][:, None]
-        tokens = None
-        if model.discretiser is not None:
-            tokens = model.discretiser.encode(rows)
-            tokens = torch.where(stop[..., None], model.spec.bins, tokens)
-        entries = tokens if model.spec.input == "discretised" else model.encode(rows)
-        assert entries is not None
-        counted = inside | stop if model.spec.discrete else inside
-        return rows, tokens, entries, counted
+        rows, inside = self.data.windows(starts)  # (S, B, K, D), (S, B, K)
+        heads = self.stack.model.head
+        counted = inside | rows[..., 0].isnan() if heads.binned else inside
+        told = [self.data.told[starts]] if self.stack.spec.prefix else []
+        each = self.stack(rows, *told, method="losses") * self.weights  # (S, B, K, D)
+        shown = heads.predicted(rows.shape[2])
+        masked = each * (counted[..., None] & shown)
+        return masked.sum((1, 2, 3)) / (starts.shape[1] * shown.sum())
 
     def rate(self, update: int) -> float:
         """Learning rate of update 0, 1, ...: linear warm-up, then a cosine down to `floor`."""
@@ -335,8 +311,13 @@ def joint_rate(update: int, train: Mapping[str, Any], settings: JointSettings) -
     return peak * max(settings.floor, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def _decayed(model: TrajectoryModel) -> set[int]:
-    """Parameters that weight decay acts on: weights of linear layers and of the heads."""
-    found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-    found |= {id(p) for name, p in model.named_parameters() if name in ("head", "weights")}
-    return found
+def decayed_names(model: Model) -> set[str]:
+    """Parameters that weight decay acts on: matrices, but for embeddings and positions."""
+    looked_up = {
+        f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)
+    }
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and name not in looked_up and not name.endswith("positions")
+    }

@@ -9,12 +9,13 @@ the policy (critics, temperatures, copies) it declares with `add`, so that an in
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,6 +26,26 @@ from ablate.errors import UserError, unknown
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
 from ablate.registry import get, register
+
+
+class TrainingData(Protocol):
+    """What the trainer asks of any source: rows (T, ...), actions (T, M), the K of windows."""
+
+    @property
+    def table(self) -> Tensor:
+        """Rows of the training set."""
+
+    @property
+    def actions(self) -> Tensor:
+        """Its actions."""
+
+    @property
+    def context(self) -> int:
+        """K, timesteps a window holds at most."""
+
+    @property
+    def transitions(self) -> Transitions | None:
+        """What Q-learning sees beside them."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,8 @@ class Objective(ABC):
         heads: registered heads that it can train; empty where any will do.
         losses: levels of `train.loss` that it knows.
         transitions: whether it needs `source.transitions`.
+        system: the registered system that reads data, trains and acts for it (`ablate.systems`).
+        starts: whether `train.windows` says where a window's target is; False where it draws windows its own way.
         imagines: whether its model predicts whole trajectories, so that they can be searched over.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
@@ -111,6 +134,8 @@ class Objective(ABC):
     heads: ClassVar[tuple[str, ...]] = ()
     losses: ClassVar[tuple[str, ...]] = ("last", "all")
     transitions: ClassVar[bool] = False
+    system: ClassVar[str] = "policy"
+    starts: ClassVar[bool] = False
     imagines: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
@@ -140,12 +165,24 @@ class Objective(ABC):
 
     @classmethod
     def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """Paths of the configuration that change what is trained; all but what stands in no other's place."""
-        model, train = config["model"], config["train"]
-        unread = {"model.parameters", "model.tolerance"} if model["width"] else set()
+        """Paths of the configuration that change what is trained: its parts, and entries of its sections.
+
+        What isn't there may be changed without any effect, and is no factor.
+        """
+        model, train, condition = config["model"], config["train"], config["condition"]
         paths = {"mixer", "context", "timesteps", "condition", "history", "head", "layout", "input"}
         paths |= {f"model.{name}" for name in model} | {f"train.{name}" for name in train}
         paths |= {f"settings.{name}" for name in config["settings"]}
+        known = inspect.signature(get("mixer", config["mixer"])).parameters
+        unread = {
+            f"model.{n}" for n in ("heads", "activation", "positions", "window") if n not in known
+        }
+        unread |= {"model.parameters", "model.tolerance"} if model["width"] else set()
+        unread |= set() if model["timesteps"] else {"model.timestep_std"}
+        unread |= set() if cls.starts else {"train.windows"}
+        unread |= set() if len(cls.losses) > 1 else {"train.loss"}
+        unread |= set() if train["keep"] < 1.0 else {"train.keep_by"}
+        unread |= set() if "return" in condition else {"train.return_scale"}
         return frozenset(paths - unread)
 
     @abstractmethod
@@ -228,6 +265,8 @@ class Supervised(Objective):
     al. 2022), with a goal, goal-conditioned; with `train.keep` below 1, cloning of the best trajectories.
     `train.loss` "last" counts a window's last action, "all" the action at each of its positions.
     """
+
+    starts: ClassVar[bool] = True
 
     def update(self, batch: Batch, rate: float) -> Tensor:
         """See `Objective.update`."""

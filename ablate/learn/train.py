@@ -19,7 +19,7 @@ from torch import Tensor
 from ablate import streams
 from ablate.data.windows import BLOCK, draw_targets
 from ablate.learn.checkpoint import Trained, load_training_state, save_training_state
-from ablate.learn.objective import Batch, Objective, Source, learning_rate
+from ablate.learn.objective import Batch, Objective, Source, TrainingData, learning_rate
 from ablate.models.stack import Stack
 from ablate.registry import get
 
@@ -36,7 +36,7 @@ def windows_per_update(train: dict[str, Any], context: int) -> int:
 
 def train_cohort(
     stack: Stack,
-    source: Source,
+    source: TrainingData,
     train: dict[str, Any],
     study: str,
     seeds: Sequence[int],

@@ -25,8 +25,8 @@ from ablate import streams
 from ablate.data.windows import BLOCK, Visibility, gather_windows
 from ablate.learn.objective import Objective, Source
 from ablate.learn.transitions import Transitions
+from ablate.models.assembly import build
 from ablate.models.linear import linear
-from ablate.models.policy import build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 
@@ -201,7 +201,7 @@ class ValueNetworks:
             )
             readers = [build(plain, generator) for generator in generators]
             for reader in readers:
-                reader.head = nn.Identity()  # type: ignore[assignment]
+                reader.head = nn.Identity()
             self.trunk = Stack([reader.to(device, dtype) for reader in readers])
         self.dense = Perceptrons(generators, inputs, actions, width, layers)
         self.dense.apply(lambda tensor: tensor.to(device, dtype).requires_grad_())

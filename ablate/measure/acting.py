@@ -15,11 +15,12 @@ from ablate.config import Section
 from ablate.data.catalogue import DataSet
 from ablate.errors import UserError
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.rollout import RESPONSES, Rollouts, rollout
+from ablate.measure.episodes import CAP, LOST, RESPONSES, optimal_returns, summaries
+from ablate.measure.rollout import Rollouts, rollout
 from ablate.measure.video import Filmed
 from ablate.models import conditions
+from ablate.plan.options import plan_options
 from ablate.registry import register
-from ablate.systems import plan_options
 
 
 class ActingOptions(Section):
@@ -30,7 +31,11 @@ class ActingOptions(Section):
     target: str | float = "p90"
     actions: Literal["sample", "mode"] = "sample"
     decrement: bool = True  # lower the target by each reward; DT's delayed mode doesn't
-    cap: float = Field(default=100.0, gt=0)  # of an episode's regret, in points
+    cap: float = Field(default=CAP, gt=0)  # of an episode's regret, in points
+    below: float = LOST  # score under which an episode counts as lost
+    # whose episodes: the training seed's own, or one list for all seeds of the study, whose intervals then say
+    # nothing of other episodes
+    episodes_of: Literal["seed", "study"] = "seed"
 
     @field_validator("target")
     @classmethod
@@ -73,10 +78,18 @@ def act(
         policy=data.spec.best_policy,
         sample=options.actions == "sample",
         decrement=options.decrement,
+        lists=[0] * len(trained.seeds) if options.episodes_of == "study" else None,
     )
     if isinstance(env, Filmed):
         env.write()
     return found
+
+
+def acted(trained: Trained, options: Any, settings: Mapping[str, Any]) -> dict[str, Numbers]:
+    """The responses of acting, see `episodes.RESPONSES`."""
+    data, found = trained.system.data, act(trained, options, settings)
+    optimal = optimal_returns(data.spec, found.env_seeds)
+    return summaries(found, data.anchors, optimal, options.cap, options.below)
 
 
 def read_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[str]:
@@ -100,8 +113,7 @@ class Rollout(Measurement):
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
         """See `Measurement`."""
-        found = act(trained, options, self.settings(options))
-        return found.responses(trained.system.data, options.cap)
+        return acted(trained, options, self.settings(options))
 
     @staticmethod
     def settings(options: Any) -> dict[str, Any]:
@@ -145,8 +157,7 @@ class Plan(Measurement):
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
         """See `Measurement`."""
-        found = act(trained, options, self.settings(options))
-        return found.responses(trained.system.data, options.cap)
+        return acted(trained, options, self.settings(options))
 
     @staticmethod
     def settings(options: Any) -> dict[str, Any]:

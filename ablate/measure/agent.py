@@ -21,8 +21,8 @@ from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
 from ablate.errors import UserError, unknown
+from ablate.models.assembly import Model, build
 from ablate.models.layouts import Fields, Layout
-from ablate.models.policy import Policy, build
 from ablate.models.stack import Stack
 
 STATES = ("re-encoded", "carried")
@@ -104,7 +104,7 @@ class Actable(Protocol):
         """`batch` fresh episodes of each policy."""
 
 
-def at_context(policy: Policy, context: int) -> Policy:
+def at_context(policy: Model, context: int) -> Model:
     """The policy, or where `context` exceeds the K it was trained at, a copy that takes such windows.
 
     What it then sees it was never trained on: an extrapolation. Raises UserError where the mixer's

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from ablate.config import Section
 from ablate.errors import UserError
+from ablate.models.assembly import Model
 from ablate.systems import System
 from ablate.words import Response
 
@@ -40,7 +40,7 @@ class Trained:
     """
 
     system: System
-    models: Sequence[nn.Module]
+    models: Sequence[Model]
     streams: str
     seeds: Sequence[int]
     budget: int

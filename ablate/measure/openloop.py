@@ -17,7 +17,7 @@ from torch import Tensor
 from ablate import streams
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.models.trajectory import TrajectoryModel
+from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
 
 # Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
@@ -44,12 +44,12 @@ class Dynamics(Protocol):
 
 
 class JointDynamics:
-    """A trajectory model, sampled slot by slot; its window slides where it is full.
+    """A joint model, sampled slot by slot; its window slides where it is full.
 
     greedy: take the most likely value of each slot instead of drawing one.
     """
 
-    def __init__(self, model: TrajectoryModel, greedy: bool = False) -> None:
+    def __init__(self, model: Model, greedy: bool = False) -> None:
         self.model, self.greedy = model.eval(), greedy
 
     @torch.no_grad()
@@ -66,9 +66,10 @@ class JointDynamics:
         spec = self.model.spec
         first, last = spec.observation_dim, spec.observation_dim + spec.action_dim
         generator = torch.Generator(device=observation.device).manual_seed(seed)
-        keep = context.shape[1] if spec.positions == "rotary" else spec.window - 1
+        free = self.model.mixer.extends  # no length is built in
+        keep = context.shape[1] if free else spec.context - 1
         context = context[:, max(0, context.shape[1] - keep) :]
-        cap = None if spec.positions == "rotary" else spec.block
+        cap = None if free else block(spec)
         running = Imagination(self.model, context, observation, cap)
         running.branch(samples)
         now = observation[:, None].expand(-1, samples, -1)  # (E, r, N)
@@ -82,7 +83,7 @@ class JointDynamics:
                     if isinstance(actions, Tensor)
                     else actions(now.flatten(0, 1)).unflatten(0, now.shape[:2])
                 )
-                _tell(running, played)
+                running.tell(played)
             self._draw(running, spec.slots - last, generator)  # reward and value
             symbols = self._draw(running, first, generator)
             now = running.raw(symbols)
@@ -94,25 +95,13 @@ class JointDynamics:
         drawn = []
         for _ in range(count):
             slot, params = running.slot, running.parameters()
-            if self.model.spec.discrete:
-                params = params.clone()
-                params[..., -1] = float("-inf")
             noise = torch.rand(params.shape[:-1], generator=generator, device=params.device)
-            symbols = running.draw(params, slot, noise, 1 if self.greedy else None, None)
+            symbols = running.heads.draw(
+                params, slot, noise, 1 if self.greedy else None, None, ends=False
+            )
             running.push(symbols)
             drawn.append(symbols)
         return torch.stack(drawn, -1)
-
-
-def _tell(running: Imagination, values: Tensor) -> None:
-    """Tell the next slots, raw values (E, r, c)."""
-    model = running.model
-    for number in range(values.shape[-1]):
-        value, slot = values[..., number], running.slot
-        if model.spec.discrete:
-            assert model.discretiser is not None
-            value = model.discretiser.encode(value[..., None], slot)[..., 0]
-        running.push(value)
 
 
 def beginnings(

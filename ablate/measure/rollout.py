@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ablate import streams
-from ablate.data.catalogue import DataSet
 from ablate.envs.base import VectorEnv
 from ablate.measure.agent import Actable
 from ablate.models.conditions import Moment
@@ -18,18 +17,21 @@ from ablate.words import Response
 
 RESPONSES = (
     Response("score", unit="points", direction="higher", digits=1, points=True),
-    Response("score_median", "median score", "points", "higher", digits=1, points=True),
-    Response("return_mean", label="return", unit="reward units", direction="higher", digits=1),
-    Response("return_std", label="spread of returns", unit="reward units", digits=1),
-    Response("success", label="success rate", unit="fraction", direction="higher"),
-    Response("length", label="episode length", unit="timesteps", digits=1),
-    Response("jerk", label="action jerk", unit="action units"),
+    Response("score_median", "median score", "points", "higher", 1, points=True),
+    Response("return_mean", "return", "reward units", "higher", 1),
+    Response("return_std", "spread of returns", "reward units", "lower", 1),
+    Response("success", "success rate", direction="higher"),
+    Response("length", "episode length", "timesteps", digits=1),
+    Response("jerk", "action jerk", "action units", "lower"),
+    Response("regret", "regret, capped", "points", "lower", 1, points=True),
+    Response("lost", "share of lost episodes", direction="lower"),
 )
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length.
+    """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length,
+    and the environment seed, which says where the episode starts and what its noise is.
 
     jerk (S,): mean squared change of the action from one timestep to the next, over live timesteps.
     """
@@ -38,26 +40,16 @@ class Rollouts:
     success: np.ndarray
     lengths: np.ndarray
     jerk: np.ndarray
-
-    def responses(self, data: DataSet, cap: float) -> dict[str, np.ndarray]:
-        """What `RESPONSES` declares, (S,) each."""
-        scores = data.anchors.score(self.returns)  # (S, E)
-        single = self.returns.shape[1] == 1
-        return {
-            "score": scores.mean(1),
-            "score_median": np.median(scores, axis=1),
-            "return_mean": self.returns.mean(1),
-            "return_std": self.returns.std(1, ddof=0 if single else 1),
-            "success": self.success.mean(1),
-            "length": self.lengths.mean(1),
-            "jerk": self.jerk,
-        }
+    env_seeds: np.ndarray
 
 
 def evaluation_seeds(study: str, seed: int, episodes: int) -> list[int]:
-    """Environment seeds of a training seed's evaluation: the same in every cell of that seed, others for other
-    seeds, so that an interval over seeds also covers new episodes."""
-    base = int(streams.stream(study, seed, "eval-env").integers(0, 2**30))
+    """Environment seeds of the episodes in which the models of a training seed are evaluated.
+
+    The same in every cell of the seed; those of another seed are others. Consecutive, and the first is even
+    (the goals of some tasks are then balanced). They lie above those that data are collected with.
+    """
+    base = int(streams.stream(study, seed, "eval-env").integers(2**45, 2**51))
     return [2 * base + episode for episode in range(episodes)]
 
 
@@ -73,8 +65,11 @@ def rollout(
     policy: int | None,
     sample: bool,
     decrement: bool = True,
+    lists: Sequence[int] | None = None,
 ) -> Rollouts:
-    """Run `episodes` episodes for each of the S policies in `env`, which has S * episodes places.
+    """Run the `episodes` episodes of its seed for each of the S policies in `env`, which has S * episodes places.
+
+    lists: the seeds whose episodes the policies are evaluated in, where not their own.
 
     target, decrement, policy: what the conditions ask for, see `Moment`. Actions are sampled with noise from
     each seed's own stream, or are the head's mode.
@@ -83,7 +78,8 @@ def rollout(
     size = agent.size
     device = agent.device
     shape = (size, episodes)
-    observation = env.reset([e for seed in seeds for e in evaluation_seeds(study, seed, episodes)])
+    env_seeds = np.array([evaluation_seeds(study, seed, episodes) for seed in lists or seeds])
+    observation = env.reset(env_seeds.ravel().tolist())
     noise_streams = [streams.stream(study, seed, "eval-act") for seed in seeds]
     actor = agent.start(episodes)
     layout = agent.layout
@@ -141,7 +137,7 @@ def rollout(
         alive &= ~(terminations | truncations).reshape(shape)
         if not alive.any():
             break
-    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1))
+    return Rollouts(returns, success, lengths, change / np.maximum(changes, 1), env_seeds)
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -182,11 +182,25 @@ class Block(nn.Module):
         self.down = Linear(ratio * width, width)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, turn: Turn | None = None) -> Tensor:
-        """Every position (B, L, D) of a causal window; `turn` of rotary positions, (L, R) each."""
+    def forward(self, x: Tensor, turn: Turn | None = None, visible: Tensor | None = None) -> Tensor:
+        """Every position (B, L, D) of a causal window; `turn` of rotary positions, (L, R) each.
+
+        visible: (L, L) bool, where more is hidden than causality and the sliding window hide.
+        """
+        q, k, v = self.project(x, turn)
+        if visible is None:
+            seen = attend(q, k, v, self.window, self._dropping, self.stacked)
+        else:
+            seen = self._look(q, k, v, visible)
+        return self.finish(x, seen)
+
+    def project(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, L, d) of x (B, L, D)."""
         q, k, v = self._split(self.qkv(self.attention_norm(x)))
-        q, k = rotate(q, turn), rotate(k, turn)
-        seen = attend(q, k, v, self.window, self._dropping, self.stacked)
+        return rotate(q, turn), rotate(k, turn), v
+
+    def finish(self, x: Tensor, seen: Tensor) -> Tensor:
+        """What follows attention: x (B, L, D) and what was seen (B, H, L, d) to (B, L, D)."""
         return self._mlp(x + self.drop(self.out(self._merge(seen))))
 
     def targets(
@@ -207,18 +221,25 @@ class Block(nn.Module):
         k, v = self._split(self._linear(self.attention_norm(x), weight[width:], bias[width:]))
         (q,) = self._split(self._linear(self.attention_norm(queries), weight[:width], bias[:width]))
         seen = self._look(rotate(q, query_turn), rotate(k, turn), v, visible)
-        return self._mlp(queries + self.drop(self.out(self._merge(seen))))
+        return self.finish(queries, seen)
 
     def step(
-        self, x: Tensor, keys: Tensor, values: Tensor, turn: Turn | None = None
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        turn: Turn | None = None,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One position (B, 1, D) after keys and values (B, H, t, D/H) of the earlier ones."""
-        q, k, v = self._split(self.qkv(self.attention_norm(x)))
-        keys = torch.cat([keys, rotate(k, turn)], dim=-2)
-        values = torch.cat([values, v], dim=-2)
+        """One position (B, 1, D) after keys and values (B, H, t, D/H) of the earlier ones.
+
+        visible: (1, t + 1) bool, where some are hidden.
+        """
+        q, k, v = self.project(x, turn)
+        keys, values = torch.cat([keys, k], dim=-2), torch.cat([values, v], dim=-2)
         near = slice(-self.window if self.window else None, None)
-        seen = self._look(rotate(q, turn), keys[..., near, :], values[..., near, :], None)
-        return self._mlp(x + self.drop(self.out(self._merge(seen)))), keys, values
+        seen = self._look(q, keys[..., near, :], values[..., near, :], visible)
+        return self.finish(x, seen), keys, values
 
     @property
     def _dropping(self) -> float:
@@ -251,7 +272,7 @@ class Block(nn.Module):
         return x.transpose(1, 2).flatten(2)
 
 
-@register("mixer", "attention")
+@register("mixer", "attention", label="attention", order=1)
 class Attention(Mixer):
     """A stack of causal blocks over tokens.
 
@@ -267,6 +288,8 @@ class Attention(Mixer):
         window: tokens that a block's position sees, itself included; 0 for all earlier ones. With l
             layers a feature depends on the last l (window - 1) + 1 tokens.
         embedding_dropout: of the tokens with their positions; None for `dropout`.
+        unseen: (first, every): tokens first, first + every, ... are read by nobody, not even by themselves.
+        spread: standard deviation of the initial learned positions.
     """
 
     def __init__(
@@ -280,18 +303,26 @@ class Attention(Mixer):
         positions: Positions = "learned",
         window: int = 0,
         embedding_dropout: float | None = None,
+        unseen: tuple[int, int] | None = None,
+        spread: float = 0.02,
     ) -> None:
         super().__init__(width, context, layers, dropout)
+        if unseen and window:
+            raise UserError(
+                f"model.window: found {window}; allowed where values are predicted and not read: 0, or "
+                "settings.value_mask: false."
+            )
         if activation not in get_args(Activation):
             raise unknown("model.activation", activation, get_args(Activation))
         if positions not in get_args(Positions):
             raise unknown("model.positions", positions, get_args(Positions))
         self.order = positions
         self.window = window
+        self.unseen = unseen
         self.positions: nn.Parameter | None
         self.register_parameter("positions", None)
         if positions == "learned":
-            self.positions = nn.Parameter(0.02 * torch.randn(context, width))
+            self.positions = nn.Parameter(spread * torch.randn(context, width))
         self.blocks: Any = nn.ModuleList(
             Block(width, heads, dropout, activation=activation, window=window)
             for _ in range(layers)
@@ -306,23 +337,39 @@ class Attention(Mixer):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """See `Mixer.forward`. Padding lies right of the targets, where causality hides it."""
         x = self._place(tokens)
-        turn = self._turn(torch.arange(x.shape[1], device=x.device), x)
+        position = torch.arange(x.shape[1], device=x.device)
+        turn = self.turn(position, x)
+        visible = None
+        if self.unseen:
+            visible = (position <= position[:, None]) & self.seen(position)
         for block in self.blocks:
-            x = block(x, turn)
+            x = block(x, turn, visible)
         return x
+
+    def seen(self, position: Tensor) -> Tensor:
+        """Which of the positions (L,) anybody reads, (L,) bool."""
+        if self.unseen is None:
+            return torch.ones_like(position, dtype=torch.bool)
+        first, every = self.unseen
+        return (position < first) | ((position - first) % every != 0)
 
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Mixer.last`; the final block is computed for the targets only."""
         x = self._place(tokens)
         position = torch.arange(x.shape[1], device=x.device)
-        turn = self._turn(position, x)
+        turn = self.turn(position, x)
+        hidden = None
+        if self.unseen:
+            hidden = (position <= position[:, None]) & self.seen(position)
         for block in self.blocks[:-1]:
-            x = block(x, turn)
+            x = block(x, turn, hidden)
         visible = (position < lengths[:, None])[:, None, None]  # (B, 1, 1, L)
+        if self.unseen:
+            visible = visible & self.seen(position)
         if self.window:
             visible = visible & (position >= lengths[:, None] - self.window)[:, None, None]
         index = (lengths - 1)[:, None, None].expand(-1, 1, x.shape[-1])
-        query_turn = self._turn((lengths - 1)[:, None, None], x)  # (B, 1, 1, R)
+        query_turn = self.turn((lengths - 1)[:, None, None], x)  # (B, 1, 1, R)
         found = self.blocks[-1].targets(x, x.gather(1, index), visible, turn, query_turn)
         return found.squeeze(1)
 
@@ -345,13 +392,15 @@ class Attention(Mixer):
         if index >= self.context and not self.carries:
             raise ValueError(f"Attention: {self.context} steps fill the window; re-encode it.")
         x = self.drop(token if self.positions is None else token + self.positions[index])[:, None]
-        turn = None
+        turn, visible = None, None
+        if self.unseen:
+            visible = self.seen(torch.arange(index + 1, device=x.device))[None]
         if self.order == "rotary":
             count = state[-1] if self._counts else token.new_full((1,), index)
-            turn = self._turn(count[:, None, None], x)  # (B or 1, 1, 1, R)
+            turn = self.turn(count[:, None, None], x)  # (B or 1, 1, 1, R)
         carried: list[Tensor] = []
         for number, block in enumerate(self.blocks):
-            x, keys, values = block.step(x, state[2 * number], state[2 * number + 1], turn)
+            x, keys, values = block.step(x, state[2 * number], state[2 * number + 1], turn, visible)
             if self.carries:
                 keep = max(0, keys.shape[-2] - self.window + 1)
                 keys, values = keys[..., keep:, :], values[..., keep:, :]
@@ -371,7 +420,8 @@ class Attention(Mixer):
     def _counts(self) -> bool:
         return self.carries and self.order == "rotary"
 
-    def _turn(self, index: Tensor, like: Tensor) -> Turn | None:
+    def turn(self, index: Tensor, like: Tensor) -> Turn | None:
+        """The turn of rotary positions; None with others."""
         if self.order != "rotary":
             return None
         return turns(index, self.width // self.blocks[0].heads, like.dtype)

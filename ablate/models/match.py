@@ -1,15 +1,17 @@
-"""Parameter matching: the width at which a policy has as many parameters as it should."""
+"""Parameter matching: the width at which a model has as many parameters as it should."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from ablate.errors import UserError
-from ablate.models.policy import Policy, count_parameters
+from ablate.models.assembly import Model, count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.registry import get
 
@@ -28,12 +30,19 @@ class Matched:
 def parameters_at(spec: ModelSpec, width: int) -> int:
     """Number of parameters of `spec` at `width`, counted without allocating any."""
     with torch.device("meta"):
-        return count_parameters(Policy(spec.at(width)))
+        return count_parameters(Model(spec.at(width)))
 
 
 def width_multiple(spec: ModelSpec) -> int:
     """Widths are multiples of what the mixer asks for and of the number of heads."""
     return math.lcm(get("mixer", spec.mixer, "mixer").width_multiple, spec.heads)
+
+
+def match(spec: ModelSpec, section: Mapping[str, Any]) -> Matched:
+    """The width that the section `model` of a configuration gives, or the one with the parameters that it asks for."""
+    if spec.width:
+        return given_width(spec)
+    return solve_width(spec, section["parameters"], section["tolerance"])
 
 
 def given_width(spec: ModelSpec) -> Matched:

@@ -1,4 +1,4 @@
-"""What determines a policy's shape."""
+"""What determines a model's shape."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.config import timesteps
+from ablate.errors import UserError
 from ablate.models.layouts import Layout
 
+BINS = 100  # of an input column: the Trajectory Transformer's
 Column = tuple[str, int, bool, bool]  # see `Layout.columns`
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What the rows of a joint model hold, in the words of `Layout`."""
+
+    features: int
+    action_dim: int
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """Everything that determines a policy's shape.
+    """Everything that determines a model's shape.
 
     Attributes:
         mixer, head: registered names.
@@ -40,7 +51,11 @@ class ModelSpec:
         auxiliary: the Decision Transformer's state and return heads and GPT-2's word embedding of
             one word: counted as released, never used.
         initialisation: of the mixer: "torch", each layer's own, or "gpt2": weights N(0, 0.02^2),
-            biases zero.
+            biases zero; "mingpt": the same, and learned positions zero.
+        predicts: "action", a policy; or "all" of a row (s_1..s_N, a_1..a_M, r, V), a joint model.
+        bins: of each number of discretised input, and of a joint model's heads that have bins.
+        value_mask: whether a joint model predicts the value V and never reads it.
+        prefix: (name, numbers) of what a joint model is told once, before the sequence; a token each.
     """
 
     mixer: str
@@ -64,9 +79,13 @@ class ModelSpec:
     embedding_dropout: float | None = None
     auxiliary: bool = False
     initialisation: str = "torch"
+    predicts: str = "action"
+    bins: int = BINS
+    value_mask: bool = True
+    prefix: tuple[tuple[str, int], ...] = ()
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], layout: Layout) -> ModelSpec:
+    def of(cls, config: Mapping[str, Any], layout: Layout | Rows) -> ModelSpec:
         """The spec of a cell's configuration (see `ablate.config`) on rows laid out by `layout`.
 
         The width is the given one, or 0 where it is to be solved for.
@@ -89,6 +108,36 @@ class ModelSpec:
     def at(self, width: int) -> ModelSpec:
         """The same shape at another width."""
         return dataclasses.replace(self, width=width)
+
+    @classmethod
+    def joint(
+        cls, config: Mapping[str, Any], observation_dim: int, action_dim: int, **options: Any
+    ) -> ModelSpec:
+        """The spec of a joint model of rows (s, a, r, V), D = N + M + 2 numbers; `options` as the fields are named.
+
+        Raises UserError for parts that only policies have.
+        """
+        for name in ("timesteps", "auxiliary"):
+            if config["model"].get(name):
+                raise UserError(
+                    f"model.{name}: found {config['model'][name]}; a joint model has none."
+                )
+        columns = (
+            *(("observation", observation_dim, True, True), ("action", action_dim, False, True)),
+            *(("reward", 1, False, True), ("value", 1, False, True)),
+        )
+        rows = Rows(observation_dim + action_dim + 2, action_dim, columns)
+        return dataclasses.replace(cls.of(config, rows), predicts="all", **options)
+
+    @property
+    def slots(self) -> int:
+        """D, numbers in a row of a joint model."""
+        return self.features
+
+    @property
+    def observation_dim(self) -> int:
+        """N, of a joint model."""
+        return self.columns[0][1]
 
     @property
     def named_columns(self) -> tuple[Column, ...]:

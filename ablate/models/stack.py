@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
+from ablate.models.assembly import Model
 from ablate.models.heads import Head
 from ablate.models.mixer import State, set_stacked
-from ablate.models.policy import Policy
 
 
 class Stack:
@@ -28,7 +28,7 @@ class Stack:
     bins) differ: `head` serves all replicas.
     """
 
-    def __init__(self, policies: Sequence[Policy]) -> None:
+    def __init__(self, policies: Sequence[Model]) -> None:
         if not policies:
             raise ValueError("Stack: needs at least one policy.")
         if any(policy.spec != policies[0].spec for policy in policies):
@@ -47,6 +47,11 @@ class Stack:
             self._parameters, self._buffers = stack_module_state(list(policies))
             self._base = copy.deepcopy(policies[0])
             set_stacked(self._base, True)
+
+    @property
+    def model(self) -> Model:
+        """The module that every replica runs as; alone, it is the only replica itself."""
+        return self._base
 
     @property
     def head(self) -> Head | Heads:
@@ -91,7 +96,7 @@ class Stack:
         return self.train(False)
 
     def __call__(self, *args: Any, method: str = "last") -> Any:
-        """Run `Policy.forward` in every replica; tensors in `args` and the result lead with S."""
+        """Run `Model.forward` in every replica; tensors in `args` and the result lead with S."""
         if self.size == 1:
             return _map(lambda t: t[None], self._base(*_map(lambda t: t[0], args), method=method))
 
@@ -123,7 +128,7 @@ class Stack:
         return norms
 
     def state_dicts(self) -> list[dict[str, Tensor]]:
-        """Each replica's state as a copy, in the form of `Policy.state_dict`."""
+        """Each replica's state as a copy, in the form of `Model.state_dict`."""
         tensors = {**self._parameters, **self._buffers}
         if self.size == 1:
             return [{name: t.detach().clone() for name, t in tensors.items()}]

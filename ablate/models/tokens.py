@@ -6,6 +6,8 @@ observation, whose last token gives the feature that the head reads. So with ret
 condition the layout `modality` is the Decision Transformer's sequence ... a_{t-1}, R_t, s_t, a_t ...,
 read at s_t. The action before a window is not visible: the tokens that would show it are left out.
 
+A joint model reads the same tokens, and predicts each from those before it: ... s_t, a_t, r_t, V_t, s_{t+1} ...
+
 An encoder of images would be such a tokenizer: one whose observation token comes from a network.
 """
 
@@ -14,20 +16,20 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate.errors import unknown
+from ablate.errors import UserError, unknown
 from ablate.models.discretise import Discretiser
 from ablate.models.dropout import Dropout
 from ablate.models.linear import Linear, linear
-from ablate.models.spec import Column, ModelSpec
+from ablate.models.spec import BINS, Column, ModelSpec
 from ablate.registry import get, names, register
 
-BINS = 100  # of an input column: the Trajectory Transformer's
 UNFITTED = 3.0  # bins that were fitted to nothing span this many standard deviations
 _CHUNK = re.compile(r"chunk-([1-9]\d*)")
 
@@ -77,10 +79,13 @@ class Tokenizer(nn.Module, ABC):
         self.discretiser = None
         if spec.input == "discretised":
             count = sum(width for _, width, _, _ in columns)
-            self.discretiser = unfitted(count) if discretiser is None else discretiser
+            self.discretiser = unfitted(count, spec.bins) if discretiser is None else discretiser
             if self.discretiser.columns != count:
                 raise ValueError(f"{self.discretiser.columns} columns have bins, not {count}.")
         self.make(spec.width)
+        self.end: nn.Parameter | None = None  # the bin N of every number: the episode is over
+        if self.discretiser is not None and spec.predicts == "all":
+            self.end = nn.Parameter(0.02 * torch.randn(spec.width))
         self.timesteps = nn.Embedding(spec.timesteps, spec.width) if spec.timesteps else None
         if self.timesteps is not None and spec.timestep_std is not None:
             nn.init.normal_(self.timesteps.weight, std=spec.timestep_std)
@@ -89,7 +94,7 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def cut(self, columns: list[Column]) -> list[Token]:
-        """The tokens of a timestep, in order; the head reads at the last one."""
+        """The tokens of a timestep, in order; a policy's head reads at the last one. Knows only the class."""
 
     @property
     def per_step(self) -> int:
@@ -110,22 +115,26 @@ class Tokenizer(nn.Module, ABC):
         self.layers = nn.ModuleDict(layers)
 
     def content(self, rows: Tensor) -> Tensor:
-        """What the tokens of each timestep show, (..., F) to (..., n, D)."""
-        parts = []
+        """What the tokens of each timestep show, (..., F) to (..., n, D); rows of numbers, or of their bins."""
+        return torch.stack([self.token(rows, number) for number in range(self.per_step)], dim=-2)
+
+    def token(self, rows: Tensor, number: int) -> Tensor:
+        """Content (..., D) of one token, from the whole rows (..., F)."""
+        token = self.tokens[number]
+        shown = rows[..., token.start : token.stop]
+        layer = self.layers[token.name]
         if self.discretiser is None:
-            for token in self.tokens:
-                parts.append(self.layers[token.name](rows[..., token.start : token.stop]))
-        else:
-            bins = self.discretiser.bins
-            index = self.discretiser.encode(rows[..., : self.discretiser.columns])
-            beside = torch.where(index < bins - 1, index + 1, index - 1)
-            for token in self.tokens:
-                own = torch.arange(token.stop - token.start, device=rows.device) * bins
-                part = (..., slice(token.start, token.stop))
-                table = self.layers[token.name]
-                embedded = look_up(table, index[part] + own, beside[part] + own, rows[part])
-                parts.append(embedded.sum(-2))  # of (..., numbers, D)
-        return torch.stack(parts, dim=-2)
+            return layer(shown)
+        bins = self.discretiser.bins
+        own = torch.arange(token.stop - token.start, device=rows.device) * bins
+        if not rows.is_floating_point():
+            each = layer(shown.clamp(max=bins - 1) + own)  # (..., numbers, D)
+            if self.end is not None:
+                each = torch.where((shown == bins).unsqueeze(-1), self.end, each)
+            return each.sum(-2)
+        index = self.discretiser.encode(shown, token.start)
+        beside = torch.where(index < bins - 1, index + 1, index - 1)
+        return look_up(layer, index + own, beside + own, shown).sum(-2)
 
     def group(self, rows: Tensor) -> Tensor:
         """All tokens of each timestep, (..., F) to (..., n, D)."""
@@ -178,12 +187,11 @@ class Step(Tokenizer):
         layer = Linear(self.tokens[0].stop, width)
         self.weight, self.bias = layer.weight, layer.bias
 
-    def content(self, rows: Tensor) -> Tensor:
-        """See `Tokenizer.content`."""
+    def token(self, rows: Tensor, number: int) -> Tensor:
+        """See `Tokenizer.token`."""
         if self.discretiser is not None:
-            return super().content(rows)
-        shown = rows[..., : self.weight.shape[1]]
-        return linear(shown, self.weight, self.bias, self.stacked).unsqueeze(-2)
+            return super().token(rows, number)
+        return linear(rows[..., : self.weight.shape[1]], self.weight, self.bias, self.stacked)
 
     def flops(self) -> int:
         """See `Tokenizer.flops`."""
@@ -248,6 +256,34 @@ def tokenizer(name: str) -> type[Tokenizer]:
     return found
 
 
+@lru_cache(maxsize=1024)
+def tokens_of(spec: ModelSpec) -> tuple[Token, ...]:
+    """The tokens of a timestep, without building anything. Raises UserError for an unknown layout."""
+    kind = tokenizer(spec.layout)
+    columns = list(spec.named_columns)
+    return tuple(kind.cut(kind.__new__(kind), columns[:-1] if spec.timesteps else columns))
+
+
+@lru_cache(maxsize=1024)
+def stream(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
+    """Which slots of a joint model's rows each token of a timestep holds, in the order of the sequence.
+
+    The observation comes first, since a row is told from its beginning. Where one token holds the whole row it
+    is the observation with what came before it, and predicts (a, r, V) and the next observation. Raises
+    UserError where a layout puts an observation into a token with other things and has further tokens.
+    """
+    tokens = tokens_of(spec)
+    first = spec.observation_dim
+    if len(tokens) == 1:
+        return ((*range(first, spec.slots), *range(first)),)
+    if any(token.start < first < token.stop for token in tokens):
+        raise UserError(
+            f"layout '{spec.layout}': a joint model needs the observation in tokens of its own."
+        )
+    ordered = sorted(tokens, key=lambda token: token.before)
+    return tuple(tuple(range(token.start, token.stop)) for token in ordered)
+
+
 @register("input", "continuous", order=1)
 def no_bins(rows: Tensor, spec: ModelSpec) -> None:
     """Numbers enter as they are."""
@@ -257,10 +293,10 @@ def no_bins(rows: Tensor, spec: ModelSpec) -> None:
 def fit_bins(rows: Tensor, spec: ModelSpec) -> Discretiser:
     """Bins of equal counts for discretised input, of the training data's rows (T, F)."""
     shown = rows[:, :-1] if spec.timesteps else rows
-    return Discretiser.fit(shown.cpu().numpy(), BINS)
+    return Discretiser.fit(shown.cpu().numpy(), spec.bins)
 
 
-def unfitted(columns: int) -> Discretiser:
+def unfitted(columns: int, bins: int = BINS) -> Discretiser:
     """Bins of equal width for `columns` that are standardised, for models without data."""
-    edges = np.tile(np.linspace(-UNFITTED, UNFITTED, BINS + 1), (columns, 1))
-    return Discretiser(edges[:, :-1], edges[:, 1:], np.full(columns, BINS))
+    edges = np.tile(np.linspace(-UNFITTED, UNFITTED, bins + 1), (columns, 1))
+    return Discretiser(edges[:, :-1], edges[:, 1:], np.full(columns, bins))

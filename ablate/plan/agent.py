@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ablate.errors import UserError, unknown
+from ablate.models.assembly import Model
 from ablate.models.layouts import Fields, Layout
-from ablate.models.trajectory import TrajectoryModel
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, check_fits, window_cap
 from ablate.plan.search import search
@@ -25,7 +25,7 @@ class TrajectoryAgent:
     where noise is given, after at most `options.executed` timesteps; keys and values are carried from one timestep
     to the next while the window is unbroken, and the window is encoded again where it slides.
 
-    layout: what a rollout reads of it is which goal to show.
+    layout: what a rollout reads of it is which conditions to show.
 
     Raises UserError where the models can't be searched so.
     """
@@ -34,13 +34,13 @@ class TrajectoryAgent:
 
     def __init__(
         self,
-        models: Sequence[TrajectoryModel],
+        models: Sequence[Model],
         layout: Layout,
         options: PlanOptions,
         decode: str = "plan",
     ) -> None:
         if decode not in DECODINGS:
-            raise unknown("evaluate.decode", decode, DECODINGS)
+            raise unknown("decode", decode, DECODINGS)
         if decode == "plan":
             check_fits(models[0].spec, options)
             if options.value == "critic" and models[0].critic is None:
@@ -58,7 +58,7 @@ class TrajectoryAgent:
     @property
     def device(self) -> torch.device:
         """Where fields are to lie."""
-        return self.models[0].mean.device
+        return self.models[0].head.mean.device
 
     def eval(self) -> TrajectoryAgent:
         """Switch dropout off."""
@@ -81,6 +81,8 @@ class TrajectoryActor:
         self.context = torch.zeros(agent.size, batch, 0, spec.slots, device=agent.device)
         self.observation = torch.zeros(agent.size, batch, spec.observation_dim, device=agent.device)
         self.planned = torch.zeros(agent.size, batch, 0, spec.action_dim, device=agent.device)
+        self.prefix = [name for name, _ in spec.prefix]
+        self.told: list[Tensor] = []  # (S, E, P) at each timestep of the window
         self.running: list[Imagination | None] = [None] * agent.size
         self.positions = 0  # token positions computed
 
@@ -103,6 +105,10 @@ class TrajectoryActor:
             self.context = torch.cat([self.context, row], 2)
             self.context = self.context[:, :, max(0, self.context.shape[2] - options.executed) :]
         self.observation = raw.observation
+        if self.prefix:
+            shown = [raw.told[name].to(self.context.dtype) for name in self.prefix]
+            self.told.append(torch.cat(shown, -1))  # (S, E, P)
+            self.told = self.told[-self.context.shape[2] - 1 :]
         if self.agent.decode == "likelihood":
             chosen = torch.stack([self._likeliest(s, raw, noise) for s in range(self.agent.size)])
         else:
@@ -120,9 +126,9 @@ class TrajectoryActor:
         if options.objective == "return":
             shape = (options.horizon, options.beam_width * options.n_expand, spec.slots)
             draws = self._draws(s, noise, shape)
-        goal = raw.told["goal"][s] if spec.goal else None
         value = model.critic if options.value == "critic" else None
-        plan = search(model, self.context[s], raw.observation[s], options, draws, goal, value)
+        told = self._prefix(s)
+        plan = search(model, self.context[s], raw.observation[s], options, draws, told, value)
         self.positions += plan.positions
         return plan.actions(spec.observation_dim, spec.action_dim)
 
@@ -130,32 +136,33 @@ class TrajectoryActor:
         """Actions (E, M) drawn slot by slot, or the most likely."""
         model, options = self.agent.models[s], self.agent.options
         spec = model.spec
-        n, slots = spec.observation_dim, spec.slots
+        n = spec.observation_dim
         running = self.running[s]
         if running is None or not options.executed:
             cap = window_cap(
                 spec, PlanOptions(max_context_transitions=options.max_context_transitions)
             )
-            goal = raw.told["goal"][s] if spec.goal else None
-            running = Imagination(model, self.context[s], raw.observation[s], cap, goal)
+            running = Imagination(model, self.context[s], raw.observation[s], cap, self._prefix(s))
             self.running[s] = running
         else:
-            ended = self.context[s][
-                :, -1, slots - 2 :
-            ]  # reward and, never read, value of the last timestep
-            running.tell(torch.cat([ended, raw.observation[s]], -1))
+            # reward and, never read, value of the last timestep
+            ended = self.context[s][:, -1, spec.slots - 2 :]
+            running.tell(torch.cat([ended, raw.observation[s]], -1)[:, None])
         draws = None if noise is None else self._draws(s, noise, (spec.action_dim,))
         drawn = []
         for number in range(spec.action_dim):
             params = running.parameters()
-            if spec.discrete:  # an action can't be to stop
-                params = params.clone()
-                params[..., -1] = float("-inf")
             uniform = params[..., 0] if draws is None else draws[:, None, number]
-            symbols = running.draw(params, n + number, uniform, 1 if draws is None else None, None)
+            # an action can't be to stop
+            likeliest = 1 if draws is None else None
+            symbols = running.heads.draw(params, n + number, uniform, likeliest, None, ends=False)
             running.push(symbols)
             drawn.append(symbols[:, 0])
         return running.raw(torch.stack(drawn, -1), n)
+
+    def _prefix(self, s: int) -> Tensor | None:
+        """What the model is told first, raw (E, P): as the window's first timestep had it."""
+        return self.told[0][s] if self.told else None
 
     def _draws(self, s: int, noise: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers (E, *shape), each episode's from its own seed."""

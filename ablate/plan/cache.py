@@ -1,4 +1,4 @@
-"""Keys and values of sequences that share most of their past.
+"""What a mixer carries of sequences that share most of their past: keys and values, or the state of `Mixer.step`.
 
 Rows are r sequences of each of E episodes. What the model has seen is kept in three parts, each once for the rows
 that share it:
@@ -7,7 +7,8 @@ that share it:
     body: one copy for every `children` neighbouring rows (a sequence whose continuations are being compared);
     tail: what the continuations have apart, one copy a row.
 
-Nobody attends to value tokens, so their keys are not kept.
+Nobody attends to value tokens, so their keys are not kept. Any other mixer's state (`States`) is one a row: it
+doesn't grow, so there is nothing to share.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ablate.models.attention import Turn
-from ablate.models.trajectory import TrajectoryModel
+from ablate.models.assembly import Model
+from ablate.models.attention import Attention
+from ablate.models.mixer import State
 
 
 class Room:
@@ -31,11 +33,11 @@ class Room:
         self.used = used
 
     @classmethod
-    def empty(cls, model: TrajectoryModel, episodes: int, groups: int, capacity: int) -> Room:
+    def empty(cls, model: Model, episodes: int, groups: int, capacity: int) -> Room:
         """Room for `capacity` tokens in each group."""
         spec = model.spec
         shape = (episodes, spec.heads, groups, capacity, spec.width // spec.heads)
-        return cls([model.mean.new_empty(shape) for _ in range(2 * spec.layers)])
+        return cls([model.head.mean.new_empty(shape) for _ in range(2 * spec.layers)])
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
         """Keys and values (E, H, g, used, d) of a layer."""
@@ -77,14 +79,71 @@ def _taken(values: Tensor, index: Tensor) -> Tensor:
     return values.transpose(1, 2)[every, index].transpose(1, 2)
 
 
+def carrier(model: Model, episodes: int) -> Cache | States:
+    """What carries the model's mixer from token to token."""
+    mixer = model.mixer
+    if isinstance(mixer, Attention) and not mixer.window:
+        return Cache(model, mixer, episodes)
+    return States(model, episodes)
+
+
+class States:
+    """The state of `Mixer.step` of `rows` sequences of each of `episodes`; the methods are those of `Cache`."""
+
+    def __init__(self, model: Model, episodes: int) -> None:
+        self.model, self.episodes, self.rows = model, episodes, 1
+        self.state: State = model.mixer.start(episodes, model.head.mean)
+        self.positions = 0
+        self.tail = None
+
+    def extend(self, tokens: Tensor, positions: Tensor, where: str) -> Tensor:
+        """See `Cache.extend`."""
+        rows, count = tokens.shape[:2]
+        self.positions += rows * count
+        features = []
+        for token in tokens.unbind(1):
+            mixed, self.state = self.model.mixer.step(token, self.state)
+            features.append(mixed)
+        return self.model.norm(torch.stack(features, 1))
+
+    def reads(self, positions: Tensor) -> Tensor:
+        """Every token changes the state."""
+        return torch.ones_like(positions, dtype=torch.bool)
+
+    def branch(self, children: int, room: int) -> None:
+        """See `Cache.branch`."""
+        self.rows *= children
+        self.state = tuple(part.repeat_interleave(children, 0) for part in self.state)
+
+    def select(self, index: Tensor, room: int) -> None:
+        """See `Cache.select`."""
+        first = torch.arange(self.episodes, device=index.device)[:, None] * self.rows
+        rows = (first + index).flatten()
+        self.state = tuple(part.index_select(0, rows) for part in self.state)
+        self.rows = index.shape[1]
+
+    @property
+    def sharable(self) -> int:
+        """Tokens that `share` could move: none."""
+        return 0
+
+    @property
+    def shared_keys(self) -> int:
+        """Tokens that were moved: none."""
+        return 0
+
+    def share(self, tokens: int) -> None:
+        """See `Cache.share`."""
+
+
 class Cache:
     """What `rows` sequences of each of `episodes` have been told so far; grows by `extend`.
 
     `positions` counts the token positions computed through the transformer.
     """
 
-    def __init__(self, model: TrajectoryModel, episodes: int) -> None:
-        self.model = model
+    def __init__(self, model: Model, mixer: Attention, episodes: int) -> None:
+        self.model, self.mixer = model, mixer
         self.episodes = episodes
         self.rows = 1  # of each episode
         self.children = 1  # rows that share a copy of the body
@@ -93,14 +152,31 @@ class Cache:
         self.tail: Room | None = None
         self.positions = 0
 
-    def extend(self, tokens: Tensor, turn: Turn | None, kept: Tensor, where: str) -> Tensor:
-        """Features (E r, n, W) of n further tokens (E r, n, W), positions included, of every row.
+    def reads(self, positions: Tensor) -> Tensor:
+        """Which of the tokens at `positions` (n,) later ones depend on, (n,) bool."""
+        return self.mixer.seen(positions)
 
-        turn: of rotary positions. kept: (n,) bool, whose keys later tokens see. where: the part that keeps
-        them, `shared` (rows must be one an episode), `body` (rows must have no children) or `tail`.
+    @property
+    def sharable(self) -> int:
+        """Kept keys of the body."""
+        return self.body.used
+
+    @property
+    def shared_keys(self) -> int:
+        """Kept keys of the shared part."""
+        return self.shared.used
+
+    def extend(self, tokens: Tensor, positions: Tensor, where: str) -> Tensor:
+        """Features (E r, n, W) of n further tokens (E r, n, W) of every row, at `positions` (n,).
+
+        where: the part that keeps them, `shared` (rows must be one an episode), `body` (rows must have no
+        children) or `tail`; a model's features of the last tokens are the same wherever.
         """
         rows, count = tokens.shape[:2]
         self.positions += rows * count
+        kept, turn = self.reads(positions), self.mixer.turn(positions, tokens)
+        if self.mixer.positions is not None:
+            tokens = tokens + self.mixer.positions[positions]
         stored = torch.nonzero(kept).flatten()
         everything = len(stored) == count
         parts = {"shared": self.shared, "body": self.body, "tail": self.tail}
@@ -114,7 +190,7 @@ class Cache:
         if count > 1 or not everything:
             own = stored <= torch.arange(count, device=tokens.device)[:, None]  # (n, kept)
         x = tokens
-        for number, block in enumerate(self.model.blocks):
+        for number, block in enumerate(self.mixer.blocks):
             # (E, H, r, n, d) each: heads before rows, so that no part's scores have to be rearranged
             q, k, v = (self._by_head(part) for part in block.project(x, turn))
             if len(stored):

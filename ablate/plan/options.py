@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import torch
 
 from ablate.errors import UserError, unknown
-from ablate.models.trajectory import TrajectorySpec
+from ablate.models.assembly import Model, block
+from ablate.models.spec import ModelSpec
+from ablate.models.tokens import stream
+from ablate.registry import get
 
 OBJECTIVES = ("return", "likelihood")
 MODES = ("reference", "full")
@@ -91,44 +99,79 @@ class PlanOptions:
         return self.max_context_transitions if self.prefix_context else 0
 
 
-def check_fits(spec: TrajectorySpec, options: PlanOptions) -> None:
+def plan_options(found: Mapping[str, Any]) -> PlanOptions:
+    """The options of a search. Raises UserError for one that it doesn't have, or out of range."""
+    known = [field.name for field in fields(PlanOptions)]
+    for name in found:
+        if name not in known:
+            raise unknown("measure.plan", name, known)
+    return PlanOptions(**found)
+
+
+def per_step(spec: ModelSpec) -> int:
+    """Tokens of a timestep."""
+    return len(stream(spec))
+
+
+def observation_tokens(spec: ModelSpec) -> int:
+    """Tokens of a timestep's observation; where one token holds everything, that one."""
+    return max(1, sum(held[-1] < spec.observation_dim for held in stream(spec)))
+
+
+def binned(spec: ModelSpec) -> bool:
+    """Whether what the model's head predicts are bins."""
+    return "valid" in inspect.signature(get("head", spec.head)).parameters
+
+
+@lru_cache(maxsize=256)
+def holds(spec: ModelSpec) -> int | None:
+    """Most timesteps that the model can look at; None where its parameters belong to no length."""
+    with torch.device("meta"):
+        return None if Model(spec).mixer.extends else spec.context
+
+
+def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
     """Raise UserError where the search can't be done with the model."""
-    if options.objective == "likelihood" and spec.head not in ("categorical", "autoregressive"):
+    bins = binned(spec)
+    if options.objective == "likelihood" and not bins:
         raise UserError(
             f"plan.objective: likelihood searches among bins, and the head '{spec.head}' has none; "
             "allowed: heads categorical, autoregressive, or objective return."
         )
-    if spec.head == "mse" and (options.beam_width > 1 or options.n_expand > 1):
-        raise UserError("plan: the head 'mse' proposes one action only; allowed: any other head.")
-    if options.percentile != "mean" and spec.head not in ("categorical", "autoregressive"):
+    several = options.beam_width > 1 or options.n_expand > 1
+    if several and not get("head", spec.head).density:
+        raise UserError(
+            f"plan: the head '{spec.head}' proposes one action only; allowed: any other head."
+        )
+    if options.percentile != "mean" and not bins:
         raise UserError(f"plan.percentile: the head '{spec.head}' has no bins; allowed: mean.")
-    if options.mode == "full" and spec.positions == "learned":
-        needed = options.executed + options.horizon + (1 if spec.layout == "step" else 0)
-        if needed > spec.window:
+    if options.mode == "full" and holds(spec) is not None:
+        needed = options.executed + options.horizon + (per_step(spec) == 1)
+        if needed > spec.context:
             raise UserError(
                 f"plan.mode: full needs a window that holds {options.executed} executed and {options.horizon} "
-                f"imagined timesteps, and the model has learned positions for {spec.window}; allowed: mode "
-                "reference, a model with positions: rotary, or a longer window."
+                f"imagined timesteps, and the mixer '{spec.mixer}' has parameters for {spec.context}; allowed: mode "
+                "reference, a longer window, or a mixer without a fixed length (attention with model.positions: "
+                "rotary or none, gru, lstm, ssm, convformer)."
             )
 
 
-def window_cap(spec: TrajectorySpec, options: PlanOptions) -> int | None:
+def window_cap(spec: ModelSpec, options: PlanOptions) -> int | None:
     """Most tokens that the model looks at, None where nothing is cropped."""
     if options.mode == "full":
         return None
-    tokens = options.max_context_transitions * spec.per_step
-    asked = tokens if spec.layout == "step" else tokens - 1
-    return min(asked, spec.block)
+    n = per_step(spec)
+    return min(options.max_context_transitions * n - (n > 1), block(spec))
 
 
-def cropped(tokens: int, cap: int | None, per_step: int) -> int:
-    """Timesteps cut off the front of so many tokens: whole ones, as few as let the rest fit."""
+def cropped(tokens: int, cap: int | None, each: int) -> int:
+    """Timesteps of `each` tokens cut off the front of so many tokens: whole ones, as few as let the rest fit."""
     if cap is None or tokens <= cap:
         return 0
-    return -(-(tokens - cap) // per_step)
+    return -(-(tokens - cap) // each)
 
 
-def visible_timesteps(spec: TrajectorySpec, options: PlanOptions, executed: int) -> np.ndarray:
+def visible_timesteps(spec: ModelSpec, options: PlanOptions, executed: int) -> np.ndarray:
     """(H, executed) bool: whether imagined step h, when its action is chosen, sees an executed timestep.
 
     executed: timesteps before the present one, the last of them in the last column; the present observation
@@ -140,13 +183,13 @@ def visible_timesteps(spec: TrajectorySpec, options: PlanOptions, executed: int)
     )  # of the timesteps given, the first that is seen
     cap = window_cap(spec, options)
     for step in range(options.horizon):
-        tokens = (given + step) * spec.per_step + spec.observation_tokens
-        first[step] = cropped(tokens, cap, spec.per_step)
+        tokens = (given + step) * per_step(spec) + observation_tokens(spec)
+        first[step] = cropped(tokens, cap, per_step(spec))
     age = np.arange(executed) - (executed - given)  # index among those given; negative: not given
     return (age[None] >= 0) & (age[None] >= first[:, None])
 
 
-def released_positions(spec: TrajectorySpec, options: PlanOptions) -> dict[str, int]:
+def released_positions(spec: ModelSpec, options: PlanOptions) -> dict[str, int]:
     """Token positions of one return search after a full context: dimension layout, reference mode.
 
     `released`: every token a forward pass over the whole window, as in the public code. `cached`: each

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ablate.models.trajectory import TrajectoryModel
+from ablate.models.assembly import Model
 from ablate.plan.imagine import Imagination
-from ablate.plan.options import PlanOptions, check_fits, window_cap
+from ablate.plan.options import PlanOptions, check_fits, per_step, window_cap
 
 BYTES = 1 << 28
 ActionValue = Callable[[Tensor, Tensor], Tensor]
@@ -40,18 +40,18 @@ class Plan:
 
 @torch.no_grad()
 def search(
-    model: TrajectoryModel,
+    model: Model,
     context: Tensor,
     observation: Tensor,
     options: PlanOptions,
     noise: Tensor | None = None,
-    goal: Tensor | None = None,
+    prefix: Tensor | None = None,
     value: ActionValue | None = None,
 ) -> Plan:
     """Plan for E episodes at once.
 
     context: executed rows (E, L, D), raw, of which the last `options.executed` are looked at; observation:
-    (E, N); goal: (E, G) for a model with a goal. noise: uniform numbers in [0, 1), (E, H, beam_width * n_expand,
+    (E, N); prefix: (E, P) for a model with one. noise: uniform numbers in [0, 1), (E, H, beam_width * n_expand,
     D), for a search on return: entry [e, h, c * beam_width + b, i] draws slot i of imagined step h in the c-th
     continuation of the b-th best sequence (observations: c = 0). value: Q(observations (E, r, N), actions
     (E, r, M)) -> (E, r), raw, trained apart; replaces the value tokens: a sequence is worth its rewards before
@@ -75,7 +75,7 @@ def search(
                 observation[part],
                 options,
                 None if noise is None else noise[part],
-                None if goal is None else goal[part],
+                None if prefix is None else prefix[part],
                 value,
             )
         )
@@ -89,25 +89,25 @@ def search(
     )
 
 
-def _bytes_of(model: TrajectoryModel, options: PlanOptions) -> int:
+def _bytes_of(model: Model, options: PlanOptions) -> int:
     """Keys and values of one episode's search at its end, twice: they are copied as sequences are chosen."""
     spec = model.spec
     cap = window_cap(spec, options)
-    tokens = options.horizon * spec.per_step if cap is None else cap
-    each = 2 * spec.layers * spec.width * model.mean.element_size()
+    tokens = options.horizon * per_step(spec) if cap is None else cap
+    each = 2 * spec.layers * spec.width * model.head.mean.element_size()
     return 2 * options.beam_width * tokens * each
 
 
 def _search(
-    model: TrajectoryModel,
+    model: Model,
     context: Tensor,
     observation: Tensor,
     options: PlanOptions,
     noise: Tensor | None,
-    goal: Tensor | None,
+    prefix: Tensor | None,
     value: ActionValue | None,
 ) -> Plan:
-    imagination = Imagination(model, context, observation, window_cap(model.spec, options), goal)
+    imagination = Imagination(model, context, observation, window_cap(model.spec, options), prefix)
     if options.objective == "likelihood":
         score = _by_likelihood(imagination, options)
     else:
@@ -135,6 +135,7 @@ def _by_return(
     spec = imagination.spec
     episodes, n, slots = imagination.episodes, spec.observation_dim, spec.slots
     beams, expand = options.beam_width, options.n_expand
+    heads = imagination.heads
     gained = observation.new_zeros(episodes, 1)  # discounted rewards so far
     state = observation[:, None]  # (E, r, N)
     score = gained
@@ -154,9 +155,7 @@ def _by_return(
         for slot in range(n, slots - 2):
             if slot > n:
                 params = imagination.parameters()
-            symbols = imagination.draw(
-                params, slot, uniform[..., slot], options.k_act, options.cdf_act
-            )
+            symbols = heads.draw(params, slot, uniform[..., slot], options.k_act, options.cdf_act)
             imagination.push(symbols)
             acted.append(symbols)
         action = imagination.raw(torch.stack(acted, -1), n)
@@ -164,9 +163,7 @@ def _by_return(
         for slot in (slots - 2, slots - 1):
             params = imagination.parameters()
             read.append(_read(imagination, params, slot, options))
-            symbols = imagination.draw(
-                params, slot, uniform[..., slot], options.k_rew, options.cdf_rew
-            )
+            symbols = heads.draw(params, slot, uniform[..., slot], options.k_rew, options.cdf_rew)
             imagination.push(symbols)
         reward, after = read
         factor = options.discount**step
@@ -184,7 +181,7 @@ def _by_return(
         for slot in range(n):
             params = imagination.parameters()
             drawn = noise[:, step, :beams, slot]
-            symbols = imagination.draw(params, slot, drawn, options.k_obs, options.cdf_obs)
+            symbols = heads.draw(params, slot, drawn, options.k_obs, options.cdf_obs)
             imagination.push(symbols)
             seen.append(symbols)
         state = imagination.raw(torch.stack(seen, -1))
@@ -193,8 +190,8 @@ def _by_return(
 
 def _read(imagination: Imagination, params: Tensor, slot: int, options: PlanOptions) -> Tensor:
     if options.percentile == "mean":
-        return imagination.expected(params, slot)
-    return imagination.percentile(params, slot, float(options.percentile))
+        return imagination.heads.expected(params, slot)
+    return imagination.heads.percentile(params, slot, float(options.percentile))
 
 
 def _by_likelihood(imagination: Imagination, options: PlanOptions) -> Tensor:

@@ -83,10 +83,11 @@ def configuration(
     for text in overrides:
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
-        if not equals or not all(parts) or len(parts) > 2:
+        if not equals or not all(parts) or len(parts) > (3 if parts[0] == "measure" else 2):
             raise UserError(f"--set {text}: expected KEY=VALUE, e.g. train.updates=1000.")
-        if len(parts) == 2 and parts[0] not in (*SECTIONS, "settings"):
-            raise unknown(f"--set {text}: the part", parts[0], (*SECTIONS, "settings"))
+        known = (*SECTIONS, "settings", "measure")
+        if len(parts) > 1 and parts[0] not in known:
+            raise unknown(f"--set {text}: the part", parts[0], known)
         try:
             found = yaml.safe_load(value)
         except yaml.YAMLError:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ablate import words
 from ablate.analyse.resolve import resolve
+from ablate.analyse.sentences import is_level
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
-from ablate.analyse.wording import is_level
-from ablate.report import text
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis, claims
 
@@ -82,35 +82,31 @@ class Finding:
         return self.population if self.estimand == "fixed" else self.fixed
 
     @property
-    def digits(self) -> int:
-        """Decimals shown of this metric."""
-        return text.digits_for(self.metric, self.estimate)
+    def response(self) -> words.Response:
+        """What the hypothesis is about."""
+        return words.response(self.metric)
 
     @property
     def shown_estimate(self) -> str:
         """`+16.3`."""
-        return text.number(self.estimate, self.digits, sign=not self.absolute)
+        return self.response.amount(self.estimate, sign=not self.absolute)
 
     @property
     def shown_interval(self) -> str:
         """`12.1 to 20.4`, or `at least 12.1` of a one-sided interval."""
-        if math.isinf(self.high):
-            return f"at least {text.number(self.low, self.digits)}"
-        if math.isinf(self.low):
-            return f"at most {text.number(self.high, self.digits)}"
-        return text.interval(self.low, self.high, self.digits)
+        return self.response.span(self.low, self.high)
 
     @property
     def level(self) -> str:
         """`95 %`."""
-        return f"{100 * self.confidence:g} %"
+        return words.percent(self.confidence)
 
     @property
     def result(self) -> str:
         """`+16.3 points, 95 % interval 12.1 to 20.4`; of the deciding claim, where several must
         hold."""
-        of = f" for {text.claim(self.decided_by)}" if self.decided_by else ""
-        shown = f"{self.shown_estimate} {text.unit(self.metric)}".strip()
+        of = f" for {words.claim(self.decided_by)}" if self.decided_by else ""
+        shown = self.response.quantity(self.estimate, sign=not self.absolute)
         return f"{shown}{of}, {self.level} interval {self.shown_interval}"
 
     @property
@@ -128,7 +124,7 @@ class Finding:
     @property
     def criterion(self) -> str:
         """The test in words, e.g. `equivalence within 3 points`."""
-        unit = text.unit(self.metric)
+        unit = self.response.unit
         if self.test == "equivalence":
             about = f" of {self.around:g}" if self.around else ""
             return f"equivalence within {_value(self.margin)} {unit}{about}".strip()
@@ -141,7 +137,7 @@ class Finding:
     @property
     def p_relation(self) -> str:
         """`= 0.014` or `< 0.001`."""
-        return _relation(self.p_corrected)
+        return words.p_relation(self.p_corrected)
 
 
 def from_verdict(
@@ -204,21 +200,16 @@ def from_verdict(
 def _beside(verdict: Verdict) -> tuple[str, ...]:
     """The population estimand's other procedures, with uncorrected p values."""
     new = verdict.population
-    digits = text.digits_for(verdict.metric, verdict.estimate)
+    response = words.response(verdict.metric)
     out = []
     if new.p is not None:
-        out.append(f"t over data sets: p {_relation(new.p)}")
+        out.append(f"t over data sets: {words.p_said(new.p)}")
     if new.mixed_p is not None and new.mixed_low is not None and new.mixed_high is not None:
-        span = text.interval(new.mixed_low, new.mixed_high, digits)
-        out.append(f"mixed model with random slopes: {span}, p {_relation(new.mixed_p)}")
+        span = response.span(new.mixed_low, new.mixed_high)
+        out.append(f"mixed model with random slopes: {span}, {words.p_said(new.mixed_p)}")
     if new.p_sign_flip is not None:
-        out.append(f"exact sign flips: p {_relation(new.p_sign_flip)}")
+        out.append(f"exact sign flips: {words.p_said(new.p_sign_flip)}")
     return tuple(out)
-
-
-def _relation(p: float) -> str:
-    shown = text.p_value(p)
-    return shown if shown.startswith(("<", "n/a")) else f"= {shown}"
 
 
 def _deciding(verdict: Verdict) -> float | None:
@@ -241,15 +232,16 @@ def _trials(
 
 
 def _where(hypothesis: Hypothesis) -> str:
-    """`data lq-mix/single; condition time; for each mixer`."""
-    words = [
-        f"{text.FACTORS.get(name, name)} "
-        + text.listing(str(v) for v in (levels if isinstance(levels, list) else [levels]))
+    """`LQ, one policy; time condition; for each mixer`."""
+    said = [
+        words.listing(
+            words.setting(name, v) for v in (levels if isinstance(levels, list) else [levels])
+        )
         for name, levels in hypothesis.where.items()
     ]
     if hypothesis.each:
-        words.append(f"for each {text.FACTORS.get(hypothesis.each, hypothesis.each)}")
-    return "; ".join(words)
+        said.append(f"for each {words.factor(hypothesis.each).label}")
+    return "; ".join(said)
 
 
 def _number(value: float | None) -> float:

@@ -2,27 +2,25 @@ r"""Attribution, variance and robustness in words, tables and macros."""
 
 from __future__ import annotations
 
+from ablate import words
 from ablate.analyse.attribution import Attribution
 from ablate.analyse.further import Further
 from ablate.analyse.intervals import Estimate, interval
 from ablate.analyse.multiverse import Multiverse
 from ablate.analyse.variance import Components
-from ablate.report import text
-from ablate.report.context import Grid
-from ablate.report.figures.variance import omega_rows
-
-SCRIPT = "ablate/report/further.py"
+from ablate.report import tex
+from ablate.report.grid import Grid
 
 
-def paragraphs(found: Further) -> list[tuple[str, str]]:
-    """(heading, paragraph) of each part, or why there is none."""
+def paragraphs(found: Further, metric: str) -> list[tuple[str, str]]:
+    """(heading, paragraph) of each part, or why there is none. metric: what the variance is of."""
     out = []
     if found.attribution is not None:
         out.append(("What brings the gain", attribution_words(found.attribution)))
     elif "attribution" in found.reasons:
         out.append(("What brings the gain", f"Not attributed: {found.reasons['attribution']}"))
     if found.variance is not None:
-        out.append(("Where the scores vary", variance_words(found.variance)))
+        out.append(("Where the scores vary", variance_words(found.variance, metric)))
     if found.multiverse is not None and found.multiverse.universes > 1:
         out.append(("The same runs, scored otherwise", multiverse_words(found.multiverse)))
     if len(found.without) or len(found.failed):
@@ -32,28 +30,28 @@ def paragraphs(found: Further) -> list[tuple[str, str]]:
 
 def attribution_words(found: Attribution) -> str:
     """The attribution as a paragraph that can be quoted."""
-    digits = text.digits_for(found.metric, found.total.value)
-    unit = text.unit(found.metric)
+    response = words.response(found.metric)
+    unit = response.unit
     parts = []
     for share in found.shares:
-        said = f"{share.change.name} ({share.change.words}) {_shown(share.fixed, found, digits)}"
+        said = f"{share.change.name} ({share.change.words}) {_shown(share.fixed, found)}"
         if share.percent is not None:
             p = share.percent
-            said += f" or {text.number(p.value, 0)} % ({text.interval(p.low, p.high, 0)} %)"
+            said += f" or {words.number(p.value, 0)} % ({words.interval(p.low, p.high, 0)} %)"
         parts.append(said)
-    over = text.count(len(found.data_sets), "data set")
+    over = words.count(len(found.data_sets), "data set")
     out = (
-        f"Of the total gain in {text.metric(found.metric)} of {_shown(found.total, found, digits)} "
-        f"{unit}, averaged over {over}, the Shapley shares are: {text.listing(parts)} "
-        f"(in {unit or 'the unit of the metric'}, with {100 * found.confidence:.3g} % intervals for "
-        f"new seeds; {text.count(found.n_trials, 'trial')})."
+        f"Of the total gain in {response.said} of {_shown(found.total, found)} "
+        f"{unit}, averaged over {over}, the Shapley shares are: {words.listing(parts)} "
+        f"(in {unit or 'the unit of the metric'}, with {words.percent(found.confidence)} intervals for "
+        f"new seeds; {words.count(found.n_trials, 'trial')})."
     )
     if found.refusal:
         out += f" No percentages are given: {found.refusal}"
     population = [share.population for share in found.shares]
     if found.total_population is not None and all(one is not None for one in population):
-        told = text.listing(
-            f"{share.change.name} {_shown(share.population, found, digits)}"
+        told = words.listing(
+            f"{share.change.name} {_shown(share.population, found)}"
             for share in found.shares
             if share.population is not None
         )
@@ -61,26 +59,28 @@ def attribution_words(found: Attribution) -> str:
     return out
 
 
-def variance_words(found: Components) -> str:
-    """The components as a sentence: the largest first."""
+def variance_words(found: Components, metric: str) -> str:
+    """The components of `metric` as a sentence: the largest first."""
+    response = words.response(metric)
     grouped = found.grouped()
     total = sum(max(value, 0.0) for value in grouped.values())
     if total <= 0.0:
         return "No variance was found."
     ordered = sorted(grouped.items(), key=lambda pair: -pair[1])
     told = (
-        f"{_source(name)} {text.number(value**0.5, 1)} ({100 * value / total:.0f} % of the variance)"
+        f"{term(name)} {response.amount(value**0.5)} ({100 * value / total:.0f} % of the variance)"
         for name, value in ordered
         if value > 0.005 * total
     )
     return (
-        f"Standard deviations by source, by {found.method}: {text.listing(told)}; "
+        f"Standard deviations by source, by {found.method}: {words.listing(told)}; "
         f"from {found.n_cells:,} of {found.n_possible:,} cells."
     )
 
 
-def _source(name: str) -> str:
-    return "data set" if name == "data" else name.replace("× data", "× data set")
+def term(name: str) -> str:
+    """A source of variance as shown: `context × data set`."""
+    return " × ".join(words.factor(one).label for one in name.split(" × "))
 
 
 def multiverse_words(found: Multiverse) -> str:
@@ -91,12 +91,12 @@ def multiverse_words(found: Multiverse) -> str:
     )
     axes = (f"{name} ({', '.join(options)})" for name, options in found.axes.items())
     out = (
-        f"Judged again in {found.universes} universes of {text.listing(axes)}, the verdicts stand: "
-        f"{text.listing(told)}."
+        f"Judged again in {found.universes} universes of {words.listing(axes)}, the verdicts stand: "
+        f"{words.listing(told)}."
     )
     if found.unserved:
         why = (f"{what} ({reason})" for what, reason in found.unserved.items())
-        out += f" Not varied: {text.listing(why)}."
+        out += f" Not varied: {words.listing(why)}."
     return out
 
 
@@ -107,19 +107,19 @@ def leave_out_words(found: Further) -> str:
         changed = found.without[found.without["changed"]]
         several = found.without["hypothesis"].nunique()
         told = (
-            f"{row['hypothesis']} is {row['verdict']} without {text.data(str(row['setting']))}"
+            f"{row['hypothesis']} is {row['verdict']} without {words.data(str(row['setting']))}"
             for row in changed.to_dict("records")
         )
         out.append(
-            f"{text.count(several, 'hypothesis', 'hypotheses')} rest on several data sets; without "
-            + (f"one of them {text.listing(told)}." if len(changed) else "any one none changes.")
+            f"{words.count(several, 'hypothesis', 'hypotheses')} rest on several data sets; without "
+            + (f"one of them {words.listing(told)}." if len(changed) else "any one none changes.")
         )
     if len(found.failed):
         changed = found.failed[found.failed["changed"]]
         told = (f"{row['hypothesis']} ({row['verdict']})" for row in changed.to_dict("records"))
         out.append(
             "With failed trials counted as the worst value of their data set "
-            + (f"these change: {text.listing(told)}." if len(changed) else "no verdict changes.")
+            + (f"these change: {words.listing(told)}." if len(changed) else "no verdict changes.")
         )
     return " ".join(out)
 
@@ -133,7 +133,7 @@ def grids(found: Further) -> list[Grid]:
 def _attribution(found: Attribution | None) -> Grid | None:
     if found is None:
         return None
-    digits = text.digits_for(found.metric, found.total.value)
+    response = words.response(found.metric)
     rows = []
     for share in found.shares:
         percent = share.percent
@@ -141,13 +141,13 @@ def _attribution(found: Attribution | None) -> Grid | None:
             (
                 share.change.name,
                 share.change.words,
-                _shown(share.fixed, found, digits),
+                _shown(share.fixed, found),
                 "–"
                 if percent is None
-                else f"{text.number(percent.value, 0)} ({text.interval(percent.low, percent.high, 0)})",
-                "–" if share.population is None else _shown(share.population, found, digits),
-                text.number(share.first.value, digits, sign=True),
-                text.number(share.last.value, digits, sign=True),
+                else f"{words.number(percent.value, 0)} ({words.interval(percent.low, percent.high, 0)})",
+                "–" if share.population is None else _shown(share.population, found),
+                response.amount(share.first.value, sign=True),
+                response.amount(share.last.value, sign=True),
             )
         )
     population = found.total_population
@@ -157,18 +157,18 @@ def _attribution(found: Attribution | None) -> Grid | None:
         (
             "total",
             "",
-            _shown(found.total, found, digits),
+            _shown(found.total, found),
             "–" if found.refusal else "100",
-            "–" if population is None else _shown(population, found, digits),
-            text.number(first, digits, sign=True),
-            text.number(last, digits, sign=True),
+            "–" if population is None else _shown(population, found),
+            response.amount(first, sign=True),
+            response.amount(last, sign=True),
         )
     )
     return Grid(
         "attribution",
         "What brings the gain",
-        f"Shapley shares of the gain in {text.axis(found.metric)}, averaged over "
-        f"{text.count(len(found.data_sets), 'data set')}, with {100 * found.confidence:.3g} % "
+        f"Shapley shares of the gain in {response.axis()}, averaged over "
+        f"{words.count(len(found.data_sets), 'data set')}, with {words.percent(found.confidence)} "
         "intervals for new seeds and for new data sets; percentages with Fieller intervals. Alone: "
         "the factor changed from the start; last: into the end. The latter two don't sum to the "
         "total; in its row stand their sums."
@@ -176,6 +176,7 @@ def _attribution(found: Attribution | None) -> Grid | None:
         ("", "change", "share", "%", "share, new data sets", "alone", "last"),
         tuple(rows),
         found.trials,
+        small=True,
     )
 
 
@@ -188,8 +189,18 @@ def _omega(found: Further) -> Grid | None:
         "Share of variance by effect, omega squared with sum coding (type III sums of squares), for these levels; "
         "below zero: less than chance.",
         ("effect", "df", "sum of squares", "omega squared", "partial"),
-        tuple(omega_rows(found.anova)),
+        tuple(
+            (
+                term(" × ".join(one.term)),
+                str(one.df),
+                words.number(one.ss, 1),
+                words.number(one.omega2, 3),
+                words.number(one.partial, 3),
+            )
+            for one in sorted(found.anova.effects, key=lambda one: (-one.omega2, one.term))
+        ),
         found.variance.trials,
+        appended=True,
     )
 
 
@@ -217,6 +228,7 @@ def _shares(found: Further) -> Grid | None:
         ("", "verdict", "stands", "otherwise", "undecided", "same sign"),
         rows,
         trials,
+        appended=True,
     )
 
 
@@ -225,30 +237,30 @@ def macros(found: Further) -> dict[str, str]:
     out: dict[str, str] = {}
     one = found.attribution
     if one is not None:
-        digits = text.digits_for(one.metric, one.total.value)
-        out["AttributionTotal"] = text.math_number(text.number(one.total.value, digits, sign=True))
+        response = words.response(one.metric)
+        out["AttributionTotal"] = tex.math_number(response.amount(one.total.value, sign=True))
         low, high = interval(one.total, one.confidence)
-        out["AttributionTotalInterval"] = text.math_number(text.interval(low, high, digits))
+        out["AttributionTotalInterval"] = tex.math_number(response.span(low, high))
         for share in one.shares:
-            name = text.macro_name("attribution", share.change.name)
+            name = tex.macro_name("attribution", share.change.name)
             low, high = interval(share.fixed, one.confidence)
-            shown = text.number(share.fixed.value, digits, sign=True)
-            out[f"{name}Share"] = text.math_number(shown)
-            out[f"{name}Interval"] = text.math_number(text.interval(low, high, digits))
-            percent = "none" if share.percent is None else text.number(share.percent.value, 0)
-            out[f"{name}Percent"] = text.math_number(percent)
+            shown = response.amount(share.fixed.value, sign=True)
+            out[f"{name}Share"] = tex.math_number(shown)
+            out[f"{name}Interval"] = tex.math_number(response.span(low, high))
+            percent = "none" if share.percent is None else words.number(share.percent.value, 0)
+            out[f"{name}Percent"] = tex.math_number(percent)
     if found.multiverse is not None:
         out["UniverseCount"] = str(found.multiverse.universes)
         for row in found.multiverse.shares.to_dict("records"):
-            name = text.macro_name("stands", str(row["hypothesis"]))
+            name = tex.macro_name("stands", str(row["hypothesis"]))
             out[name] = f"{100 * row['stands']:.0f}\\,\\%"
     return out
 
 
-def _shown(estimate: Estimate | None, found: Attribution, digits: int) -> str:
+def _shown(estimate: Estimate | None, found: Attribution) -> str:
     """`+24.1 (23.2 to 25.0)`."""
     if estimate is None:
         return "–"
+    response = words.response(found.metric)
     low, high = interval(estimate, found.confidence)
-    shown = text.number(estimate.value, digits, sign=True)
-    return f"{shown} ({text.interval(low, high, digits)})"
+    return f"{response.amount(estimate.value, sign=True)} ({response.span(low, high)})"

@@ -1,10 +1,13 @@
-r"""Every number in the paper's text as a LaTeX command, so that no number is typed by hand."""
+r"""Every number in the paper's text as a LaTeX command, so that no number is typed by hand.
+
+All studies share one file, so every name begins with its study's: `\MemoryVsArchPoneEstimate`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
-from ablate.report import text
+from ablate.report import tex
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 
@@ -12,14 +15,14 @@ SCRIPT = "ablate/report/macros.py"
 
 
 def make(story: Story) -> dict[str, str]:
-    r"""Name (letters only) -> LaTeX text. For hypothesis `P1`: `\PoneEstimate`, `\PoneInterval`,
-    ..."""
+    r"""Name (letters only) -> LaTeX text. For hypothesis `P1` of the study `small`:
+    `\SmallPoneEstimate`, `\SmallPoneInterval`, ..."""
     return {name: value for name, (_, value) in _named(story).items()}
 
 
 def names(story: Story) -> dict[tuple[str, str], str]:
-    """(hypothesis id, kind of value), ("design", its name), ("data", its name) or ("further", its
-    heading) -> the macro's name, as `make` gives it."""
+    """("", kind of value) of the study, (hypothesis id, kind of value), ("design", its name), ("data",
+    its name) or ("further", its heading) -> the macro's name, as `make` gives it."""
     return {key: name for name, (key, _) in _named(story).items()}
 
 
@@ -32,33 +35,39 @@ def behind(story: Story) -> dict[str, str]:
 
 def _named(story: Story) -> dict[str, tuple[tuple[str, str], str]]:
     """Name -> (what it is, LaTeX text), each name once."""
-    out = {name: (("", name), value) for name, value in _general(story).items()}
-    for heading, paragraph in story.further:
-        out[_free(out, text.macro_name(heading))] = (("further", heading), text.latex(paragraph))
-    for name, value in story.numbers.items():
-        out[_free(out, name)] = (("further", name), value)
-    for name, _, cells in story.designs:
-        out[_free(out, text.macro_name("design", name, "cells"))] = (("design", name), f"{cells:,}")
-    for data in story.data:
-        name = _free(out, text.macro_name("data", data.name, "trials"))
-        out[name] = (("data", data.name), f"{data.trials:,}")
-    for finding in story.findings:
-        for kind, value in _of(finding).items():
-            out[_free(out, text.macro_name(finding.id, kind))] = ((finding.id, kind), value)
+    values: list[tuple[tuple[str, str], str, tuple[str, ...]]] = []
+    values += [(("", name), value, (name,)) for name, value in _general(story).items()]
+    values += [(("further", h), tex.latex(said), (h,)) for h, said in story.further]
+    values += [(("further", name), value, (name,)) for name, value in story.numbers.items()]
+    values += [
+        (("design", name), f"{cells:,}", ("design", name, "cells"))
+        for name, _, cells in story.designs
+    ]
+    values += [
+        (("data", one.name), f"{one.trials:,}", ("data", one.name, "trials")) for one in story.data
+    ]
+    values += [
+        ((finding.id, kind), value, (finding.id, kind))
+        for finding in story.findings
+        for kind, value in _of(finding).items()
+    ]
+    out: dict[str, tuple[tuple[str, str], str]] = {}
+    for key, value, words in values:
+        out[_free(out, tex.macro_name(story.study, *words))] = (key, value)
     return out
 
 
 def _general(story: Story) -> dict[str, str]:
     return {
-        "StudyName": text.latex(story.study),
-        "StudyHash": text.latex(story.study_hash[:12]),
-        "HypothesesHash": text.latex(story.hypotheses_hash[:12] or "none"),
-        "ProfileName": text.latex(story.profile),
+        "Name": tex.latex(story.study),
+        "Hash": tex.latex(story.study_hash[:12]),
+        "HypothesesHash": tex.latex(story.hypotheses_hash[:12] or "none"),
+        "Profile": tex.latex(story.profile),
         "SeedCount": f"{story.seeds:,}",
         "PlannedCount": f"{story.planned:,}",
-        "StudyAnswer": text.latex(story.answer),
-        "StudyScale": text.latex(story.scale),
-        "RegisteredAt": text.latex(story.registered or "unknown"),
+        "Answer": tex.latex(story.answer),
+        "Scale": tex.latex(story.scale),
+        "RegisteredAt": tex.latex(story.registered or "unknown"),
         "FinishedCount": f"{story.finished:,}",
         "FailedCount": f"{story.failed:,}",
         "UnfinishedCount": f"{story.unfinished:,}",
@@ -74,33 +83,31 @@ def _general(story: Story) -> dict[str, str]:
 
 def _of(finding: Finding) -> dict[str, str]:
     values = {
-        "Verdict": text.latex(finding.verdict),
-        "Criterion": text.latex(finding.criterion),
+        "Verdict": tex.latex(finding.verdict),
+        "Criterion": tex.latex(finding.criterion),
         "Failed": str(finding.failed),
         "Missing": str(finding.missing),
         "Trials": f"{len(finding.trials):,}",
-        "Sentence": text.latex(finding.sentence),
+        "Sentence": tex.latex(finding.sentence),
     }
     if finding.tested:
         values |= {
-            "Estimate": text.math_number(finding.shown_estimate),
-            "Interval": text.math_number(finding.shown_interval),
-            "Result": text.latex(finding.result),
-            "Level": text.latex(finding.level),
-            "CorrectedP": text.math_number(finding.p_relation),
+            "Estimate": tex.math_number(finding.shown_estimate),
+            "Interval": tex.math_number(finding.shown_interval),
+            "Result": tex.latex(finding.result),
+            "Level": tex.latex(finding.level),
+            "CorrectedP": tex.math_number(finding.p_relation),
         }
     if finding.tested and finding.fixed is not None:
-        shown = text.interval(finding.fixed.low, finding.fixed.high, finding.digits)
-        values["FixedInterval"] = text.math_number(shown)
+        shown = finding.response.span(finding.fixed.low, finding.fixed.high)
+        values["FixedInterval"] = tex.math_number(shown)
     if finding.tested and finding.population is not None:
         part = finding.population
         values |= {
-            "PopulationEstimate": text.math_number(
-                text.number(part.estimate, finding.digits, sign=True)
+            "PopulationEstimate": tex.math_number(
+                finding.response.amount(part.estimate, sign=True)
             ),
-            "PopulationInterval": text.math_number(
-                text.interval(part.low, part.high, finding.digits)
-            ),
+            "PopulationInterval": tex.math_number(finding.response.span(part.low, part.high)),
         }
     return values
 
@@ -112,8 +119,6 @@ def _free(taken: Container[str], name: str) -> str:
     return name
 
 
-def render(macros: dict[str, str]) -> str:
-    r"""The file of `\newcommand`s."""
-    lines = ["% Written by `python -m ablate report`; edits are lost."]
-    lines += [f"\\newcommand{{\\{name}}}{{{value}}}" for name, value in macros.items()]
-    return "\n".join(lines) + "\n"
+def render(values: Mapping[str, str]) -> str:
+    r"""Lines of `\newcommand`s."""
+    return "".join(f"\\newcommand{{\\{name}}}{{{value}}}\n" for name, value in values.items())

@@ -1,39 +1,46 @@
-"""`report.html`: one self-contained page that works from a file, without a network."""
+"""Pages that work from a file, without a network: `report.html` of a study, and the list of all studies."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ablate import words
 from ablate.analyse import table as frame
-from ablate.report import provenance, svg, text
-from ablate.report.context import Grid
+from ablate.report import provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
-from ablate.report.story import Story
+from ablate.report.grid import Grid
+from ablate.report.material import Results
 
-_FIRST = ("status", "data", "mixer", "context", "condition", "history", "head", "seed")
-_METRICS = (
-    *("score", "success", "action_error", "action_error_early", "action_nll", "return_mean"),
-    *("return_std", "jerk", "parameters", "parameter_mismatch"),
-)
 _MOST_LEVELS = 40  # of a filter
 
 
-def render(
-    story: Story,
-    table: pd.DataFrame,
-    drawn: Sequence[tuple[Drawn, dict[str, bytes]]],
-    audit: Sequence[dict[str, Any]],
-    grids: Sequence[Grid] = (),
-) -> bytes:
-    """The page. Figures are SVG images inside it; the table's rows are JSON that a script shows."""
+@dataclass(frozen=True)
+class Line:
+    """A study in the list of all: its page's address relative to the list's."""
+
+    study: str
+    profile: str
+    question: str
+    answer: str
+    verdicts: Mapping[str, str]
+    address: str
+
+
+def index(lines: Sequence[Line]) -> bytes:
+    """The page that leads to the pages of all studies."""
+    return _template("index.html.j2", lines=lines)
+
+
+def _template(name: str, **values: Any) -> bytes:
     environment = Environment(
         loader=PackageLoader("ablate.report"),
         undefined=StrictUndefined,
@@ -42,7 +49,15 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    columns = trial_columns(table)
+    return environment.get_template(name).render(**values).encode()
+
+
+def render(
+    results: Results, drawn: Sequence[tuple[Drawn, dict[str, bytes]]], grids: Sequence[Grid]
+) -> bytes:
+    """A study's page. Figures are SVG images inside it; the table's rows are JSON that a script shows."""
+    story, table = results.story, results.rows
+    columns = trial_columns(table, results.metrics)
     ids = {str(name): place for place, name in enumerate(table["trial"])}
     groups = {f"figure {f.name}": f.trials for f, _ in drawn if f.trials}
     groups |= {f"verdict {f.id}": f.trials for f in story.findings if f.trials}
@@ -51,59 +66,51 @@ def render(
         "runs": not story.foreign,
         "columns": columns,
         "groups": {
-            name: spans(ids[t] for t in trials if t in ids) for name, trials in groups.items()
+            name: provenance.spans(ids[t] for t in trials if t in ids)
+            for name, trials in groups.items()
         },
     }
-    return (
-        environment.get_template("report.html.j2")
-        .render(
-            story=story,
-            figures=[
-                {
-                    "name": figure.name,
-                    "title": figure.title,
-                    "caption": figure.caption,
-                    "source": svg.address(files["svg"]),
-                    "trials": len(set(figure.trials)),
-                }
-                for figure, files in drawn
-            ],
-            findings=story.findings,
-            grids=grids,
-            data_name=text.data,
-            audit=[audit_row(record) for record in audit],
-            columns=columns,
-            embedded=_embedded(embedded),
-            row_count=len(table),
-            strip=strip,
-            span=text.interval,
-            p_value=text.p_value,
-            number=text.number,
-            packages=provenance.packages(),
-        )
-        .encode()
+    return _template(
+        "report.html.j2",
+        story=story,
+        figures=[
+            {
+                "name": figure.name,
+                "title": figure.title,
+                "caption": figure.caption,
+                "source": svg.address(files["svg"]),
+                "trials": len(set(figure.trials)),
+            }
+            for figure, files in drawn
+        ],
+        findings=story.findings,
+        grids=grids,
+        data_name=words.data,
+        audit=[audit_row(record) for record in results.audit],
+        columns=columns,
+        embedded=_embedded(embedded),
+        row_count=len(table),
+        strip=strip,
+        p_value=words.p_value,
+        packages=provenance.packages(),
     )
 
 
-def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
+def trial_columns(table: pd.DataFrame, first: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The columns of the page's table: name, title, kind, whether one filters by it, and the cells.
 
     Numbers stand as they are (four digits, nothing for NaN); of text each level stands once, in
-    `levels`, and the cells are `codes`. Columns that hold nothing, and settings that don't vary,
-    are left out.
+    `levels`, and the cells are `codes`. Columns that hold nothing, and factors that don't vary,
+    are left out. first: the responses that stand before the others.
     """
     factors = [
-        name
-        for name in frame.factor_columns(table)
-        if "." not in name or table[name].nunique(dropna=False) > 1
+        name for name in frame.factor_columns(table) if table[name].nunique(dropna=False) > 1
     ]
-    names = [name for name in _FIRST if name in table.columns]
-    names[names.index("seed") : names.index("seed")] = [n for n in factors if n not in names]
-    measured = [name for name in _METRICS if name in table.columns]
-    measured += [
-        name for name in frame.metric_columns(table) if name not in measured and name != "targets"
-    ]
-    names += [name for name in measured if table[name].notna().any()]
+    if "data" not in factors:
+        factors.insert(0, "data")
+    measured = dict.fromkeys([*first, *frame.metric_columns(table)])
+    names = [name for name in ("status", *factors, "seed") if name in table.columns]
+    names += [name for name in measured if name in table.columns and table[name].notna().any()]
     if "failure" in table.columns and table["failure"].fillna("").astype(str).ne("").any():
         names.append("failure")
     names.append("trial")
@@ -114,7 +121,7 @@ def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
         number = all(value is None or isinstance(value, int | float) for value in levels)
         column: dict[str, Any] = {
             "name": name,
-            "title": "K" if name == "context" else text.plain(name),
+            "title": _title(name, factors),
             "kind": "number" if number else "text",
             "filter": name in ("status", *factors) and 1 < len(levels) <= _MOST_LEVELS,
         }
@@ -127,15 +134,11 @@ def trial_columns(table: pd.DataFrame) -> list[dict[str, Any]]:
     return out
 
 
-def spans(places: Iterable[int]) -> list[int]:
-    """[first, last, first, last, ...] of the runs of consecutive numbers among `places`."""
-    out: list[int] = []
-    for place in sorted(set(places)):
-        if out and out[-1] == place - 1:
-            out[-1] = place
-        else:
-            out += [place, place]
-    return out
+def _title(name: str, factors: Sequence[str]) -> str:
+    """The heading of a column."""
+    if name in factors:
+        return words.factor(name).symbol or words.factor(name).label
+    return words.response(name).said
 
 
 def strip(finding: Finding) -> Markup:
@@ -203,7 +206,7 @@ def audit_row(record: dict[str, Any]) -> dict[str, Any]:
             found = {lag for lag, value in zip(lags, values, strict=True) if value > 0}
             seen[name] = seen.get(name, set()) | found
     return {
-        "mixer": text.mixer(str(record.get("mixer", ""))),
+        "mixer": words.level("mixer", str(record.get("mixer", ""))),
         "context": record.get("context", ""),
         "history": record.get("history", ""),
         "condition": record.get("condition", ""),

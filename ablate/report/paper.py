@@ -1,4 +1,4 @@
-"""`main.tex`, written whole from the story, and its compilation where LaTeX is installed."""
+"""A study's chapter of the paper's supplement, and the paper's compilation where LaTeX is installed."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ablate import words
 from ablate.analyse.verdict import EQUIVALENT
-from ablate.report import macros, style, text
+from ablate.report import macros, tex
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.story import Story
 from ablate.report.tables import Table
 
-SCRIPT = "ablate/report/paper.py"
 TIMEOUT = 120  # seconds for one pass
+SOURCES = (".tex", ".pdf", ".png", ".bib", ".bst", ".cls", ".sty")
 _NOT_OURS = ("d4rl", "minari", "file")  # families that this project doesn't generate
-_APPENDED = (  # figures
-    *("learning_curves", "receptive_fields", "profiles", "learning_bands", "variance"),
-    *("multiverse", "leave_out"),
-)
-_SMALL = ("verdicts", "replication", "context_effect", "scores", "attribution")  # tables
-_LATE = ("scores", "context_effect", "omega_squared", "multiverse")  # tables
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,8 @@ class Compiled:
     problem: str = ""
 
 
-def source(
-    story: Story,
-    figures: Sequence[Drawn],
-    tables: Sequence[Table],
-    venue: str = style.DEFAULT,
-) -> str:
-    """The LaTeX of the paper, as wide as the venue's text. Every number comes from `macros.tex`, a
-    table or the study file."""
+def _template(name: str, **values: Any) -> str:
+    """A LaTeX template, filled."""
     environment = Environment(
         loader=PackageLoader("ablate.report"),
         undefined=StrictUndefined,
@@ -60,60 +50,71 @@ def source(
         comment_start_string="<#",
         comment_end_string="#>",
     )
+    return environment.get_template(name).render(**values)
+
+
+def skeleton() -> str:
+    """A main.tex to start from, for a folder that has none."""
+    return _template("main.tex.j2")
+
+
+def opening() -> str:
+    """What the supplement says of all its chapters."""
+    return _template("supplement.tex.j2")
+
+
+def chapter(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> str:
+    """The LaTeX of what was asked, done and found. Every number comes from `macros.tex`, a table or the
+    study file."""
     named = macros.names(story)
-    has_primary = any(finding.primary for finding in story.tested)
+
+    def number(kind: str, of: str = "") -> str:
+        """The command that prints a number, safe before a letter or a blank."""
+        return f"\\{named[of, kind]}{{}}"
+
     findings = [
         {
-            "id": text.latex(finding.id),
-            "says": text.latex(finding.says.rstrip(".")),
-            "where": text.latex(finding.where),
+            "id": tex.latex(finding.id),
+            "says": tex.latex(finding.says.rstrip(".")),
+            "where": tex.latex(finding.where),
             "tested": finding.tested,
-            "verdict": text.latex(finding.verdict),
+            "verdict": tex.latex(finding.verdict),
             "word": "No difference that matters"
             if finding.absent and finding.verdict == EQUIVALENT
             else finding.verdict.capitalize(),
             "absent": finding.absent,
-            "result_macro": named.get((finding.id, "Result"), ""),
-            "reason": text.latex(_reason(finding)),
-            "main": finding.primary or not has_primary,
-            "sentence_macro": named[finding.id, "Sentence"],
+            "result": number("Result", finding.id) if finding.tested else "",
+            "reason": tex.latex(_reason(finding)),
+            "sentence": number("Sentence", finding.id),
         }
         for finding in story.findings
     ]
-    shown = {
-        table.name: {
-            "name": table.name,
-            "caption": text.latex(table.caption),
-            "main": table.name not in _LATE,
-            "small": table.name in _SMALL,
-        }
-        for table in tables
-    }
     own = [d.name for d in story.data if d.name.split("/")[0].split("@")[0] not in _NOT_OURS]
-    pairs = ("factors", "settings")
-    escaped = {
-        name: [(text.latex(a), text.latex(b)) for a, b in getattr(story, name)] for name in pairs
-    }
-    return environment.get_template("main.tex.j2").render(
-        question=text.latex(story.question),
+    return _template(
+        "chapter.tex.j2",
+        study=tex.latex(story.study),
+        key=story.study,
+        number=number,
+        question=tex.latex(story.question),
         reduced=story.reduced,
-        confirmatory=story.confirmatory,
+        standing=tex.latex(story.standing),
+        factors=_escaped(story.factors),
+        settings=_escaped(story.settings),
         designs=[
-            (text.latex(n), text.latex(why.rstrip(".")), named["design", n])
+            (tex.latex(n), tex.latex(why.rstrip(".")), number(n, "design"))
             for n, why, _ in story.designs
         ],
-        sequential=text.latex(story.sequential),
-        further=[(text.latex(h), named["further", h]) for h, _ in story.further],
-        width=f"{style.sizes(venue)[0]:g}",
-        reading=[text.latex(line) for line in story.reading],
-        aliasing=[text.latex(line) for line in story.aliasing],
-        pairing=[text.latex(line) for line in story.pairing],
+        sequential=tex.latex(story.sequential),
+        further=[(tex.latex(h), number(h, "further")) for h, _ in story.further],
+        reading=[tex.latex(line) for line in story.reading],
+        aliasing=[tex.latex(line) for line in story.aliasing],
+        pairing=[tex.latex(line) for line in story.pairing],
         data=[
             {
-                "name": text.latex(d.name),
-                "shown": text.latex(text.data(d.name)),
-                "content_hash": text.latex(d.content_hash),
-                "trials_macro": named["data", d.name],
+                "name": tex.latex(d.name),
+                "shown": tex.latex(words.data(d.name)),
+                "content_hash": tex.latex(d.content_hash),
+                "trials": number(d.name, "data"),
             }
             for d in story.data
         ],
@@ -121,25 +122,31 @@ def source(
         untested=[finding for finding in findings if not finding["tested"]],
         absent=[finding for finding in findings if finding["tested"] and finding["absent"]],
         inconclusive=[finding for finding in findings if finding["verdict"] == "inconclusive"],
-        incomplete=text.latex(story.incomplete),
-        verdict_table=shown.get("verdicts"),
-        tables=[entry for name, entry in shown.items() if name != "verdicts"],
-        has_matching="matching" in shown,
+        incomplete=tex.latex(story.incomplete),
+        has_matching=any(table.name == "matching" for table in tables),
         presets="preset" in dict(story.factors),
-        notes=[text.latex(note) for note in story.study_notes],
-        own_data=text.latex(text.listing(own)),
-        has_others=has_primary and not all(finding.primary for finding in story.tested),
+        notes=[tex.latex(note) for note in story.study_notes],
+        own_data=tex.latex(words.listing(own)),
         foreign=story.foreign,
-        figures=[
-            {
-                "name": drawn.name,
-                "caption": text.latex(drawn.caption),
-                "main": drawn.name not in _APPENDED,
-            }
-            for drawn in figures
-        ],
-        **escaped,
+        tables=_floats(tables),
+        figures=_floats(figures),
     )
+
+
+def _floats(made: Sequence[Drawn | Table]) -> list[dict[str, Any]]:
+    """What a chapter shows of figures or tables, those of an appendix last."""
+    return [
+        {
+            "name": one.name,
+            "caption": tex.latex(one.caption),
+            "small": isinstance(one, Table) and one.small,
+        }
+        for one in sorted(made, key=lambda one: one.appended)
+    ]
+
+
+def _escaped(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(tex.latex(a), tex.latex(b)) for a, b in pairs]
 
 
 def _reason(finding: Finding) -> str:
@@ -148,29 +155,23 @@ def _reason(finding: Finding) -> str:
     return "no cell of this profile is about it" if "no trial" in why or not why else why
 
 
-def compile_pdf(files: Mapping[str, bytes]) -> Compiled:
-    """Run pdflatex on `main.tex` of `files` (path below paper/ -> content) until references
-    settle."""
-    program = shutil.which("pdflatex")
+def compile_pdf(folder: Path) -> Compiled:
+    """Run pdflatex on a copy of `folder` until the references of main.tex settle, and bibtex where it asks
+    for it. Nothing in `folder` is touched."""
+    program, bibliography = shutil.which("pdflatex"), shutil.which("bibtex")
     if program is None:
         return Compiled(None, "pdflatex is not installed")
+    options = ("-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape")
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "TZ": "UTC"}
-    command = [
-        program,
-        "-interaction=nonstopmode",
-        "-halt-on-error",
-        "-no-shell-escape",
-        "main.tex",
-    ]
     with tempfile.TemporaryDirectory(prefix="ablate-paper-") as scratch:
-        for name, content in files.items():
-            path = Path(scratch, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        for _ in range(2):
+        for path in sources(folder):
+            copy = Path(scratch, path.relative_to(folder))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        for _ in range(3):
             try:
                 done = subprocess.run(
-                    command,
+                    [program, *options, "main.tex"],
                     cwd=scratch,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -182,7 +183,18 @@ def compile_pdf(files: Mapping[str, bytes]) -> Compiled:
                 return Compiled(None, f"pdflatex took more than {TIMEOUT} s")
             if done.returncode != 0:
                 return Compiled(None, f"pdflatex failed: {_first_error(done.stdout)}")
+            auxiliary = Path(scratch, "main.aux").read_text(errors="replace")
+            if bibliography and "\\bibdata" in auxiliary and not Path(scratch, "main.bbl").exists():
+                subprocess.run(
+                    [bibliography, "main"], cwd=scratch, capture_output=True, check=False
+                )
         return Compiled(Path(scratch, "main.pdf").read_bytes())
+
+
+def sources(folder: Path) -> list[Path]:
+    """The files that main.pdf is made from."""
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix in SOURCES)
+    return [path for path in found if path.is_file() and path != folder / "main.pdf"]
 
 
 def _first_error(output: bytes) -> str:

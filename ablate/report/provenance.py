@@ -1,7 +1,8 @@
-"""Where each figure, table and number comes from: sidecars, the manifest, and comparing files."""
+"""Where each figure, table and number comes from: hashes, and a study's entry in the manifest."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -13,8 +14,17 @@ from typing import Any
 import pandas as pd
 
 import ablate
+from ablate.report.material import Results
 
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "tueplots", "jinja2")
+MAKERS = (
+    "report",
+    "analyse",
+    "study",
+    "config.py",
+    "words.py",
+)  # what decides how results are told
+TABLES = ("table", "curves", "series", "tuning", "yardsticks", "reference")  # of `Results`
 
 
 def sha(content: bytes) -> str:
@@ -55,37 +65,32 @@ def packages() -> dict[str, str]:
     return out
 
 
-def script_hash(script: str) -> str:
-    """Hash of the module that made something, named as `ablate/report/...`."""
-    path = Path(ablate.__file__).parents[1] / script
-    return sha(path.read_bytes())[:16]
+@functools.cache
+def code() -> str:
+    """Hash of the code that turns results into a report."""
+    root = Path(ablate.__file__).parent
+    found = (path for name in MAKERS for path in [root / name, *(root / name).rglob("*")])
+    sources = sorted(path for path in found if path.suffix in (".py", ".j2"))
+    return sha(b"".join(sha(path.read_bytes()).encode() for path in sources))[:16]
 
 
-def sidecar(
-    study_hash: str,
-    profile: str,
-    script: str,
-    trials: Iterable[str],
-    rows: dict[str, str],
-    **further: Any,
-) -> bytes:
-    """The JSON that lies beside a figure, a table or the macros."""
-    return dump(
-        {
-            "study_hash": study_hash,
-            "profile": profile,
-            "script": script,
-            "script_hash": script_hash(script),
-            "packages": packages(),
-            **further,
-            "trials": {trial: rows[trial] for trial in sorted(set(trials)) if trial in rows},
-        }
-    )
-
-
-def dump(content: Any) -> bytes:
-    """JSON with sorted keys, two spaces and a final newline."""
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def inputs(results: Results, venue: str) -> dict[str, str]:
+    """Hash of everything that a study's part of the paper is made of, by name."""
+    out = {name: frame_hash(getattr(results, name)) for name in TABLES}
+    # Where the file lies says nothing of what it says.
+    study = results.study.model_dump(mode="json", exclude={"file", "code"})
+    own = getattr(results.study, "code", None)
+    record = results.record
+    others = {
+        "study": study,
+        "own code": "" if own is None else own.read_text(encoding="utf-8"),
+        "audit": list(results.audit),
+        "registration": dict(results.registration),
+        "reading": list(results.reading),
+        "looks": None if record is None else record.text(),
+        "venue": venue,
+    }
+    return out | {name: sha(dump(value)) for name, value in others.items()}
 
 
 def frame_hash(table: pd.DataFrame) -> str:
@@ -98,40 +103,79 @@ def frame_hash(table: pd.DataFrame) -> str:
     return sha("\n".join(lines).encode())
 
 
-def manifest(
-    study: str,
-    study_hash: str,
-    profile: str,
+def spans(places: Iterable[int]) -> list[int]:
+    """[first, last, first, last, ...] of the runs of consecutive numbers among `places`."""
+    out: list[int] = []
+    for place in sorted(set(places)):
+        if out and out[-1] == place - 1:
+            out[-1] = place
+        else:
+            out += [place, place]
+    return out
+
+
+def entry(
+    results: Results,
     venue: str,
-    inputs: dict[str, str],
     files: Mapping[str, bytes],
-    page: bytes,
-    pdf: bytes | None,
-) -> bytes:
-    """`manifest.json`: the hash of every input and of every file written.
+    shown: Mapping[str, Mapping[str, Any]],
+    numbers: Mapping[str, tuple[str, Iterable[str]]],
+) -> dict[str, Any]:
+    """A study's entry in the manifest.
 
-    main.pdf is recorded beside the hash of what it was compiled from, since another LaTeX gives
-    other bytes.
+    `rows` has one line a trial, its id and the hash of its row, and `trials` of each figure, table and
+    number says which of these lines it was made of, as first-last counted from 0.
+    files: path below the paper's folder -> content; shown: path without suffix -> caption, script,
+    trials and further facts of a figure or table; numbers: macro -> value and trials.
     """
-    return dump(
-        {
-            "format": 1,
-            "study": study,
-            "study_hash": study_hash,
-            "profile": profile,
-            "venue": venue,
-            "packages": packages(),
-            "inputs": inputs,
-            "page": sha(page),
-            "files": {name: sha(content) for name, content in files.items()},
-            "pdf": None if pdf is None else {"sha256": sha(pdf), "source": source_hash(files)},
-        }
-    )
+    story = results.story
+    hashes = row_hashes(results.rows)
+    places = {trial: place for place, trial in enumerate(hashes)}
 
+    def ranges(trials: Iterable[str]) -> str:
+        ends = spans(places[trial] for trial in trials if trial in places)
+        pairs = zip(ends[::2], ends[1::2], strict=True)
+        return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
 
-def source_hash(files: Mapping[str, bytes]) -> str:
-    """Hash of all that main.pdf is compiled from."""
-    used = {
-        name: sha(content) for name, content in files.items() if name.endswith((".tex", ".pdf"))
+    return {
+        "study_hash": story.study_hash,
+        "hypotheses_hash": story.hypotheses_hash,
+        "profile": story.profile,
+        "question": story.question,
+        "answer": story.answer,
+        "verdicts": {finding.id: finding.verdict for finding in story.findings},
+        "inputs": inputs(results, venue),
+        "code": code(),
+        "packages": packages(),
+        "rows": [f"{trial} {digest}" for trial, digest in hashes.items()],
+        "files": {name: sha(content) for name, content in sorted(files.items())},
+        "shown": {
+            name: {**facts, "trials": ranges(facts["trials"])} for name, facts in shown.items()
+        },
+        "numbers": {
+            name: {"value": value, "trials": ranges(trials)}
+            for name, (value, trials) in numbers.items()
+        },
     }
-    return sha(dump(used))
+
+
+def trials(entry: Mapping[str, Any], ranges: str) -> list[str]:
+    """The ids that `trials` of a figure, table or number of an entry stands for."""
+    rows = [line.split(" ")[0] for line in entry["rows"]]
+    ends = [[int(end) for end in part.split("-")] for part in ranges.split()]
+    return [trial for pair in ends for trial in rows[pair[0] : pair[-1] + 1]]
+
+
+def dump(content: Any) -> bytes:
+    """JSON with sorted keys, one space and a final newline; numbers have nine digits, so that the last
+    ones, which depend on the processor, make no difference."""
+    text = json.dumps(_rounded(content), indent=1, sort_keys=True, ensure_ascii=False)
+    return (text + "\n").encode()
+
+
+def _rounded(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(name): _rounded(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
+    return float(f"{content:.9g}") if isinstance(content, float) else content

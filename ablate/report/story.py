@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ablate import words
 from ablate.analyse import table as frame
 from ablate.analyse.analysis import Analysis
 from ablate.analyse.further import Further
-from ablate.report import further, text
+from ablate.config import SECTIONS, STANDARD
+from ablate.report import further
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
 from ablate.study.schema import Study
 
 
@@ -83,9 +84,9 @@ class Story:
     @property
     def scale(self) -> str:
         """What a reader must know before believing anything, in one or two sentences."""
-        seeds = f"{text.count(self.seeds, 'seed')} per cell"
+        seeds = f"{words.count(self.seeds, 'seed')} per cell"
         size = f", {self.size}" if self.size else ""
-        said = f"Scale: {seeds} on {text.count(len(self.data), 'data set')}{size}"
+        said = f"Scale: {seeds} on {words.count(len(self.data), 'data set')}{size}"
         if self.foreign:
             return f"{said}; the runs come from elsewhere."
         said += f" (profile {self.profile}"
@@ -123,11 +124,11 @@ class Story:
         parts = []
         if self.failed:
             parts.append(
-                f"{text.count(self.failed, 'trial')} failed and "
+                f"{words.count(self.failed, 'trial')} failed and "
                 f"{'is' if self.failed == 1 else 'are'} in no mean"
             )
         if self.unfinished:
-            parts.append(f"{text.count(self.unfinished, 'planned trial')} not run yet")
+            parts.append(f"{words.count(self.unfinished, 'planned trial')} not run yet")
         return "; ".join(parts)
 
     @property
@@ -177,7 +178,7 @@ def gather(
         foreign=subject.foreign,
         reading=subject.reading,
         sequential=sequential,
-        further=() if beyond is None else tuple(further.paragraphs(beyond)),
+        further=() if beyond is None else tuple(further.paragraphs(beyond, analysis.metric)),
         numbers={} if beyond is None else further.macros(beyond),
         aliasing=tuple(subject.fraction.words[1:]),
         pairing=pairing_words(analysis.pairing),
@@ -188,12 +189,10 @@ def pairing_words(pairing: pd.DataFrame) -> tuple[str, ...]:
     """The measured correlation of cells that share a seed, a sentence a data set."""
     out = []
     for row in pairing[pairing["correlation"].notna()].to_dict("records"):
-        correlation = text.number(float(row["correlation"]), 2, sign=True)
-        shown = text.p_value(float(row["p"]))
-        p = shown if shown.startswith("<") else f"= {shown}"
+        correlation = words.number(float(row["correlation"]), 2, sign=True)
         out.append(
-            f"{text.data(str(row['data']))}: mean correlation {correlation} between cells of equal seed (p {p}, "
-            f"{row['cells']} cells, {row['seeds']} seeds)"
+            f"{words.data(str(row['data']))}: mean correlation {correlation} between cells of equal seed "
+            f"({words.p_said(float(row['p']))}, {row['cells']} cells, {row['seeds']} seeds)"
         )
     return tuple(out)
 
@@ -202,21 +201,27 @@ def factor_rows(table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     """The factors that vary, with their levels in words."""
     out = []
     for name in frame.factor_columns(table):
-        levels = sorted(table[name].dropna().unique().tolist(), key=_level_key)
+        levels = words.levels(name, table[name].dropna().unique().tolist())
         if len(levels) > 1:
-            out.append((text.FACTORS.get(name, name), text.listing(str(level) for level in levels)))
+            out.append(
+                (
+                    words.factor(name).label,
+                    words.listing(words.level(name, level) for level in levels),
+                )
+            )
     return tuple(out)
 
 
 def fixed_rows(table: pd.DataFrame, study: Study | ForeignStudy) -> tuple[tuple[str, str], ...]:
-    """The factors that the table holds at one level; other settings are in `section_rows`."""
+    """The factors that the table holds at one level; what lies in a section of the configuration is among the
+    subject's settings."""
     out = []
     for name in frame.factor_columns(table):
-        if "." in name and name not in study.factors:
+        if name not in study.factors and name.partition(".")[0] in SECTIONS:
             continue
         levels = table[name].dropna().unique().tolist()
         if len(levels) == 1:
-            out.append((text.FACTORS.get(name, name), str(levels[0])))
+            out.append((words.factor(name).label, words.level(name, levels[0])))
     return tuple(out)
 
 
@@ -226,9 +231,3 @@ def data_rows(table: pd.DataFrame, hashes: Mapping[str, str]) -> tuple[DataSet, 
     return tuple(
         DataSet(name, hashes.get(name, ""), int(sizes[name])) for name in sorted(sizes.index)
     )
-
-
-def _level_key(level: object) -> tuple[int, float, str]:
-    if isinstance(level, (int, float)):
-        return (0, float(level), "")
-    return (1, 0.0, str(level))

@@ -1,4 +1,4 @@
-"""How every figure looks: a venue's width and font sizes, one colour and marker per mixer.
+"""How every figure looks: a venue's width and font sizes, one colour and marker a level.
 
 Widths and font sizes come from tueplots, by venue (NeurIPS unless said otherwise); for a venue with
 two columns they are those of a figure over both. The fonts are those that ship with matplotlib, so
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.backends import backend_pdf
 from matplotlib.figure import Figure
 
+from ablate import registry, words
 from ablate.errors import unknown
 
 DEFAULT = "neurips2024"
@@ -26,6 +29,7 @@ _COLUMNS: dict[str, dict[str, Any]] = {  # venue -> how tueplots is asked for it
     **{name: {"column": "full"} for name in ("icml2024", "aistats2025", "aaai2024", "uai2023")},
 }
 VENUES = tuple(_COLUMNS)
+SMALL = 7.0  # points: the smallest letters of a figure
 _COLOURS = (  # seaborn.color_palette("colorblind"), by value so that a figure needs no state
     "#0173b2",
     "#de8f05",
@@ -39,8 +43,6 @@ _COLOURS = (  # seaborn.color_palette("colorblind"), by value so that a figure n
     "#56b4e9",
 )
 _Dash = str | tuple[int, tuple[float, ...]]
-_MIXER_ORDER = ("attention", "lstm", "gru", "conv", "mlp", "bag")
-_CONDITION_ORDER = ("none", "time", "return-to-go", "return-to-go+time", "policy-id")
 
 
 @dataclass(frozen=True)
@@ -52,33 +54,19 @@ class Look:
     line: Any
 
 
-_MIXERS = {
-    "attention": Look(_COLOURS[0], "o", "-"),
-    "lstm": Look(_COLOURS[2], "^", (0, (4, 1))),
-    "gru": Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
-    "conv": Look(_COLOURS[3], "D", (0, (1, 1))),
-    "mlp": Look(_COLOURS[4], "v", (0, (6, 2))),
-    "bag": Look(_COLOURS[7], "X", (0, (2, 2))),
-}
-_OTHERS = (  # for mixers registered by a user, in sorted order
+_LOOKS = (
+    Look(_COLOURS[0], "o", "-"),
+    Look(_COLOURS[2], "^", (0, (4, 1))),
+    Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
+    Look(_COLOURS[3], "D", (0, (1, 1))),
+    Look(_COLOURS[4], "v", (0, (6, 2))),
     Look(_COLOURS[5], "P", (0, (5, 1, 1, 1, 1, 1))),
     Look(_COLOURS[9], "<", (0, (3, 1))),
-    Look(_COLOURS[6], ">", (0, (1, 2))),
-    Look(_COLOURS[8], "h", (0, (8, 2))),
+    Look(_COLOURS[7], "X", (0, (2, 2))),
+    Look("#5b2a86", ">", (0, (1, 2))),
+    Look("#1a1a1a", "h", (0, (8, 2))),
 )
-# Conditions are told apart by marker and darkness, so that no colour means two things.
-_CONDITIONS = {
-    "none": Look("#1a1a1a", "o", "-"),
-    "time": Look("#5b2a86", "D", "-"),
-    "return-to-go": Look("#8c4fb0", "^", "-"),
-    "return-to-go+time": Look("#b682cf", "v", "-"),
-    "policy-id": Look("#777777", "*", "-"),
-}
-_OTHER_CONDITIONS = (
-    Look("#444444", "P", "-"),
-    Look("#999999", "X", "-"),
-    Look("#666666", "h", "-"),
-)
+_LONG = re.compile(rb"-?\d+\.\d{4,}")
 YARDSTICK = Look("#000000", "", (0, (1, 1)))
 VERDICTS = {
     "supported": _COLOURS[2],
@@ -86,45 +74,31 @@ VERDICTS = {
     "refuted": _COLOURS[3],
     "inconclusive": _COLOURS[7],
 }
+UNDECIDED = _COLOURS[7]  # of any other verdict
 
 
-def mixers(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each mixer, in the order of legends: known ones first, then a user's own."""
-    return _looks(names, _MIXER_ORDER, _MIXERS, _OTHERS)
+def looks(factor: str, levels: Iterable[Any]) -> dict[Any, Look]:
+    """The look of each level of a factor, in the order given.
+
+    A part that is registered with a place has the same look in every figure; other levels take the looks that
+    are left. After ten they repeat.
+    """
+    present = list(dict.fromkeys(levels))
+    known = [
+        name
+        for name in words.levels(factor, registry.names(factor))
+        if words.place(factor, name)[0] < words.LAST
+    ]
+    out = {level: _LOOKS[known.index(level) % len(_LOOKS)] for level in present if level in known}
+    left = [look for look in _LOOKS if look not in out.values()] or list(_LOOKS)
+    for index, level in enumerate(level for level in present if level not in known):
+        out[level] = left[index % len(left)]
+    return {level: out[level] for level in present}
 
 
-_SERIES = (  # for levels that nothing above knows
-    Look(_COLOURS[0], "o", "-"),
-    Look(_COLOURS[3], "D", (0, (1, 1))),
-    Look(_COLOURS[2], "^", (0, (4, 1))),
-    Look(_COLOURS[1], "s", (0, (4, 1, 1, 1))),
-    Look(_COLOURS[4], "v", (0, (6, 2))),
-    Look(_COLOURS[7], "X", (0, (2, 2))),
-    Look(_COLOURS[5], "P", (0, (5, 1, 1, 1, 1, 1))),
-    Look(_COLOURS[9], "<", (0, (3, 1))),
-    Look("#5b2a86", ">", (0, (1, 2))),
-    Look("#1a1a1a", "h", (0, (8, 2))),
-)
-
-
-def series(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each of `names`, in their order; after ten they repeat."""
-    return {name: _SERIES[index % len(_SERIES)] for index, name in enumerate(names)}
-
-
-def conditions(names: Iterable[str]) -> dict[str, Look]:
-    """The look of each condition, in the order of legends."""
-    return _looks(names, _CONDITION_ORDER, _CONDITIONS, _OTHER_CONDITIONS)
-
-
-def _looks(
-    names: Iterable[str], order: tuple[str, ...], known: dict[str, Look], others: tuple[Look, ...]
-) -> dict[str, Look]:
-    present = set(names)
-    out = {name: known[name] for name in order if name in present}
-    for index, name in enumerate(sorted(present - set(order))):
-        out[name] = others[index % len(others)]
-    return out
+def plain() -> Look:
+    """The look of a single series."""
+    return _LOOKS[0]
 
 
 def sizes(venue: str) -> tuple[float, float]:
@@ -206,8 +180,8 @@ def files(figure: Figure) -> dict[str, bytes]:
     """The figure as pdf (vector, embedded TrueType), png (200 dots per inch) and svg, undated.
 
     The layout is found once, so that all three are the same picture. Its solver goes through sets
-    in the order of memory addresses, so the last digits of what it finds differ from run to run:
-    they are cut off.
+    in the order of memory addresses, so the last digits of what it finds differ from run to run, and
+    those of all that is computed from processor to processor: they are cut off.
     """
     for _ in range(2):  # the second pass knows how wide the first one's labels came out
         figure.draw_without_rendering()
@@ -219,11 +193,39 @@ def files(figure: Figure) -> dict[str, bytes]:
         x, y = label.get_position()
         label.set_position((round(float(x), 6), round(float(y), 6)))
     undated = {"CreationDate": None, "ModDate": None, "Creator": "ablate"}
+    with _thousandths():
+        pdf = _save(figure, "pdf", undated)
     return {
-        "pdf": _save(figure, "pdf", undated),
+        "pdf": pdf,
         "png": _save(figure, "png", {"Software": None}, dpi=200),
         "svg": _save(figure, "svg", {"Date": None, "Creator": "ablate"}),
     }
+
+
+@contextmanager
+def _thousandths() -> Iterator[None]:
+    """Write the coordinates of a PDF with three decimals of a point (lengths in matrices with four), where
+    matplotlib writes six and ten."""
+    number, path = backend_pdf.pdfRepr, backend_pdf.PdfFile.pathOperations
+
+    def short(value: Any) -> Any:
+        return number(round(float(value), 4) if isinstance(value, float) else value)
+
+    def shorter(*arguments: Any, **options: Any) -> list[Any]:
+        return [
+            backend_pdf.Verbatim(
+                _LONG.sub(lambda m: b"%.3f" % float(m[0]), backend_pdf.pdfRepr(one))
+            )
+            for one in path(*arguments, **options)
+        ]
+
+    backend_pdf.pdfRepr = short
+    setattr(backend_pdf.PdfFile, "pathOperations", staticmethod(shorter))  # noqa: B010
+    try:
+        yield
+    finally:
+        backend_pdf.pdfRepr = number
+        setattr(backend_pdf.PdfFile, "pathOperations", staticmethod(path))  # noqa: B010
 
 
 def _save(figure: Figure, kind: str, metadata: dict[str, Any], **options: Any) -> bytes:

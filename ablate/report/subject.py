@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
+from ablate import registry, words
 from ablate.analyse import table as frame
-from ablate.config import SECTIONS
+from ablate.config import SECTIONS, STANDARD
 from ablate.errors import UserError
-from ablate.report import rows, text
+from ablate.report import rows
 from ablate.study import expand, foreign, identity
 from ablate.study.aliasing import Aliasing, aliasing
 from ablate.study.foreign import ForeignStudy
-from ablate.study.load import STANDARD
 from ablate.study.schema import Study
 
 Settings = tuple[tuple[str, str], ...]
@@ -81,7 +81,9 @@ def of(
         registered=str(registration.get("registered", "")),
         confirmatory=registration.get("hypotheses_hash") == identity.hypotheses_hash(study),
         hashes=hashes,
-        planned=max(len(cells) * study.seeds, len(mine)),
+        planned=max(
+            len(expand.trials(study, {**dict.fromkeys(study.data, ""), **hashes})), len(mine)
+        ),
         fraction=aliasing(expand.frame(cells, study), study.levels),
         designs=tuple(
             (name, design.why, sum(name in cell.designs for cell in cells))
@@ -153,7 +155,7 @@ def _span(values: Iterable[float]) -> str:
 
 
 def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
-    """What the file says of model, training and evaluation, save what is a factor.
+    """What the file says of model, training and measurements, save what is a factor.
 
     Of presets: what the study changes of each, as everything else stands in the preset.
     """
@@ -164,9 +166,13 @@ def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
         ]
         said = {s: getattr(study, s).model_dump(mode="json", exclude_unset=True) for s in SECTIONS}
         return (*changed, ("all presets", "; ".join(_flat(said)) or "as published"))
-    out = []
-    for section in ("model", "train", "evaluate"):
-        for name, value in getattr(study, section).model_dump(mode="json").items():
-            if f"{section}.{name}" not in study.factors:
-                out.append((f"{section}: {text.plain(name)}", str(value)))
-    return tuple(out)
+    sections = {name: getattr(study, name) for name in SECTIONS}
+    for name in study.measured:
+        options = registry.get("measurement", name).Options
+        sections[f"measure.{name}"] = options.model_validate(study.measure.get(name, {}))
+    return tuple(
+        (f"{path.removeprefix('measure.')}: {words.plain(name)}", str(value))
+        for path, section in sections.items()
+        for name, value in section.model_dump(mode="json").items()
+        if f"{path}.{name}" not in study.factors
+    )

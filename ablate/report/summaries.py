@@ -6,21 +6,19 @@ These are descriptions with seed intervals; the tests and verdicts are `ablate.a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablate.analyse import descriptive, intervals
+from ablate import words
+from ablate.analyse import descriptive
 from ablate.analyse import table as frame
-from ablate.analyse.intervals import Estimate
+from ablate.study.hypotheses import Hypothesis
 
-PREFERRED = {  # ties between equally complete slices go to the plainer one
-    "condition": ("time", "none", "return-to-go", "return-to-go+time", "policy-id"),
-    "history": ("states+actions", "states", "actions", "states+actions+rewards"),
-    "head": ("mse", "mixture", "categorical"),
-}
+MOST_SERIES = 10  # levels told apart by colour and marker
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,117 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[frame.finished(table)]
 
 
-def sliced(table: pd.DataFrame) -> list[str]:
-    """The factors a figure must hold still to show mixer and context; not the settings that don't
-    vary."""
+def last_budget(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the last budget of their cell; all of a table without budgets."""
+    if "budget" not in table.columns:
+        return table
+    by = frame.factor_columns(table)
+    last = (
+        table.groupby(by, dropna=False, observed=True)["budget"].transform("max")
+        if by
+        else table["budget"].max()
+    )
+    return table[table["budget"] == last].reset_index(drop=True)
+
+
+def mentioned(name: str, hypotheses: Sequence[Hypothesis]) -> int:
+    """How many hypotheses compare levels of the factor `name`."""
+    return sum(
+        f"{name}[" in one.contrast or one.contrast == f"each pair of {name}" or one.each == name
+        for one in hypotheses
+    )
+
+
+def varied(table: pd.DataFrame, hypotheses: Sequence[Hypothesis] = ()) -> list[str]:
+    """The factors but data that vary: those that most hypotheses compare first."""
+    names = [
+        name
+        for name in frame.factor_columns(table)
+        if name != "data" and table[name].nunique(dropna=False) > 1
+    ]
+    return sorted(
+        names, key=lambda name: (-mentioned(name, hypotheses), words.factor(name).order, name)
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """What a figure or table of a response shows.
+
+    across: the factor along the axis; series: the one told by colour and marker, empty for none; panels:
+    data set -> at which levels the other factors are held, and the finished trials there.
+    """
+
+    across: str
+    series: str
+    panels: dict[str, tuple[dict[str, Any], pd.DataFrame]]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the factor along the axis is a number."""
+        return all(
+            pd.api.types.is_numeric_dtype(rows[self.across]) for _, rows in self.panels.values()
+        )
+
+    def levels(self, name: str) -> list[Any]:
+        """The levels of a factor that are shown, in the order in which people read them."""
+        if not name:
+            return []
+        column = pd.concat([rows[name] for _, rows in self.panels.values()])
+        if isinstance(
+            column.dtype, pd.CategoricalDtype
+        ):  # a table from elsewhere declares an order
+            present = set(column)
+            return [level for level in column.cat.categories if level in present]
+        return words.levels(name, column.dropna().unique().tolist())
+
+    def cells(self, data: str, metric: str) -> dict[tuple[Any, Any], Interval]:
+        """(level across, level of the series or "") -> mean over seeds of `metric`."""
+        _, rows = self.panels[data]
+        found = by_level(rows, [self.across, *filter(None, [self.series])], metric)
+        return {(key[0], key[1] if self.series else ""): cell for key, cell in found.items()}
+
+
+def axes(done: pd.DataFrame, hypotheses: Sequence[Hypothesis] = ()) -> tuple[str, str]:
+    """The factor along the axis and the one told by colour, each empty where there is none."""
+    names = varied(done, hypotheses)
+    numbers = [name for name in names if pd.api.types.is_numeric_dtype(done[name])]
+    across = (numbers or names or [""])[0]
+    few = (n for n in names if n != across and done[n].nunique(dropna=False) <= MOST_SERIES)
+    return across, next(few, "")
+
+
+def view(
+    table: pd.DataFrame, metric: str, hypotheses: Sequence[Hypothesis] = (), ordered: bool = False
+) -> View | None:
+    """What to show of `metric`: two factors, and of the others the levels at which these two are crossed
+    most completely.
+
+    Along the axis stands a factor whose levels are numbers, where there is one, and else the factor that
+    most hypotheses compare; by colour, of those with few levels, the one that most compare. ordered: only
+    with numbers along the axis. None where nothing varies.
+    """
+    done = finished(table)
+    if metric not in done.columns:
+        return None
+    done = done[done[metric].notna()]
+    across, series = axes(done, hypotheses)
+    if not across or (ordered and not pd.api.types.is_numeric_dtype(done[across])):
+        return None
+    panels = {}
+    for name, levels in core(done, across, series).items():
+        rows = at(done[done["data"] == name], levels)
+        if rows[across].nunique() > 1 or not ordered:
+            panels[str(name)] = (levels, rows)
+    return View(across, series, panels) if panels else None
+
+
+def sliced(table: pd.DataFrame, *shown: str) -> list[str]:
+    """The factors that a figure must hold still to show the factors `shown`: all others that vary."""
     return [
         name
         for name in frame.factor_columns(table)
-        if name not in ("data", "mixer", "context")
-        and ("." not in name or table[name].nunique(dropna=False) > 1)
+        if name not in ("data", *shown) and table[name].nunique(dropna=False) > 1
     ]
 
 
@@ -72,22 +173,28 @@ def by_level(rows: pd.DataFrame, keys: list[str], metric: str) -> dict[tuple, In
     return out
 
 
-def core(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """For each data set the levels of the remaining factors at which mixer x context is most
-    complete.
+def core(table: pd.DataFrame, *shown: str) -> dict[str, dict[str, Any]]:
+    """For each data set the levels of the remaining factors at which those `shown` are crossed most
+    completely.
 
     One slice serves every data set where it can: a data set leaves the common one only when it has
     no more than half as many cells there as in its own best.
     """
     done = finished(table)
-    held = sliced(done)
-    names = sorted(done["data"].unique())
+    held = sliced(done, *shown)
+    names = words.levels("data", done["data"].unique())
     if not held:
         return {name: {} for name in names}
-    cells = done[["data", "mixer", "context", *held]].drop_duplicates()
-    size = cells.groupby(["data", *held], dropna=False).size()
-    total = cells.groupby(held, dropna=False).size()
-    order = sorted(_keys(total.index), key=lambda key: (-_at(total, key), _plainness(held, key)))
+    cells = done[["data", *filter(None, shown), *held]].drop_duplicates()
+    size = cells.groupby(["data", *held], dropna=False, observed=True).size()
+    total = cells.groupby(held, dropna=False, observed=True).size()
+    order = sorted(
+        _keys(total.index),
+        key=lambda key: (
+            -_at(total, key),
+            [words.place(name, level) for name, level in zip(held, key, strict=True)],
+        ),
+    )
     out = {}
     for name in names:
         own = {key: int(size.get((name, *key), 0)) for key in order}
@@ -105,15 +212,6 @@ def _at(series: pd.Series, key: tuple) -> int:
     return int(series.loc[key if len(key) > 1 else key[0]])
 
 
-def _plainness(held: list[str], key: tuple) -> tuple:
-    ranks: list[object] = []
-    for name, value in zip(held, key, strict=True):
-        order = PREFERRED.get(name, ())
-        ranks.append(order.index(value) if value in order else len(order))
-        ranks.append(str(value))
-    return tuple(ranks)
-
-
 def at(rows: pd.DataFrame, levels: dict[str, Any]) -> pd.DataFrame:
     """The rows at these levels."""
     for name, value in levels.items():
@@ -121,86 +219,18 @@ def at(rows: pd.DataFrame, levels: dict[str, Any]) -> pd.DataFrame:
     return rows
 
 
-def crossing(table: pd.DataFrame) -> pd.DataFrame:
+def crossing(table: pd.DataFrame, hypotheses: Sequence[Hypothesis] = ()) -> pd.DataFrame:
     """The trials whose variance is taken apart: the data sets that the most cells cross alike, at the
-    levels that the figure of scores shows; the whole of a table without mixers and contexts."""
-    if not {"mixer", "context"} <= set(table.columns):
-        return table
+    levels that the figure of the response shows; the whole table where no more than two factors vary."""
     done = finished(table)
+    shown = [name for name in axes(done, hypotheses) if name]
+    if len(varied(done)) < 3:
+        return table
     groups: dict[tuple, list[pd.DataFrame]] = {}
-    for name, levels in core(table).items():
+    for name, levels in core(table, *shown).items():
         rows = at(done[done["data"] == name], levels)
-        cells = rows[["mixer", "context"]].drop_duplicates()
-        key = (repr(levels), *sorted(map(tuple, cells.to_numpy().tolist())))
+        cells = rows[shown].drop_duplicates()
+        key = (repr(levels), *sorted(map(tuple, cells.to_numpy().tolist()), key=str))
         groups.setdefault(key, []).append(rows)
     largest = max(groups, key=lambda key: (len(groups[key]) * (len(key) - 1), str(key)))
     return pd.concat(groups[largest])
-
-
-@dataclass(frozen=True)
-class Change:
-    """Means at the shortest and the longest context, and the estimate of long minus short, over
-    `mixers` with equal weights; ends: the two contexts."""
-
-    short: float
-    long: float
-    estimate: Estimate
-    ends: tuple[int, int]
-    mixers: tuple[str, ...]
-    trials: tuple[str, ...]
-
-
-def context_change(rows: pd.DataFrame, metric: str, keep: set[str] | None = None) -> Change | None:
-    """What the longest context of `rows` changes against the shortest, over the mixers run at both.
-
-    keep: only these mixers. None where no mixer was run at both with at least two seeds each.
-    """
-    if metric not in rows.columns or rows.empty:
-        return None
-    rows = rows[np.isfinite(rows[metric].to_numpy(dtype=float))]
-    if keep is not None:
-        rows = rows[rows["mixer"].isin(keep)]
-    if rows["context"].nunique() < 2:
-        return None
-    low, high = rows["context"].min(), rows["context"].max()
-    cells: list[np.ndarray] = []
-    mixers: list[str] = []
-    trials: list[str] = []
-    for name, group in rows.groupby("mixer", sort=True):
-        short, long = (group[group["context"] == level] for level in (low, high))
-        if len(short) >= 2 and len(long) >= 2:
-            cells += [frame.values(long, metric), frame.values(short, metric)]
-            mixers.append(str(name))
-            trials += [*short["trial"], *long["trial"]]
-    if not cells:
-        return None
-    n = len(mixers)
-    return Change(
-        short=float(np.mean([cell.mean() for cell in cells[1::2]])),
-        long=float(np.mean([cell.mean() for cell in cells[::2]])),
-        estimate=intervals.combine([1 / n, -1 / n] * n, cells),
-        ends=(int(low), int(high)),
-        mixers=tuple(mixers),
-        trials=tuple(trials),
-    )
-
-
-def context_effect(
-    rows: pd.DataFrame, metric: str, keep: set[str] | None = None
-) -> Interval | None:
-    """The change of `context_change` with its 95 % interval: Welch-Satterthwaite over the cells
-    (Welch 1947, Satterthwaite 1946)."""
-    change = context_change(rows, metric, keep)
-    if change is None:
-        return None
-    bounds = intervals.interval(change.estimate)
-    return Interval(change.estimate.value, *bounds, len(change.mixers), change.trials)
-
-
-def context_mixers(rows: pd.DataFrame) -> set[str]:
-    """The mixers with at least two seeds at both the shortest and the longest context of `rows`."""
-    if rows.empty or rows["context"].nunique() < 2:
-        return set()
-    ends = rows[rows["context"].isin([rows["context"].min(), rows["context"].max()])]
-    counts = ends.groupby(["mixer", "context"]).size().unstack()
-    return set(counts.index[(counts.fillna(0) >= 2).all(axis=1)])

@@ -8,35 +8,49 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ablate import registry, words
 from ablate.analyse import table as frame
-from ablate.report import style, summaries, text
-from ablate.report.context import Grid
-from ablate.report.figures import levels as factor_figure
+from ablate.report import further, summaries, tex
 from ablate.report.findings import Finding, Part
+from ablate.report.grid import Grid
+from ablate.report.material import Results
 from ablate.report.story import Story
+from ablate.report.summaries import Interval, View
 
 SCRIPT = "ablate/report/tables.py"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table: file stem, LaTeX, caption, the trials it is made of."""
+    """A finished table: file stem, LaTeX, caption, the trials it is made of.
+
+    small: in small letters; appended: it stands in the paper's appendix.
+    """
 
     name: str
     body: str
     caption: str
     trials: tuple[str, ...]
+    small: bool = False
+    appended: bool = False
 
 
-def make(story: Story, table: pd.DataFrame, grids: Sequence[Grid]) -> list[Table]:
+def grids(results: Results) -> list[Grid]:
+    """The tables that the page shows as well: the registered ones in their order, then what goes beyond the
+    verdicts."""
+    names = words.levels("table", registry.names("table"))
+    made = [registry.get("table", name)(results) for name in names]
+    return [grid for grid in (*made, *further.grids(results.further)) if grid is not None]
+
+
+def make(results: Results, grids: Sequence[Grid]) -> list[Table]:
     """All tables that have something to show; `grids` are those that the page shows as well."""
     made = [
-        verdicts(story),
+        verdicts(results.story),
         *map(plain, grids),
-        *scores(table),
-        *levels(table, story.findings),
-        matching(table),
-        failures(table),
+        scores(results),
+        matching(results.rows),
+        failures(results.rows),
     ]
     return [one for one in made if one is not None]
 
@@ -48,12 +62,13 @@ def plain(grid: Grid) -> Table:
     for row in grid.rows:
         if len(row) == 1:
             rows += [["\\midrule"]] if rows else []
-            rows.append([f"\\multicolumn{{{widest}}}{{l}}{{\\emph{{{text.latex(row[0])}}}}}"])
+            rows.append([f"\\multicolumn{{{widest}}}{{l}}{{\\emph{{{tex.latex(row[0])}}}}}"])
         else:
-            rows.append([text.latex(cell) for cell in row])
-    head = [text.latex(name) for name in grid.head]
+            rows.append([tex.latex(cell) for cell in row])
+    head = [tex.latex(name) for name in grid.head]
     columns = "l" + "r" * (widest - 1)
-    return Table(grid.name, tabular(columns, head, rows), grid.caption, grid.trials)
+    body = tabular(columns, head, rows)
+    return Table(grid.name, body, grid.caption, grid.trials, grid.small, grid.appended)
 
 
 def verdicts(story: Story) -> Table | None:
@@ -88,13 +103,14 @@ def verdicts(story: Story) -> Table | None:
         "counts failed trials among those the contrast needs. A star marks primary hypotheses, a "
         "dagger exploratory ones.",
         tuple(trial for finding in story.findings for trial in finding.trials),
+        small=True,
     )
 
 
 def _interval(part: Part | None, finding: Finding) -> str:
     if part is None:
         return "--"
-    return text.math_number(text.interval(part.low, part.high, finding.digits))
+    return tex.math_number(finding.response.span(part.low, part.high))
 
 
 def _verdict_row(finding: Finding) -> list[str]:
@@ -106,8 +122,8 @@ def _verdict_row(finding: Finding) -> list[str]:
     mark = f"$^{{{' '.join(marks)}}}$" if marks else ""
     if not finding.tested:
         return [
-            text.latex(finding.id) + mark,
-            text.latex(finding.criterion),
+            tex.latex(finding.id) + mark,
+            tex.latex(finding.criterion),
             *["--"] * 4,
             str(finding.failed),
             "not tested",
@@ -115,135 +131,111 @@ def _verdict_row(finding: Finding) -> list[str]:
     new = finding.population
     rests = f" ({new.label.split()[0]})" if new is not None else ""
     return [
-        text.latex(finding.id) + mark,
-        text.latex(finding.criterion),
-        text.math_number(finding.shown_estimate),
+        tex.latex(finding.id) + mark,
+        tex.latex(finding.criterion),
+        tex.math_number(finding.shown_estimate),
         _interval(finding.fixed, finding),
         _interval(new, finding) + rests,
-        text.math_number(text.p_value(finding.p_corrected)),
+        tex.math_number(words.p_value(finding.p_corrected)),
         str(finding.failed),
-        text.latex(finding.verdict),
+        tex.latex(finding.verdict),
     ]
 
 
-def scores(table: pd.DataFrame, metric: str = "score") -> list[Table]:
-    """For each data set the figure's slice: mixers down, contexts across, mean and half-width."""
-    done = summaries.finished(table)
-    if metric not in done.columns or not {"mixer", "context"} <= set(done.columns):
-        return []
+def scores(results: Results) -> Table | None:
+    """The first response at the slice of its figure, mean and half-width; None where nothing varies.
+
+    Of two factors a block a data set, the factor along the figure's axis across where its levels are numbers; of one
+    factor a line a data set.
+    """
+    view = summaries.view(results.rows, results.metric, results.study.hypotheses)
+    if view is None:
+        return None
+    return _blocks(view, results.metric) if view.series else _rows(view, results.metric)
+
+
+def _blocks(view: View, metric: str) -> Table:
+    response = words.response(metric)
+    down, across = (view.series, view.across) if view.ordered else (view.across, view.series)
+    found = {name: view.cells(name, metric) for name in view.panels}
+    if not view.ordered:
+        found = {
+            name: {(b, a): cell for (a, b), cell in cells.items()} for name, cells in found.items()
+        }
+    width = max(len({x for x, _ in cells}) for cells in found.values())
     rows: list[list[str]] = []
-    widest: list[int] = []
-    trials: list[str] = []
-    blocks = []
-    for name, levels in summaries.core(table).items():
-        cells = summaries.by_level(
-            summaries.at(done[done["data"] == name], levels), ["mixer", "context"], metric
-        )
-        if cells:
-            blocks.append((name, levels, cells))
-            contexts = sorted({context for _, context in cells})
-            widest = max(widest, contexts, key=len)
-            trials += [trial for cell in cells.values() for trial in cell.trials]
-    if not blocks:
-        return []
-    for name, levels, cells in blocks:
-        contexts = sorted({context for _, context in cells})
-        note = _describe(levels)
-        rows.append(
-            [
-                f"\\multicolumn{{{len(widest) + 1}}}{{l}}{{\\emph{{{text.latex(text.data(name))}}}{note}}}"
-            ]
-        )
-        rows.append(
-            ["", *(f"$K={context}$" for context in contexts), *[""] * (len(widest) - len(contexts))]
-        )
-        for mixer in style.mixers(mixer for mixer, _ in cells):
-            shown = [_cell(cells.get((mixer, context))) for context in contexts]
-            rows.append(
-                [text.latex(text.mixer(mixer)), *shown, *[""] * (len(widest) - len(contexts))]
-            )
-        rows.append(["\\midrule"])
-    rows.pop()
-    return [
-        Table(
-            "scores",
-            tabular("l" + "r" * len(widest), [], rows),
-            f"{text.metric(metric).capitalize()} by mixer and context at the slice of the figure: "
-            "mean over seeds and half-width of the 95 % Student-t interval; the number of seeds "
-            "in brackets where a trial is missing.",
-            tuple(trials),
-        )
-    ]
+    for name, cells in found.items():
+        columns = words.levels(across, (x for x, _ in cells))
+        rest = [""] * (width - len(columns))
+        held = words.held(view.panels[name][0])
+        note = f" ({tex.latex(held)})" if held else ""
+        shown = f"\\emph{{{tex.latex(words.data(name))}}}{note}"
+        rows += [["\\midrule"]] if rows else []
+        rows.append([f"\\multicolumn{{{width + 1}}}{{l}}{{{shown}}}"])
+        rows.append(["", *(tex.latex(words.setting(across, x)) for x in columns), *rest])
+        for level in words.levels(down, (y for _, y in cells)):
+            line = [_cell(cells.get((x, level)), response) for x in columns]
+            rows.append([tex.latex(words.level(down, level)), *line, *rest])
+    return Table(
+        "scores",
+        tabular("l" + "r" * width, [], rows),
+        f"{words.capital(response.said)} by {words.factor(down).label} and {words.factor(across).label} at the "
+        "slice of the figure: mean over seeds and half-width of the 95 % Student-t interval; a single seed is marked "
+        "by a one in brackets.",
+        tuple(
+            trial for cells in found.values() for cell in cells.values() for trial in cell.trials
+        ),
+        appended=True,
+    )
 
 
-def levels(
-    table: pd.DataFrame, findings: Sequence[Finding] = (), metric: str = "score"
-) -> list[Table]:
-    """For tables without mixers and contexts: data sets down, the levels of the factor in question
-    across (on their side where they are many); the last line is the mean over data sets."""
-    done = summaries.finished(table)
-    if {"mixer", "context"} <= set(done.columns) or metric not in done.columns:
-        return []
-    varied = factor_figure.factors(done, findings)
-    if not varied:
-        return []
-    across = factor_figure.levels_of(done[varied[0]])
-    names = factor_figure.levels_of(done["data"])
-    found = {
-        (name, level): factor_figure.mean(
-            done[(done["data"].astype(str) == name) & (done[varied[0]].astype(str) == level)],
-            metric,
-        )
-        for name in names
-        for level in across
-    }
-    head = [f"\\rotatebox{{60}}{{{text.latex(level)}}}" for level in across]
+def _rows(view: View, metric: str) -> Table:
+    response = words.response(metric)
+    levels = view.levels(view.across)
+    head = [f"\\rotatebox{{60}}{{{tex.latex(words.level(view.across, x))}}}" for x in levels]
+    found = {name: {x: c for (x, _), c in view.cells(name, metric).items()} for name in view.panels}
     rows = []
-    for name in names:
-        means = {level: cell for level in across if (cell := found[name, level]) is not None}
-        best = max((cell.mean for cell in means.values()), default=float("nan"))
-        rows.append([text.latex(text.data(name)), *(_small(found[name, x], best) for x in across)])
-    mean = []
-    for level in across:
-        there = [cell.mean for name in names if (cell := found[name, level]) is not None]
-        mean.append(f"${np.mean(there):.1f}$" if len(there) == len(names) else "--")
-    rows += [["\\midrule"], ["mean", *mean]]
-    trials = tuple(dict.fromkeys(t for cell in found.values() if cell for t in cell.trials))
-    return [
-        Table(
-            "scores",
-            tabular("l" + "r" * len(across), ["", *head], rows),
-            f"{text.metric(metric).capitalize()} by {text.plain(varied[0])} and data set: mean over "
-            "trials and, small, half of its 95 % Student-t interval; bold: the highest mean of a "
-            "line, which says nothing of whether it differs from the next.",
-            trials,
-        )
-    ]
+    for name, cells in found.items():
+        means = [cell.mean for cell in cells.values()]
+        best = (min if response.lower else max)(means, default=float("nan"))
+        line = [_small(cells.get(x), best, response) for x in levels]
+        rows.append([tex.latex(words.data(name)), *line])
+    if response.points and len(found) > 1:
+        mean = []
+        for x in levels:
+            there = [cells[x].mean for cells in found.values() if x in cells]
+            mean.append(f"${np.mean(there):.1f}$" if len(there) == len(found) else "--")
+        rows += [["\\midrule"], ["mean", *mean]]
+    return Table(
+        "scores",
+        tabular("l" + "r" * len(levels), ["", *head], rows),
+        f"{words.capital(response.said)} by {words.factor(view.across).label} and data set: mean over "
+        "trials and, small, half of its 95 % Student-t interval; bold: the best mean of a "
+        "line, which says nothing of whether it differs from the next.",
+        tuple(
+            dict.fromkeys(t for cells in found.values() for c in cells.values() for t in c.trials)
+        ),
+        appended=True,
+    )
 
 
-def _small(cell: summaries.Interval | None, best: float) -> str:
+def _small(cell: Interval | None, best: float, response: words.Response) -> str:
     """A mean with its half-width as an index; bold when it is the best."""
     if cell is None:
         return "--"
-    shown = text.number(cell.mean).replace("−", "-")
+    shown = response.amount(cell.mean).replace("−", "-")
     half = cell.high - cell.mean
-    width = f"_{{\\pm {half:.1f}}}" if np.isfinite(half) else ""
+    width = f"_{{\\pm {response.amount(half)}}}" if np.isfinite(half) else ""
     return f"$\\mathbf{{{shown}}}{width}$" if cell.mean == best else f"${shown}{width}$"
 
 
-def _describe(levels: dict[str, object]) -> str:
-    from ablate.report.figures.base import describe
-
-    words = describe(levels)
-    return f" ({text.latex(words)})" if words else ""
-
-
-def _cell(cell: summaries.Interval | None) -> str:
+def _cell(cell: Interval | None, response: words.Response) -> str:
     if cell is None or cell.n == 0:
         return "--"
     half = cell.high - cell.mean
-    width = f" \\pm {half:.1f}" if np.isfinite(half) else ""
-    return f"${text.number(cell.mean)}{width}$" + (f" ({cell.n})" if cell.n < 2 else "")
+    width = f" \\pm {response.amount(half)}" if np.isfinite(half) else ""
+    shown = response.amount(cell.mean).replace("−", "-")
+    return f"${shown}{width}$" + (f" ({cell.n})" if cell.n < 2 else "")
 
 
 def matching(table: pd.DataFrame) -> Table | None:
@@ -254,8 +246,8 @@ def matching(table: pd.DataFrame) -> Table | None:
     shown = table[table["parameters"].notna()]
     if shown.empty:
         return None
-    groups = {str(name): group for name, group in shown.groupby("mixer", sort=True)}
-    for name in style.mixers(groups):
+    groups = {str(name): group for name, group in shown.groupby("mixer", sort=True, observed=True)}
+    for name in words.levels("mixer", groups):
         group = groups[name]
         low, high = int(group["parameters"].min()), int(group["parameters"].max())
         worst = (
@@ -266,10 +258,10 @@ def matching(table: pd.DataFrame) -> Table | None:
         targets = sorted({int(t) for t in group.get("targets", pd.Series(dtype=float)).dropna()})
         rows.append(
             [
-                text.latex(text.mixer(name)),
+                tex.latex(words.level("mixer", name)),
                 f"{low:,}" if low == high else f"{low:,}--{high:,}",
                 "--" if np.isnan(worst) else f"{worst:.2f}\\,\\%",
-                text.listing(f"{t:,}" for t in targets) if targets else "--",
+                words.listing(f"{t:,}" for t in targets) if targets else "--",
                 str(len(group[frame.factor_columns(group)].drop_duplicates())),
             ]
         )
@@ -295,7 +287,7 @@ def failures(table: pd.DataFrame) -> Table | None:
         here = (table["data"] == name).to_numpy()
         reasons = _reasons(table[here & failed])
         n = [int((here & part).sum()) for part in (done, failed, ~done & ~failed)]
-        rows.append([text.latex(text.data(name)), *map(str, n), text.latex(reasons) or "--"])
+        rows.append([tex.latex(words.data(name)), *map(str, n), tex.latex(reasons) or "--"])
     total = [int(part.sum()) for part in (done, failed, ~done & ~failed)]
     rows += [["\\midrule"], ["all", *map(str, total), ""]]
     return Table(

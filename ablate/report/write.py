@@ -2,181 +2,244 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from ablate.analyse import looks
+from ablate import words
 from ablate.errors import UserError
-from ablate.report import provenance, style, text
-from ablate.report.paper import compile_pdf
+from ablate.report import numbers, page, provenance, shared
+from ablate.report.material import Results
+from ablate.report.paper import compile_pdf, skeleton, sources
 from ablate.report.render import Rendered, render
+from ablate.report.shared import Paper, Part
 from ablate.report.story import Story
-from ablate.study.foreign import ForeignStudy
-from ablate.study.load import load
-from ablate.study.schema import Study
+from ablate.track.files import write_atomic
 
 PAGE = "report.html"
-MANIFEST = "manifest.json"
+INDEX = "index.html"
+MAIN = "main.tex"
 PDF = "main.pdf"
-OWNED = ("figures", "tables")  # folders of paper/ that hold nothing but what the report writes
+OWNED = ("figures", "tables")  # folders of a paper that hold nothing but what the report writes
 WIDTH = 96  # characters of a line on the terminal
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
+    """What was written into a paper's folder.
 
-    written: every file of the report, in the order of the paper; changed: those that differ from
+    paper: the parts of all studies. written: every file of the report; changed: those that differ from
     what was there; removed: files of an earlier report that this one has no use for; notes: what a
     person should know, e.g. why there is no PDF.
     """
 
-    story: Story
+    folder: Path
+    paper: Paper
     written: tuple[Path, ...]
     changed: tuple[Path, ...]
     removed: tuple[Path, ...]
     notes: tuple[str, ...]
 
-    @property
-    def answer(self) -> str:
-        """The study's answer in words."""
-        return self.story.answer
-
 
 def write_report(
-    study: Study | ForeignStudy | Path | str,
-    profile: str | None,
-    table: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    audit: Sequence[dict[str, Any]],
-    folder: Path,
-    paper: Path,
-    *,
-    yardsticks: pd.DataFrame | None = None,
-    reference: pd.DataFrame | None = None,
-    foreign: bool = False,
-    reading: Sequence[str] = (),
-    venue: str | None = None,
-    pdf: bool = True,
+    results: Results, folder: Path, venue: str | None = None, pdf: bool = True
 ) -> Report:
-    """Write `paper/` and `folder/report.html`; what is already there byte for byte is left alone.
+    """Write a study's page and its part of the paper in `folder`; the other studies' parts stay.
 
-    study: a loaded study, or the path of its file; profile: which profile to load from a path.
-    folder: results/<study>, whose study.json (unless `foreign`: the table is not ours) says what
-    was registered.
-    reference: an earlier measurement of effects of context, columns as in `context.COLUMNS`.
-    reading: how a table from elsewhere was read. venue: a name of `style.VENUES`, whose widths and
-    font sizes the figures have; that of the last report when None.
-    pdf: compile main.tex where LaTeX is installed. Raises UserError when there is nothing to
-    report or a file cannot be written.
+    venue: a name of `style.VENUES`, whose widths and font sizes the figures have; that of the paper as
+    it is when None. pdf: compile main.tex where LaTeX is installed. What is already there byte for byte
+    is left alone. Raises UserError when there is nothing to report, a file cannot be written, or the
+    other studies' figures are another venue's.
     """
-    loaded = _loaded(study, profile)
-    registration = _registration(folder, foreign)
-    folder, paper = Path(folder), Path(paper)
-    before = _manifest(paper)
-    made = render(
-        loaded,
-        table,
-        curves,
-        audit,
-        registration,
-        yardsticks,
-        reference,
-        reading,
-        _venue(venue, before),
-        None if foreign else looks.read(folder),
-    )
-    compiled, notes = _pdf(made, paper, before, pdf)
-    files = dict(made.files)
-    files[MANIFEST] = _new_manifest(made, compiled)
-    if compiled is not None:
-        files[PDF] = compiled
-    targets = {paper / name: content for name, content in sorted(files.items(), key=_order)}
-    targets[folder / PAGE] = made.page
-    changed = [path for path, content in targets.items() if _put(path, content)]
-    removed = []
-    for name in [*before.get("files", {}), *([PDF] if before.get("pdf") else [])]:
-        path = paper / name
-        if name not in files and _inside(path, paper) and path.is_file():
-            path.unlink()
-            removed.append(path)
-    return Report(made.story, tuple(targets), tuple(changed), tuple(removed), tuple(notes))
+    before = shared.read(folder)
+    kept = {name: part for name, part in before.parts.items() if name != results.study.study}
+    if kept and venue not in (None, before.venue):
+        raise UserError(
+            f"{folder}: its figures have the sizes of '{before.venue}', found '{venue}' for one study; "
+            f"change all of them: python -m ablate report --venue {venue}."
+        )
+    _refuse_damaged(folder, before, results.study.study)
+    made = render(results, venue or before.venue)
+    return _write([made], replace(before, venue=venue or before.venue, parts=kept), folder, pdf)
 
 
-def check(
-    study: Study | ForeignStudy | Path | str,
-    profile: str | None,
-    table: pd.DataFrame,
-    curves: pd.DataFrame | None,
-    audit: Sequence[dict[str, Any]],
-    folder: Path,
-    paper: Path,
-    *,
-    yardsticks: pd.DataFrame | None = None,
-    reference: pd.DataFrame | None = None,
-    foreign: bool = False,
-    reading: Sequence[str] = (),
-    venue: str | None = None,
-) -> list[str]:
-    """What is stale, missing or extra, one line each; empty when everything is as it would be
-    written now.
+def write_paper(
+    studies: Iterable[Results], folder: Path, venue: str | None = None, pdf: bool = True
+) -> Report:
+    """Write the pages of all `studies` and the paper of exactly these, one after another. Arguments as of
+    `write_report`.
 
-    main.pdf is compared with the manifest (its own hash, and what it was compiled from), so that
-    the check needs no LaTeX and does not fail because of another one.
+    A study is not told again where neither its results nor the code that tells them has changed.
     """
-    loaded = _loaded(study, profile)
-    registration = _registration(folder, foreign)
-    folder, paper = Path(folder), Path(paper)
-    before = _manifest(paper)
-    made = render(
-        loaded,
-        table,
-        curves,
-        audit,
-        registration,
-        yardsticks,
-        reference,
-        reading,
-        _venue(venue, before),
-        None if foreign else looks.read(folder),
-    )
-    pdf = _read(paper / PDF)
-    recorded = before.get("pdf") or {}
-    wanted = {**{paper / name: content for name, content in made.files.items()}}
-    wanted[folder / PAGE] = made.page
-    # What the manifest says of the PDF is checked below, so here it may say what it said.
-    wanted[paper / MANIFEST] = _new_manifest(made, None, recorded or None)
-    found = []
+    before = shared.read(folder)
+    after = Paper(venue or before.venue, {})
+    made, kept = [], {}
+    for one in studies:
+        part = before.parts.get(one.study.study)
+        if part and _fresh(part, one, folder, after.venue) and _page(one).is_file():
+            kept[one.study.study] = part
+        else:
+            made.append(render(one, after.venue))
+    return _write(made, replace(after, parts=kept), folder, pdf)
+
+
+def check(studies: Iterable[Results], folder: Path, whole: bool) -> list[str]:
+    """What is stale, missing or extra in the paper in `folder`, and where its own text uses a number that
+    no macro gives, one line each; empty when everything is as it would be written now.
+
+    whole: `studies` are all that the paper may be about. Figures are drawn again only where results or
+    code are others than those that the manifest names; then what they were drawn with must be here too.
+    Pages that were not made here, and main.pdf, are no part of it.
+    """
+    before = shared.read(folder)
+    parts = {} if whole else dict(before.parts)
+    found: list[str] = []
+    wanted: dict[Path, bytes] = {}
+    for one in studies:
+        part = before.parts.get(one.study.study)
+        page_there = _read(_page(one))
+        if part is None or not _fresh(part, one, folder, before.venue):
+            made = render(one, before.venue)
+            wanted |= {folder / name: content for name, content in made.files.items()}
+            # Code and packages that give the same bytes are as good as those that gave them.
+            same = {name: part.entry[name] for name in ("code", "packages")} if part else {}
+            part = replace(made.part, entry={**made.part.entry, **same})
+        parts[one.study.study] = part
+        if page_there is not None and provenance.sha(page_there) != part.entry["page"]:
+            found.append(f"{_page(one)}: stale, not what the results say now")
+    after = replace(before, parts=parts)
+    if parts or shared.manifest(folder):
+        wanted |= {folder / name: content for name, content in after.files().items()}
     for path, content in sorted(wanted.items()):
         there = _read(path)
         if there is None:
             found.append(f"{path}: missing")
         elif there != content:
             found.append(f"{path}: stale, not what the results say now")
-    for name in OWNED:
-        for path in sorted((paper / name).glob("*")):
-            if path not in wanted:
-                found.append(f"{path}: extra, not written by this report")
-    if pdf is not None and provenance.sha(pdf) != recorded.get("sha256"):
-        found.append(f"{paper / PDF}: stale, not the file that the report wrote")
-    elif pdf is not None and recorded.get("source") != provenance.source_hash(made.files):
-        found.append(f"{paper / PDF}: stale, compiled from other sources")
-    elif pdf is None and recorded:
-        found.append(f"{paper / PDF}: missing")
-    return found
+    known = {folder / name for part in parts.values() for name in part.files}
+    for path in sorted(path for name in OWNED for path in (folder / name).rglob("*")):
+        if path.is_file() and path not in known:
+            found.append(f"{path}: extra, not written by this report")
+    given = {name for part in parts.values() for name in part.macros}
+    return found + numbers.by_hand(folder, _own_text(folder), given)
 
 
-def printed(report: Report) -> str:
-    """What the command says last: the answer, a line a hypothesis, what to mind, the files."""
-    story = report.story
+def _fresh(part: Part, results: Results, folder: Path, venue: str) -> bool:
+    """Whether a part lies there as it was written, from these results by this code."""
+    return (
+        part.entry["code"] == provenance.code()
+        and part.entry["inputs"] == provenance.inputs(results, venue)
+        and all(_matches(folder / name, digest) for name, digest in part.files.items())
+    )
+
+
+def _matches(path: Path, digest: str) -> bool:
+    content = _read(path)
+    return content is not None and provenance.sha(content) == digest
+
+
+def _refuse_damaged(folder: Path, before: Paper, study: str) -> None:
+    """Raise UserError when another study's part can't be kept as it is."""
+    for name in shared.manifest(folder).get("studies", {}):
+        if name not in before.parts and name != study:
+            raise UserError(
+                f"{folder / shared.SUPPLEMENT}: the chapter of '{name}' isn't the one that was written; "
+                f"{shared.ANEW}."
+            )
+
+
+def _write(made: Sequence[Rendered], kept: Paper, folder: Path, pdf: bool) -> Report:
+    """Write what was made beside what is kept."""
+    new = {one.results.study.study: one.part for one in made}
+    paper = replace(kept, parts={**kept.parts, **new})
+    targets = {folder / name: content for one in made for name, content in one.files.items()}
+    targets |= {folder / name: content for name, content in paper.files().items()}
+    targets |= {_page(one.results): one.page for one in made}
+    if not (folder / MAIN).exists():
+        targets[folder / MAIN] = skeleton().encode()
+    earlier = {
+        folder / name
+        for entry in shared.manifest(folder).get("studies", {}).values()
+        for name in entry["files"]
+    }
+    changed = [path for path, content in targets.items() if _put(path, content)]
+    wanted = {folder / name for part in paper.parts.values() for name in part.files}
+    removed = [path for path in sorted(earlier - wanted) if _owned(path, folder)]
+    for path in removed:
+        path.unlink()
+    written = [*targets, *sorted(wanted - set(targets))]
+    notes: list[str] = []
+    if pdf:
+        compiled, notes = _compile(folder)
+        changed += compiled
+        written += [folder / PDF] if (folder / PDF).is_file() else []
+    return Report(
+        folder,
+        paper,
+        tuple(written),
+        tuple(changed),
+        tuple(removed),
+        tuple(notes),
+    )
+
+
+def _owned(path: Path, folder: Path) -> bool:
+    """Whether it is a file in a folder that holds nothing but what the report writes."""
+    inside = (path.resolve().is_relative_to((folder / name).resolve()) for name in OWNED)
+    return path.is_file() and any(inside)
+
+
+def _compile(folder: Path) -> tuple[list[Path], list[str]]:
+    """Make main.pdf where it is older than its sources; (what changed, what to say). One that lies there
+    is never taken away."""
+    path = folder / PDF
+    newest = max(one.stat().st_mtime_ns for one in sources(folder))
+    if path.is_file() and path.stat().st_mtime_ns >= newest:
+        return [], []
+    compiled = compile_pdf(folder)
+    if compiled.pdf is None:
+        there = "the one that lies there is older than its sources" if path.is_file() else ""
+        why = f"{path} was not made: {compiled.problem}"
+        return [], [f"{why}; {there or f'{MAIN} is complete without it'}."]
+    write_atomic(path, compiled.pdf)
+    return [path], []
+
+
+def write_index(root: Path, folder: Path) -> Path | None:
+    """Write `results/index.html`, which leads to the pages below `root` that the paper in `folder` and
+    those of single profiles tell of; None where there is none."""
+    others = [*root.glob(f"*/paper/{shared.MANIFEST}"), *root.glob(f"*/*/paper/{shared.MANIFEST}")]
+    lines = {}
+    for paper in [folder, *sorted(path.parent for path in others)]:
+        for study, entry in shared.manifest(paper).get("studies", {}).items():
+            path = (root / study if paper == folder else paper.parent) / PAGE
+            if path.is_file():
+                lines[path] = page.Line(
+                    study=study,
+                    profile=entry["profile"],
+                    question=entry["question"],
+                    answer=entry["answer"],
+                    verdicts=entry["verdicts"],
+                    address=path.relative_to(root).as_posix(),
+                )
+    if not lines:
+        return None
+    _put(root / INDEX, page.index([lines[path] for path in sorted(lines)]))
+    return root / INDEX
+
+
+def printed(report: Report, asked: Story | None = None) -> str:
+    """What the command says last: of the study that was asked about the answer, a line a hypothesis and
+    what to mind; the answers of the paper's other studies; the files."""
+    lines = [] if asked is None else _told(asked)
+    for study, part in sorted(report.paper.parts.items()):
+        if asked is None or study != asked.study:
+            lines += _wrapped(f"Study {study}: {part.entry['answer'].splitlines()[0]}")
+    return "\n".join([*lines, "", *_files(report)])
+
+
+def _told(story: Story) -> list[str]:
     head = f"Study {story.study}"
     lines = [head if story.foreign else f"{head}, profile {story.profile}", ""]
     lines += _wrapped(f"Question: {story.question}")
@@ -199,35 +262,28 @@ def printed(report: Report) -> str:
             mark = "*" if finding.primary else " "
             head = f"{mark} {finding.id:<{width}}  {finding.verdict:<12}"
             if finding.tested:
-                unit = text.unit(finding.metric)
+                unit = words.response(finding.metric).unit
                 head += (
                     f"  {finding.shown_estimate} {unit} ({finding.shown_interval}), p "
-                    f"{finding.p_relation}, {text.count(finding.failed, 'trial')} failed"
+                    f"{finding.p_relation}, {words.count(finding.failed, 'trial')} failed"
                 )
             lines.append(head.rstrip())
-    lines += ["", "Files:"]
-    pictures = [
-        path for path in report.written if path.suffix == ".pdf" and path.parent.name == "figures"
-    ]
-    first = [path for path in report.written if path.name in (PAGE, PDF, "main.tex", "macros.tex")]
-    first.sort(key=lambda path: (PAGE, PDF, "main.tex", "macros.tex").index(path.name))
-    lines += [f"  {path}" for path in first]
-    if pictures:
-        names = ", ".join(path.stem for path in pictures)
-        lines += _wrapped(f"{pictures[0].parent}/ ({names}; each as .pdf and .png)", "  ", "    ")
-    made = [
-        path for path in report.written if path.suffix == ".tex" and path.parent.name == "tables"
-    ]
-    if made:
-        lines += _wrapped(
-            f"{made[0].parent}/ ({', '.join(path.stem for path in made)})", "  ", "    "
-        )
+    return lines
+
+
+def _files(report: Report) -> list[str]:
+    """The files of the report, those that are to be opened first."""
+    first = (PAGE, INDEX, PDF, MAIN, shared.SUPPLEMENT, shared.MACROS)
+    shown = [path for path in report.written if path.name in first]
+    lines = [f"  {path}" for path in sorted(shown, key=lambda path: first.index(path.name))]
+    for name in OWNED:
+        there = [path for path in report.written if path.is_relative_to(report.folder / name)]
+        if there:
+            lines.append(f"  {report.folder / name}/ ({words.count(len(there), 'file')})")
     changed = len(report.changed)
     lines.append(f"  {len(report.written)} files in all, {changed or 'none'} changed.")
-    for path in report.removed:
-        lines.append(f"  removed {path}, which this report has no use for")
-    lines += [line for note in report.notes for line in _wrapped(note)]
-    return "\n".join(lines)
+    lines += [f"  removed {path}, which this report has no use for" for path in report.removed]
+    return ["Files:", *lines, *(line for note in report.notes for line in _wrapped(note))]
 
 
 def _wrapped(line: str, first: str = "", rest: str = "  ") -> list[str]:
@@ -241,100 +297,16 @@ def _wrapped(line: str, first: str = "", rest: str = "  ") -> list[str]:
     )
 
 
-def _venue(asked: str | None, before: Mapping[str, Any]) -> str:
-    """The venue asked for, else that of the report that is there, else the default."""
-    kept = str(before.get("venue", ""))
-    return asked or (kept if kept in style.VENUES else style.DEFAULT)
+def _page(results: Results) -> Path:
+    assert results.folder is not None  # only a report that is written has a page
+    return results.folder / PAGE
 
 
-def _loaded(study: Study | ForeignStudy | Path | str, profile: str | None) -> Study | ForeignStudy:
-    if isinstance(study, ForeignStudy):
-        return study
-    if not isinstance(study, Study):
-        return load(study, profile)
-    if profile is not None and study.profile != profile:
-        raise UserError(
-            f"study '{study.study}' was loaded at profile '{study.profile}', not '{profile}'."
-        )
-    return study
-
-
-def _registration(folder: Path, foreign: bool) -> Mapping[str, Any]:
-    """Content of study.json; empty for a table from elsewhere."""
-    content = None if foreign else _read(Path(folder) / "study.json")
-    if content is None:
-        return {}
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise UserError(
-            f"{Path(folder) / 'study.json'}: not JSON ({error}); take it from git."
-        ) from error
-    return found if isinstance(found, dict) else {}
-
-
-def _pdf(
-    made: Rendered, paper: Path, before: Mapping[str, Any], wanted: bool
-) -> tuple[bytes | None, list[str]]:
-    """main.pdf and what to say of it. One that was compiled from these very sources is kept as it
-    is."""
-    source = provenance.source_hash(made.files)
-    recorded = before.get("pdf") or {}
-    there = _read(paper / PDF)
-    if (
-        there is not None
-        and recorded.get("source") == source
-        and recorded.get("sha256") == provenance.sha(there)
-    ):
-        return there, []
-    if not wanted:
-        return None, []
-    compiled = compile_pdf(made.files)
-    if compiled.pdf is not None:
-        return compiled.pdf, []
-    return None, [
-        f"{paper / PDF} was not made: {compiled.problem}; main.tex is complete without it."
-    ]
-
-
-def _new_manifest(
-    made: Rendered, pdf: bytes | None, recorded: Mapping[str, Any] | None = None
-) -> bytes:
-    story = made.story
-    content = provenance.manifest(
-        story.study,
-        story.study_hash,
-        story.profile,
-        made.venue,
-        made.inputs,
-        made.files,
-        made.page,
-        pdf,
-    )
-    if recorded is None:
-        return content
-    return provenance.dump({**json.loads(content), "pdf": dict(recorded)})
-
-
-def _manifest(paper: Path) -> Mapping[str, Any]:
-    """The manifest of the last report; empty when there is none that can be read."""
-    content = _read(paper / MANIFEST)
-    if content is None:
-        return {}
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _order(item: tuple[str, bytes]) -> tuple[int, str]:
-    name = item[0]
-    return (0 if name.startswith("main") else 1 if "/" not in name else 2, name)
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _own_text(folder: Path) -> list[Path]:
+    """The LaTeX that people wrote: all but what the report writes."""
+    ours = {folder / shared.MACROS, folder / shared.SUPPLEMENT}
+    found = (path for path in sorted(folder.rglob("*.tex")) if path not in ours)
+    return [path for path in found if path.relative_to(folder).parts[0] not in OWNED]
 
 
 def _read(path: Path) -> bytes | None:
@@ -350,19 +322,5 @@ def _put(path: Path, content: bytes) -> bool:
     """Write atomically unless the file already holds `content`; whether it was written."""
     if _read(path) == content:
         return False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); nothing there was changed."
-        ) from error
+    write_atomic(path, content)
     return True

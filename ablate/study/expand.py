@@ -25,6 +25,7 @@ from ablate.config import (
 )
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
+from ablate.models.tokens import tokens_of
 from ablate.study import identity
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
@@ -61,12 +62,14 @@ class Fit:
 class Trial:
     """One fit after `budget` updates under one setting of its measurements: a row of the tidy table.
 
-    config: the fit's, with the options of each measurement. rows: measurement -> the id of what it gives.
+    config: the fit's, with the options of each measurement. levels: those of its cell, by factor. rows:
+    measurement -> the id of what it gives.
     """
 
     fit: Fit
     config: dict[str, Any]
     budget: int
+    levels: Mapping[str, Level] = field(default_factory=dict)
     rows: dict[str, str] = field(init=False)
     id: str = field(init=False)
 
@@ -82,6 +85,10 @@ class Trial:
     def seed(self) -> int:
         """The training seed, to which the evaluation episodes belong too."""
         return self.fit.seed
+
+    def level(self, factor: str) -> Any:
+        """Its level of a factor, or its value of another setting; a cell may have one that nothing in it reads."""
+        return self.levels[factor] if factor in self.levels else lookup(self.config, factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +159,7 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     made["measure"] = measured
     tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
     for name, level in (*tuned.items(), *levels.items()):
-        if name not in made:
+        if name not in made and _has(made, name):
             put(made, name, level)
     made["measure"] = {
         name: registry.get("measurement", name)
@@ -170,6 +177,17 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
             )
         made["timesteps"] = int(found[1]) // each
     return made
+
+
+def _has(made: Mapping[str, Any], path: str) -> bool:
+    """Whether a configuration has what a path names: no option of what it doesn't measure, and no setting of
+    another algorithm."""
+    section, _, rest = path.partition(".")
+    if section == "measure":
+        return rest.rpartition(".")[0] in made["measure"]
+    if section == "settings":
+        return rest in registry.get("algorithm", made["algorithm"]).Settings.model_fields
+    return True
 
 
 def put(made: dict[str, Any], path: str, value: Any) -> None:
@@ -204,32 +222,22 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
                 made[section] = checked(SECTIONS[section], made[section], section, study.study)
             for seed in range(tune.seeds):
                 fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
-                found.setdefault((arm, draw), []).append(Trial(fit, made, made["train"]["updates"]))
+                found.setdefault((arm, draw), []).append(
+                    Trial(fit, made, made["train"]["updates"], cell.levels)
+                )
     return found
 
 
 def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     """How many tokens a timestep takes in a configuration's layout and data set."""
-    from ablate.models.layouts import Layout
-    from ablate.models.spec import ModelSpec
-    from ablate.models.tokens import tokenizer
-    from ablate.models.trajectory import group_sizes
-
-    observation, action = _sizes(config["data"])
-    if config["algorithm"] == "joint":
-        return len(group_sizes(config["layout"], observation, action))
-    spec = catalogue.spec(config["data"])
-    told = (config["history"], config["condition"], spec.shown_goal)
-    layout = Layout(observation, action, spec.num_policies, *told)
+    system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
-    return tokenizer(config["layout"])(ModelSpec.of(one, layout)).per_step
+    return len(
+        tokens_of(system.shape(one, catalogue.spec(config["data"]), *_sizes(config["data"])))
+    )
 
 
-@functools.cache
-def _sizes(data: str) -> tuple[int, int]:
-    """Numbers of an observation and of an action."""
-    env = catalogue.spec(data).make_env(1)
-    return env.observation_dim, env.action_dim
+_sizes = functools.cache(catalogue.dimensions)
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:
@@ -257,7 +265,9 @@ def trials(study: Study, data_hashes: Mapping[str, str]) -> list[Trial]:
         for seed in range(study.seeds):
             fit = Fit(study.streams, seed, fit_part(cell.config), data_hashes[cell.data])
             fit = fits.setdefault(fit.id, fit)
-            found += [Trial(fit, cell.config, budget) for budget in budgets(cell.config)]
+            found += [
+                Trial(fit, cell.config, budget, cell.levels) for budget in budgets(cell.config)
+            ]
     return found
 
 
@@ -292,7 +302,7 @@ def only(study: Study, trials: Iterable[Trial], text: str) -> list[Trial]:
         if level is None:
             raise unknown(f"{where}: the {factor}", value, study.levels[factor])
         kept.setdefault(factor, []).append(level)
-    chosen = [t for t in trials if all(lookup(t.config, f) in v for f, v in kept.items())]
+    chosen = [t for t in trials if all(t.level(f) in v for f, v in kept.items())]
     if not chosen:
         raise UserError(
             f"{where}: profile '{study.profile}' has no such cell; `plan` shows which it has."

@@ -104,6 +104,8 @@ class Source:
         except yaml.YAMLError as error:
             raise UserError(f"{where}: '{value}' is not a YAML value.") from error
         _forget(places, tuple(names))
+        for length in range(1, len(names)):  # what the file itself doesn't have stands there too
+            places.setdefault(tuple(names[:length]), where)
         places[tuple(names)] = where
         return Source(self.file, tree, places)
 

@@ -7,6 +7,7 @@ is fitted or measured.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ablate import config
 from ablate.errors import UserError
 from ablate.learn.convergence import converged
 from ablate.study import expand
+from ablate.study.contrast import level_text
 from ablate.study.expand import Trial
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, choose
@@ -37,6 +39,7 @@ from ablate.track.table import (
     rows,
     write_table,
 )
+from ablate.words import response
 
 CURVE = "curve.csv"
 POINTS = "series.csv"
@@ -51,6 +54,11 @@ class Summary:
     completed: int
     failed: int
     missing: int
+
+    def with_those_of(self, other: Summary) -> Summary:
+        """The sums of both."""
+        mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Summary(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
 
 @dataclass
@@ -121,7 +129,7 @@ class Book:
                     own = {n: v for n, v in row.items() if n.startswith(f"{name}.")}
                     del own[f"{name}.row"]
                     self.known.rows[row[f"{name}.row"]] = {
-                        n.removeprefix(f"{name}."): v for n, v in own.items() if "@" not in n
+                        n.removeprefix(f"{name}."): v for n, v in own.items()
                     }
         if self.file != folder.table:
             return
@@ -198,9 +206,10 @@ class Book:
             write_table(frame_of(points, ["fit", "update", *names]), self.folder.curves)
         series = [
             {**point, "trial": one["trial"], "response": f"{name}.{point['response']}"}
-            for one in lines
+            for one in sorted(lines, key=lambda line: str(line["trial"]))
             for name in _measured(one)
             for point in self.known.series.get(one.get(f"{name}.row", ""), ())
+            if response(f"{name}.{point['response']}").tabled
         ]
         if series:
             write_table(frame_of(series, SERIES), self.folder.series)
@@ -227,13 +236,31 @@ class Book:
         line |= fit
         for name, row in one.rows.items():
             line[f"{name}.row"] = row
-            line |= {f"{name}.{response}": v for response, v in self.known.rows[row].items()}
+            given = self.known.rows[row]
+            line |= {f"{name}.{n}": v for n, v in given.items() if "@" not in n}
+            line |= self._at(name, row)
         criterion = one.config["train"].get("converged")
         if criterion is not None and one.budget == one.config["train"]["updates"]:
             error = line.get("held-out.action_error", math.nan)
             excess = error - self._yardstick(one)
             line["converged"] = converged(criterion, fit.get("loss_fall", math.nan), excess)
         return line
+
+    def _at(self, measurement: str, row: str) -> dict[str, float]:
+        """Values at one place of an index, where a hypothesis is about them: `open-loop.error@5`.
+
+        A clone that lacks series.csv has those that its table holds.
+        """
+        made = {}
+        points = self.known.series.get(row, ())
+        for metric in dict.fromkeys(h.metric for h in self.study.hypotheses):
+            response, at, where = metric.removeprefix(f"{measurement}.").partition("@")
+            if at and metric.startswith(f"{measurement}."):
+                here = (p for p in points if p["response"] == response)
+                found = (p["value"] for p in here if level_text(p["index"]) == level_text(where))
+                known = self.known.rows[row].get(f"{response}@{where}", math.nan)
+                made[metric] = float(next(found, known))
+        return made
 
     def _factors(self, one: Trial) -> dict[str, Any]:
         """What a row says before its results: ids, data, every factor, the scale, budget and seed."""
@@ -242,7 +269,7 @@ class Book:
         optional = [name for name in config.OPTIONAL if name in self.study.factors]
         named = (*config.FACTORS, *optional, *SCALE, *dotted, *self.further)
         for name in dict.fromkeys(named):
-            row[name] = expand.lookup(one.config, name)
+            row[name] = one.level(name)
         return {**row, "budget": one.budget, "seed": one.seed}
 
     def _yardstick(self, one: Trial) -> float:

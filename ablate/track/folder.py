@@ -52,6 +52,7 @@ class StudyFolder:
         self.curves = self.root / "curves.csv"
         self.series = self.root / "series.csv"
         self.tuning = self.root / "tuning.csv"
+        self.replications = self.root / "replications.csv"
         self.audit = self.root / "audit.json"
         self.registration = self.root / "study.json"
         self.read()

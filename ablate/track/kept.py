@@ -45,10 +45,10 @@ def ways(folder: StudyFolder) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
-def last(results: Path) -> dict[str, Any] | None:
-    """How the study that was run last was called; None before any run."""
-    paths = [*results.glob(f"*/{LAST}"), *results.glob(f"*/*/{LAST}")]
-    return asked(max(paths, key=lambda path: path.stat().st_mtime).parent) if paths else None
+def newest(results: Path) -> Path | None:
+    """The folder that a study was run into last, its own or a profile's; None before any run."""
+    paths = [path for depth in ("*", "*/*", "*/*/*") for path in results.glob(f"{depth}/{LAST}")]
+    return max(paths, key=lambda path: path.stat().st_mtime).parent if paths else None
 
 
 def asked(folder: Path) -> dict[str, Any] | None:

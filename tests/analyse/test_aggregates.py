@@ -152,17 +152,17 @@ def test_fifty_thousand_resamples_take_a_tenth_of_a_second():
 def test_variants_are_compared_where_all_were_run():
     table = tidy(lambda cell: 1.0 * cell["context"])
     lost = (table["data"] == "tmaze/passive-20") & (table["mixer"] == "gru")
-    found = strata(table[~lost], ["mixer"], where={"context": [20]})
+    found = strata(table[~lost], ["mixer"], "score", where={"context": [20]})
     assert found.names == ("lq-mix/episode",)
     assert found.left_out == ("tmaze/passive-20 (not run: gru)",)
     assert list(found.scores) == ["attention", "gru", "mlp"]
     assert len(found.trials) == 15
     with pytest.raises(UserError, match="differ in context; hold context"):
-        strata(table, ["mixer"])
+        strata(table, ["mixer"], "score")
     with pytest.raises(UserError, match="no column 'depth'"):
-        strata(table, ["depth"])
+        strata(table, ["depth"], "score")
     with pytest.raises(UserError, match="no finished trial"):
-        strata(table, ["mixer"], where={"context": [7]})
+        strata(table, ["mixer"], "score", where={"context": [7]})
     apart = (table["data"] == "lq-mix/episode") == (table["mixer"] == "gru")
     with pytest.raises(UserError, match="no data set has all of"):
-        strata(table[apart], ["mixer"], where={"context": [20]})
+        strata(table[apart], ["mixer"], "score", where={"context": [20]})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analyse.analysis import analyse
-from ablate.analyse.wording import number, probability, procedure, theme_of
+from ablate.analyse.sentences import procedure, theme_of
 from ablate.errors import UserError
 
 CLAIMS = [
@@ -33,11 +33,11 @@ def truth(cell) -> float:
 TABLE = tidy(truth, condition=("none", "time"))
 
 
-def test_the_answer_speaks_of_memory_architecture_and_objective():
+def test_the_answer_speaks_of_each_theme():
     result = analyse(TABLE, CLAIMS, registered=True)
     assert [v.verdict for v in result.verdicts[:3]] == ["supported", "equivalent", "supported"]
     assert [theme_of(v) for v in result.verdicts] == [
-        *("memory", "architecture", "interplay", "objective"),
+        *("memory", "architecture", "interplay", "conditioning"),
     ]
     assert result.answer.startswith(
         "Memory: yes, +4.2 points (95 % interval 3.6 to 4.9) for context 20 against 1."
@@ -162,21 +162,6 @@ def test_a_table_that_makes_no_sense_is_refused_in_one_line(change, words):
 def test_a_level_of_error_is_a_probability():
     with pytest.raises(UserError, match="alpha: found 5"):
         analyse(TABLE, CLAIMS, alpha=5.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (12.345, "12.3"), (-3.0, "−3.00"), (0.04512, "0.0451"), (0.0, "0"), (-1e-9, "0"),
-        (1234.6, "1235"), (float("inf"), "infinity"), (float("nan"), "unknown"),
-    ],
-)  # fmt: skip
-def test_numbers_in_words(value, text):
-    assert number(value) == text
-
-
-def test_p_values_in_words():
-    assert (probability(0.0312), probability(1e-7)) == ("p = 0.031", "p < 0.0001")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablate.analyse.attribution import Change, attribute, declared, shapley_weights
+from ablate.analyse import attribution
+from ablate.analyse.attribution import Change, declared, shapley_weights
 from ablate.analyse.intervals import interval
 from ablate.errors import UserError
 
+attribute = partial(attribution.attribute, metric="score")
 MEMORY = Change("memory", "context", (1,), (20,))
 ARCHITECTURE = Change("architecture", "mixer", ("mlp",), ("gru",))
 OBJECTIVE = Change("objective", "head", ("mse",), ("mixture",))

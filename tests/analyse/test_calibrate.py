@@ -23,7 +23,7 @@ def runs(seeds: int = 8, **more) -> pd.DataFrame:
 
 
 def test_sound_procedures_keep_their_level_and_the_bootstrap_does_not():
-    found = calibrate(runs(), splits=40)
+    found = calibrate(runs(), "score", splits=40)
     rates = {r.procedure: r for r in found.rates}
     assert (found.variants, found.cells) == (6, 36)
     for name in ("Welch-Satterthwaite t", "stratified permutation", "t over data sets"):
@@ -37,15 +37,15 @@ def test_sound_procedures_keep_their_level_and_the_bootstrap_does_not():
 
 
 def test_the_same_table_gives_the_same_rates():
-    assert calibrate(runs(), splits=6) == calibrate(runs(), splits=6)
+    assert calibrate(runs(), "score", splits=6) == calibrate(runs(), "score", splits=6)
 
 
 def test_fewer_than_four_seeds_are_refused():
     with pytest.raises(UserError, match=r"allowed: four seeds or more a cell") as refused:
-        calibrate(runs(seeds=3))
+        calibrate(runs(seeds=3), "score")
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="no cell has 4 finished trials"):
-        calibrate(runs().assign(score=1.0))
+        calibrate(runs().assign(score=1.0), "score")
     with pytest.raises(UserError, match="metric of a hypothesis"):
         calibrate(runs(), "scor")
 
@@ -55,7 +55,7 @@ def test_thin_and_flat_cells_are_left_out_and_said():
     thin = (table["data"] == "d0") & (table["seed"] > 2)
     table = table[~thin].reset_index(drop=True)
     table.loc[table["data"] == "d1", "score"] = 3.0
-    found = calibrate(table, splits=5)
+    found = calibrate(table, "score", splits=5)
     assert found.cells == 24
     assert found.left_out == (
         "6 cells with fewer than 4 finished trials were left out.",
@@ -64,7 +64,7 @@ def test_thin_and_flat_cells_are_left_out_and_said():
 
 
 def test_one_data_set_has_no_population_to_speak_of():
-    found = calibrate(runs()[lambda t: t["data"] == "d0"].reset_index(drop=True), splits=8)
+    found = calibrate(runs()[lambda t: t["data"] == "d0"].reset_index(drop=True), "score", splits=8)
     assert {r.kind for r in found.rates} == {"fixed", "popular"}
 
 
@@ -113,7 +113,7 @@ def test_real_runs():
             "score": 100.0 * (table["score"] - task.map(low)) / (task.map(high) - task.map(low)),
         }
     ).reset_index(drop=True)
-    found = calibrate(table)
+    found = calibrate(table, "score")
     rates = {r.procedure: r.rate for r in found.rates}
     assert (found.variants, found.splits) == (9, 60)
     assert 0.03 <= rates["Welch-Satterthwaite t"] <= 0.065

@@ -24,10 +24,10 @@ def test_pairing_measures_the_shared_seed_effect():
         shift = np.random.default_rng(1).normal(0, 1, 10) * strength
         return table.assign(score=table["score"] + shift[table["seed"]])
 
-    strong = pairing(with_pairs(3.0))
+    strong = pairing(with_pairs(3.0), "score")
     assert (strong["correlation"] > 0.7).all()
     assert (strong["p"] < 0.01).all()
-    none = pairing(with_pairs(0.0))
+    none = pairing(with_pairs(0.0), "score")
     assert (none["correlation"].abs() < 0.25).all()
     assert (none["cells"] == 6).all()
     # The definition: the mean of all pairs' Pearson correlations.
@@ -35,14 +35,14 @@ def test_pairing_measures_the_shared_seed_effect():
     wide = one.pivot(index="seed", columns=["mixer", "context"], values="score")
     matrix = np.corrcoef(wide.to_numpy().T)
     by_hand = matrix[np.triu_indices(6, 1)].mean()
-    assert pairing(one)["correlation"].iloc[0] == pytest.approx(by_hand)
+    assert pairing(one, "score")["correlation"].iloc[0] == pytest.approx(by_hand)
 
 
 def test_pairing_leaves_out_flat_and_incomplete_cells():
     table = tidy(lambda cell: 5.0, data=("lq-mix/step",))
     table.loc[0, "status"] = "FAILED"
     table.loc[(table["mixer"] == "gru") & (table["context"] == 1), "score"] = 100.0
-    row = pairing(table).iloc[0]
+    row = pairing(table, "score").iloc[0]
     assert (row["cells"], row["left_out"]) == (4, 2)
-    lonely = pairing(tidy(lambda cell: 5.0, mixer=("gru",), context=(1,)))
+    lonely = pairing(tidy(lambda cell: 5.0, mixer=("gru",), context=(1,)), "score")
     assert lonely["correlation"].isna().all()

@@ -40,7 +40,7 @@ def test_omega_squared_is_statsmodels_with_sum_coding(lost):
         )
     error = reference.loc["Residual", "sum_sq"] / reference.loc["Residual", "df"]
     total = float(np.square(rows["score"] - rows["score"].mean()).sum())
-    found = anova(rows)
+    found = anova(rows, "score")
     assert found.ss_total == pytest.approx(total, rel=1e-10)
     assert found.ss_error == pytest.approx(reference.loc["Residual", "sum_sq"], rel=1e-10)
     for effect in found.effects:
@@ -60,7 +60,7 @@ def test_components_are_the_mean_squares_of_anova_lm():
     ms = squares["sum_sq"] / squares["df"]
     d, m, k = "C(data, Sum)", "C(mixer, Sum)", "C(context, Sum)"
     n = 4
-    found = components(rows)
+    found = components(rows, "score")
     assert found.method == MOMENTS
     assert found.n_cells == found.n_possible == 18
     assert found.variance[SEED,] == pytest.approx(ms["Residual"], abs=1e-8)
@@ -91,7 +91,7 @@ def test_moments_are_unbiased_with_unequal_seeds():
             draw=draw,
         )
         rows = rows.drop(rows.index[rng.choice(len(rows), 25, replace=False)])
-        found = components(rows)
+        found = components(rows, "score")
         if found.method == MOMENTS:  # else a cell has lost all its seeds
             sums = {name: sums[name] + found.grouped()[name] for name in truth}
             whole += 1
@@ -112,7 +112,7 @@ def test_restricted_likelihood_is_statsmodels_on_an_incomplete_design():
     )
     rows = rows[~((rows["data"] == "2") & (rows["mixer"] == "gru"))]
     rows = rows.drop(rows.index[[0, 11]])
-    found = components(rows)
+    found = components(rows, "score")
     assert found.method == REML
     assert (found.n_cells, found.n_possible) == (20, 21)
     parts = {"a": "0 + C(data)", "b": "0 + C(mixer)", "c": "0 + C(data):C(mixer)"}
@@ -140,14 +140,14 @@ def test_designs_without_an_answer_are_refused():
     rows = table()
     hole = rows[~((rows["data"] == "d1") & (rows["mixer"] == "gru") & (rows["context"] == 1))]
     with pytest.raises(UserError, match="the cell data=d1, mixer=gru, context=1 wasn't run"):
-        anova(hole)
-    anova(hole, where={"context": [20]})
+        anova(hole, "score")
+    anova(hole, "score", where={"context": [20]})
     with pytest.raises(UserError, match="every cell has a single seed"):
-        components(rows[rows["seed"] == 0])
+        components(rows[rows["seed"] == 0], "score")
     with pytest.raises(UserError, match="nothing but the seed varies"):
-        components(rows, where={"data": ["d0"], "mixer": ["gru"], "context": [1]})
+        components(rows, "score", where={"data": ["d0"], "mixer": ["gru"], "context": [1]})
     with pytest.raises(UserError, match="no finished trial"):
-        components(rows.assign(status="FAILED"))
-    grouped = components(rows).grouped()
+        components(rows.assign(status="FAILED"), "score")
+    grouped = components(rows, "score").grouped()
     assert list(grouped)[-1] == SEED
     assert "context × data" in grouped

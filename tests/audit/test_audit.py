@@ -17,9 +17,9 @@ from ablate.audit.checks import declared
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.measure.agent import Agent
+from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Layout
 from ablate.models.mixer import Mixer
-from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 
 Plant = Callable[[type[Mixer]], str]

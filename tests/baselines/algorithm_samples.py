@@ -15,8 +15,8 @@ from ablate.learn.objective import Batch, Objective, Source
 from ablate.learn.transitions import transitions
 from ablate.learn.values import Perceptrons
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, build
 from ablate.models.layouts import Layout
-from ablate.models.policy import Policy, build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.registry import get
@@ -85,7 +85,7 @@ def train_config(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def policies(data: Trajectories, seeds: Sequence[int], spec: ModelSpec) -> list[Policy]:
+def policies(data: Trajectories, seeds: Sequence[int], spec: ModelSpec) -> list[Model]:
     """A fresh policy a seed, in double precision."""
     return [build(spec, torch_stream(STUDY, seed, "init"), data.actions).double() for seed in seeds]
 

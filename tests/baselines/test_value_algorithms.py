@@ -32,7 +32,7 @@ from ablate.data.windows import BLOCK, draw_targets
 from ablate.learn.implicit_q import expectile_loss
 from ablate.learn.objective import Batch
 from ablate.learn.train import train_cohort
-from ablate.models.policy import Policy
+from ablate.models.assembly import Model
 from baselines.cql import TanhGaussian, penalty_of
 
 SIZE, UPDATES = 8, 5
@@ -63,7 +63,7 @@ class Plain:
         return torch.from_numpy(draw((BLOCK, *shape), dtype=np.float32)[number]).double()
 
 
-def act(policy: Policy, state: torch.Tensor) -> torch.Tensor:
+def act(policy: Model, state: torch.Tensor) -> torch.Tensor:
     return policy(state[:, None], torch.ones(len(state), dtype=torch.long))
 
 
@@ -79,7 +79,7 @@ def follow(targets: nn.Module, net: nn.Module, tau: float) -> None:
         target.data.copy_((1 - tau) * target.data + tau * parameter.data)
 
 
-def made_and_policy(algorithm: str, settings: dict[str, Any]) -> tuple[Any, Policy]:
+def made_and_policy(algorithm: str, settings: dict[str, Any]) -> tuple[Any, Model]:
     made = objective(random_walks(), algorithm, {"critic_width": 8, **settings}, [3])
     _, _, spec = problem(random_walks(), algorithm, [3])
     (policy,) = policies(random_walks(), [3], spec)
@@ -91,7 +91,7 @@ def run(made: Any, plain: Plain) -> None:
         made.update(Batch(number, torch.from_numpy(plain.targets[number])[None]), 1e-3)
 
 
-def same_policy(made: Any, policy: Policy) -> None:
+def same_policy(made: Any, policy: Model) -> None:
     for ours, other in zip(made.stack.parameters(), policy.parameters(), strict=True):
         torch.testing.assert_close(ours, other, rtol=0, atol=1e-9)
 

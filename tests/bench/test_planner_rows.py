@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 from ablate.bench.planner import CASES, HOPPER, hopper, lower_bound, seconds_of
+from ablate.models.assembly import block
 from ablate.plan.options import released_positions
 
 
 def test_bounds_and_counts() -> None:
     assert lower_bound(HOPPER) == 91 + 15 * 256 * 4 + 14 * 128 * 12
     assert released_positions(hopper(HOPPER).spec, HOPPER)["cached"] == 151_627
-    assert hopper(CASES[2][1]).spec.block == 511
+    assert block(hopper(CASES[2][1]).spec) == 511
     small = replace(HOPPER, horizon=2, beam_width=3, max_context_transitions=2)
     seconds, plan = seconds_of(small, 1, 1)
     assert seconds > 0

@@ -61,10 +61,10 @@ def test_the_expert_is_perfect_from_everywhere():
     observation = env.reset(range(PAIRS))
     # Every pair of cells in the first room, and in another order in the last.
     for room, order in ((0, np.arange(PAIRS)), (2, np.arange(PAIRS)[::-1])):
-        env._starts[room], env._objects[room] = place(first[order]), place(second[order])
-    env._place = env._starts[0].copy()
-    observation = env._observe().astype(np.float32)
-    distance = np.abs(env._objects[0] - env._starts[0]).sum(axis=1)
+        env._starts[:, room], env._objects[:, room] = place(first[order]), place(second[order])
+    env._place = env._starts[:, 0].copy()
+    observation = env._observe(0).astype(np.float32)
+    distance = np.abs(env._objects[:, 0] - env._starts[:, 0]).sum(axis=1)
     expert.start(observation, np.random.default_rng(0))
     total = np.zeros(PAIRS)
     for t in range(env.horizon):
@@ -139,8 +139,8 @@ def test_placements_are_uniform():
     env = KeyToDoor(20_000, 1)
     env.reset(range(20_000))
     cells = env._starts @ [1, 5], env._objects @ [1, 5]
-    assert (cells[0][[0, 2]] != cells[1][[0, 2]]).all()
-    for column in (*cells[0], cells[1][0], cells[1][2]):
+    assert (cells[0][:, [0, 2]] != cells[1][:, [0, 2]]).all()
+    for column in (*cells[0].T, cells[1][:, 0], cells[1][:, 2]):
         counts = np.bincount(column, minlength=CELLS)
         expected = 20_000 / CELLS
         assert ((counts - expected) ** 2 / expected).sum() < 60  # chi squared, 24 degrees: p 6e-5

@@ -1,7 +1,7 @@
 """A plugin that holds a study at a chosen moment, so that a test can end it there from outside.
 
-SABOTAGE is `training` or `recording`. Both hold the second cohort of two trials: at the second point
-of its training, whose state was saved at the first, or when one of its trials is recorded and the
+SABOTAGE is `training` or `recording`. Both hold the second cohort of two fits: at the second point
+of its training, whose state was saved at the first, or when one of its fits is recorded and the
 other is not. FLAG is a file that says it is held.
 """
 
@@ -25,7 +25,7 @@ def hold():
 
 
 def held_metric(self, name, value, step):
-    """The third trial is the first of the second cohort."""
+    """The third fit is the first of the second cohort."""
     metric(self, name, value, step)
     seen.add(self.trial_id)
     if len(seen) > 2 and step == SECOND_POINT:
@@ -33,10 +33,10 @@ def held_metric(self, name, value, step):
 
 
 def held_close(self, sacred_run):
-    """Trials are recorded from the last to the first: the fourth is the second cohort's first."""
+    """Two fits and four rows of the first cohort, then the second's fits from the last to the first."""
     global closings
     closings += 1
-    if closings == 4:
+    if closings == 8:
         hold()
     return close(self, sacred_run)
 

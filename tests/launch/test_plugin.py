@@ -84,14 +84,15 @@ def test_a_mixer_in_a_file_of_the_users(own: Tiny, monkeypatch: pytest.MonkeyPat
     assert list(table["mixer"]) == ["ema", "ema", "mlp", "mlp"]
     assert set(table["status"]) == {"COMPLETED"}
     assert (abs(table["parameters"] - 4000) <= 400).all()  # matched
-    assert table["score"].notna().all()
+    assert table["rollout.score"].notna().all()
     records = {one["mixer"]: one for one in kept.audits(StudyFolder(own.root, "tiny"))}
     assert records["ema"]["passed"]
     reported = own.command("report", "--results", str(own.results))  # finds the plugin by itself
     assert reported.code == 0, reported.err
     assert "ema" in (own.root / "report.html").read_text()
     assert list((own.folder / "paper" / "figures").glob("*.pdf"))
-    assert own.command(*own.arguments("status", "--plugin", "ema.py")).out == "4 completed\n"
+    told = own.command(*own.arguments("status", "--plugin", "ema.py")).out
+    assert told.startswith("4 of 4 fits trained, 4 of 4 trials")
     assert "'ema' is not known" not in own.command(*own.arguments("plan")).err
     again = own.run("--plugin", "ema.py")
     assert "4 are done, 0 to run" in again.out
@@ -128,7 +129,7 @@ def test_a_mixer_that_fails_its_audit_is_not_trained(own: Tiny, text: str, findi
     failed = [one for one in attempts(own.root / "runs") if one.status == "FAILED"]
     assert len(failed) == 2
     assert not any((one.path / "curve.csv").exists() for one in failed)
-    assert "2 failed" in own.command(*own.arguments("status", "--plugin", "bad.py")).out
+    assert ", 2 failed," in own.command(*own.arguments("status", "--plugin", "bad.py")).out
 
 
 def installed(own: Tiny, text: str) -> Path:

@@ -13,8 +13,8 @@ from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Source
 from ablate.learn.transitions import transitions
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.layouts import Layout
-from ablate.models.policy import ModelSpec, Policy, build
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream
 
@@ -68,7 +68,7 @@ def policies(
     condition: str = "none",
     dropout: float = 0.0,
     dtype: torch.dtype = torch.float32,
-) -> tuple[list[Policy], Layout]:
+) -> tuple[list[Model], Layout]:
     """One small policy a seed, and the layout of its tokens."""
     layout = Layout(OBSERVED, ACTED, 0, history, condition)
     spec = ModelSpec(mixer, head, context, layout.features, ACTED, 6, 2, dropout)

@@ -11,11 +11,12 @@ from data_samples import make
 from test_joint import SMALL, TRAIN, objective, shape
 
 from ablate.errors import UserError
-from ablate.learn.joint import Joint, JointSettings, JointStack, fit_model, joint_source
+from ablate.learn.joint import Joint, JointSettings, fit_model, joint_source
 from ablate.learn.objective import Batch, checked_settings
 from ablate.learn.train import train_cohort
+from ablate.models.assembly import count_parameters
 from ablate.models.layouts import Layout
-from ablate.models.policy import count_parameters
+from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
 from ablate.plan.options import PlanOptions
 from ablate.plan.search import search
@@ -33,20 +34,22 @@ def trained(updates: int, critic: dict[str, Any] | None) -> Joint:
 
 def test_it_is_no_parameter_of_the_model_and_comes_back_with_it() -> None:
     made, plain = trained(3, CRITIC), trained(0, None)
-    assert count_parameters(made.model) == count_parameters(plain.model)
+    assert count_parameters(made.stack.model) == count_parameters(plain.stack.model)
     data, settings = make([6, 5, 7]), JointSettings(**SMALL, critic=CRITIC)
     again = fit_model(shape(), data, settings, torch.Generator().manual_seed(9))
-    again.load_state_dict(made.model.state_dict())
+    again.load_state_dict(made.stack.model.state_dict())
     assert again.critic is not None
-    assert made.model.critic is not None
+    assert made.stack.model.critic is not None
     seen = torch.randn(2, 3, 3), torch.randn(2, 3, 2)
-    assert torch.equal(again.critic(*seen), made.model.critic(*seen))
+    assert torch.equal(again.critic(*seen), made.stack.model.critic(*seen))
 
 
 def test_the_model_trains_as_it_does_without() -> None:
     """Its weights, its batches and its dropout are untouched by the critic's."""
     made, plain = trained(4, CRITIC), trained(4, None)
-    for ours, other in zip(made.model.parameters(), plain.model.parameters(), strict=True):
+    for ours, other in zip(
+        made.stack.model.parameters(), plain.stack.model.parameters(), strict=True
+    ):
         assert torch.equal(ours, other)
 
 
@@ -64,7 +67,7 @@ def test_it_learns_the_behaviours_values_at_expectile_one_half() -> None:
     spec = shape()
     model = fit_model(spec, data, settings, torch.Generator().manual_seed(0))
     source = joint_source(data, spec, settings)
-    made = Joint(JointStack([model]), source, TRAIN, settings.model_dump(), "test", [0])
+    made = Joint(Stack([model]), source, TRAIN, settings.model_dump(), "test", [0])
     assert made.critic is not None
     for number in range(1500):
         made.critic.update(number)
@@ -88,9 +91,11 @@ def test_an_interrupted_training_goes_on_with_it(tmp_path: Any) -> None:
     whole = run(8, None)
     run(5, tmp_path / "state.safetensors")
     rest = run(8, tmp_path / "state.safetensors")
-    assert whole.model.critic is not None
-    assert rest.model.critic is not None
-    for one, other in zip(whole.model.critic.buffers(), rest.model.critic.buffers(), strict=True):
+    assert whole.stack.model.critic is not None
+    assert rest.stack.model.critic is not None
+    for one, other in zip(
+        whole.stack.model.critic.buffers(), rest.stack.model.critic.buffers(), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -102,7 +107,7 @@ def test_a_critic_that_diverges_takes_its_model_with_it() -> None:
 
 
 def test_a_search_asks_it() -> None:
-    model = trained(2, CRITIC).model.eval()
+    model = trained(2, CRITIC).stack.model.eval()
     options = PlanOptions(
         horizon=2, beam_width=3, max_context_transitions=2, value="critic", discount=0.9
     )
@@ -121,7 +126,7 @@ def test_a_search_asks_it() -> None:
 
 def joint_rewards(model: Any) -> tuple[float, float]:
     """The least and the largest reward that a bin of the model stands for."""
-    bins = model.discretiser.decode(torch.arange(6)[:, None].expand(-1, 7))[:, 5]
+    bins = model.head.bins.decode(torch.arange(6)[:, None].expand(-1, 7))[:, 5]
     return float(bins.min()), float(bins.max())
 
 
@@ -133,5 +138,5 @@ def test_refusals() -> None:
     layout = Layout(3, 2, 0, "states+actions", "none")
     with pytest.raises(UserError, match=r"settings\.critic"):
         TrajectoryAgent(
-            [objective(shape(), [6]).model], layout, PlanOptions(value="critic", horizon=2)
+            [objective(shape(), [6]).stack.model], layout, PlanOptions(value="critic", horizon=2)
         )

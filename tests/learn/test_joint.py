@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from data_samples import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablate.config import complete
+from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.learn.joint import (
     Joint,
     JointSettings,
-    JointStack,
+    decayed_names,
     fit_model,
+    joint_layout,
     joint_rate,
     joint_rows,
     joint_source,
@@ -25,7 +29,11 @@ from ablate.learn.joint import (
     values_to_go,
 )
 from ablate.learn.train import train_cohort
-from ablate.models.trajectory import TrajectorySpec
+from ablate.models.assembly import build, count_parameters
+from ablate.models.layouts import Layout
+from ablate.models.match import match
+from ablate.models.spec import ModelSpec
+from ablate.models.stack import Stack
 from ablate.presets import configuration
 
 TRAIN: dict[str, Any] = {
@@ -35,17 +43,21 @@ TRAIN: dict[str, Any] = {
 SMALL: dict[str, Any] = {"bins": 6, "penalty": -7.0, "discount": 0.9}
 
 
-def shape(**changes: Any) -> TrajectorySpec:
-    return TrajectorySpec(
-        3, 2, **({"window": 4, "bins": 6, "width": 16, "layers": 1, "heads": 2} | changes)
-    )
+def shape(**changes: Any) -> ModelSpec:
+    config = {
+        "mixer": "attention", "head": "categorical", "context": 4, "layout": "dimension", "input": "discretised",
+        "model": {"width": 16, "layers": 1, "heads": 2, "dropout": 0.1, "initialisation": "mingpt"},
+    }  # fmt: skip
+    return dataclasses.replace(ModelSpec.joint(config, 3, 2, bins=6), **changes)
 
 
-def objective(spec: TrajectorySpec, lengths: list[int], **options: Any) -> Joint:
+def objective(spec: ModelSpec, lengths: list[int], seeds: int = 1, **options: Any) -> Joint:
     data, chosen = make(lengths), JointSettings(**(SMALL | options))
-    model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0))
+    models = [
+        fit_model(spec, data, chosen, torch.Generator().manual_seed(seed)) for seed in range(seeds)
+    ]
     source = joint_source(data, spec, chosen)
-    return Joint(JointStack([model]), source, TRAIN, SMALL | options, "test", [0])
+    return Joint(Stack(models), source, TRAIN, SMALL | options, "test", list(range(seeds)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -73,53 +85,70 @@ def test_rows_are_states_actions_rewards_and_values() -> None:
     np.testing.assert_array_equal(rows[:, 5], data.rewards)
 
 
-@pytest.mark.parametrize("given_as", ["discretised", "continuous"])
-def test_windows_stop_after_true_ends_and_fade_after_time_outs(given_as: str) -> None:
-    made = objective(shape(input=given_as), [3, 4, 3, 5, 4])
+def test_windows_stop_after_true_ends_and_fade_after_time_outs() -> None:
+    made = objective(shape(), [3, 4, 3, 5, 4])
     data = make([3, 4, 3, 5, 4])
     starts = torch.arange(len(data.rewards))
-    rows, tokens, entries, counted = made.windows(starts)
-    assert tokens is not None
+    rows, inside = made.data.windows(starts)
+    bins = made.stack.model.encode(rows)
     for start in starts.tolist():
         episode = int(np.searchsorted(data.episode_starts, start, side="right")) - 1
         end = int(data.episode_starts[episode + 1])
         true_end = bool(data.terminations[end - 1])
         for k in range(4):
-            inside = start + k < end
-            assert bool(counted[start, k]) == (inside or true_end)
-            assert bool((tokens[start, k] == 6).all()) == (not inside and true_end)
-            if inside:
+            assert bool(inside[start, k]) == (start + k < end)
+            assert bool(rows[start, k].isnan().all()) == (start + k >= end and true_end)
+            assert bool((bins[start, k] == 6).all()) == (start + k >= end and true_end)
+            if start + k < end:
                 assert torch.equal(rows[start, k], made.data.table[start + k])
-    if given_as == "discretised":
-        assert torch.equal(entries, tokens)
 
 
 def test_the_loss_is_the_weighted_cross_entropy_of_the_release() -> None:
     spec = shape(dropout=0.0)
     made = objective(spec, [6, 5])
-    made.model.eval()
+    model = made.stack.model.eval()
     starts = torch.tensor([0, 3, 7])
-    _, tokens, entries, counted = made.windows(starts)
-    assert tokens is not None
-    logits = made.model(entries).flatten(1, 2)[:, 1:]
-    valid = torch.nn.functional.pad(made.model.discretiser.valid, (0, 1), value=True)  # type: ignore[union-attr]
-    logits = logits.masked_fill(~valid.repeat(4, 1)[1:], -torch.inf)
-    each = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), tokens.flatten(1)[:, 1:].flatten(), reduction="none"
-    )
-    weights = torch.tensor([1.0, 1, 1, 5, 5, 1, 1]).repeat(4)[1:].repeat(3)
-    mask = counted.repeat_interleave(7, 1)[:, 1:].flatten()
-    torch.testing.assert_close(made.loss(starts), (each * weights * mask).mean())
+    rows, inside = made.data.windows(starts)
+    tokens = model.encode(rows).flatten(1)
+    features = model.features(rows)
+    each = []
+    for place in range(1, 28):
+        slot = place % 7
+        logits = features[:, place - 1] @ model.head.heads[model.head.at[slot][0]].linear.weight.T
+        valid = torch.nn.functional.pad(model.head.bins.valid[slot], (0, 1), value=True)
+        logits = logits.masked_fill(~valid, -torch.inf)
+        each.append(torch.nn.functional.cross_entropy(logits, tokens[:, place], reduction="none"))
+    weights = torch.tensor([1.0, 1, 1, 5, 5, 1, 1]).repeat(4)[1:]
+    mask = (inside | rows[..., 0].isnan()).repeat_interleave(7, 1)[:, 1:]
+    expected = (torch.stack(each, 1) * weights * mask).mean()
+    torch.testing.assert_close(made.loss(starts[None])[0], expected)
     assert not mask.all()
+
+
+@pytest.mark.parametrize(("mixer", "layout"), [("attention", "dimension"), ("gru", "step")])
+def test_a_stack_trains_as_its_seeds_alone(mixer: str, layout: str) -> None:
+    spec = shape(mixer=mixer, layout=layout, dropout=0.0, heads=1, initialisation="torch")
+    both, alone = objective(spec, [6, 5], seeds=2), objective(spec, [6, 5])
+    starts = torch.tensor([[0, 3, 7]])
+    torch.testing.assert_close(both.loss(starts.expand(2, -1))[:1], alone.loss(starts))
 
 
 def test_weight_decay_acts_on_linear_layers_and_heads_only() -> None:
     made = objective(shape(), [5])
-    names = {id(p): name for name, p in made.model.named_parameters()}
-    decayed = {names[id(p)] for p in made.optimiser.param_groups[0]["params"]}
-    block = {f"blocks.0.{part}.weight" for part in ("qkv", "out", "up", "down")}
-    assert decayed == block | {"head"}
+    block = {f"mixer.blocks.0.{part}.weight" for part in ("qkv", "out", "up", "down")}
+    heads = {f"head.heads.{number}.linear.weight" for number in range(7)}
+    assert decayed_names(made.stack.model) == block | heads
     assert made.optimiser.param_groups[1]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("layout", ["dimension", "modality", "step"])
+@pytest.mark.parametrize("mixer", ["attention", "gru", "lstm", "ssm", "conv", "mlp"])
+def test_parameters_are_matched_within_five_percent(mixer: str, layout: str) -> None:
+    spec = shape(mixer=mixer, layout=layout, width=0, heads=1)
+    matched = match(spec, {"parameters": 30_000, "tolerance": 0.05})
+    assert abs(matched.mismatch) < 0.05
+    made = build(spec.at(matched.width), torch.Generator())
+    assert count_parameters(made) == matched.parameters
 
 
 def test_the_cosine_stops_at_its_floor_or_climbs_again_as_released() -> None:
@@ -157,7 +186,7 @@ def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
         losses: list[float] = []
         for count in updates:
             model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0))
-            stack = JointStack([model])
+            stack = Stack([model])
             train_cohort(
                 stack, joint_source(data, spec, chosen), TRAIN | {"updates": count, "schedule": "constant"},
                 "test", [3], [1, 10, 20], lambda _, loss: losses.append(float(loss)), resume,
@@ -172,21 +201,53 @@ def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
         torch.testing.assert_close(again[name], values)
 
 
+@pytest.mark.parametrize("condition", ["goal", "return-to-go"])
+def test_a_sequence_is_told_its_condition_first(condition: str) -> None:
+    config = configuration("tt", "mujoco/hopper/medium-v0") | {"condition": condition, "context": 3}
+    config["model"] |= {"width": 8, "heads": 1, "layers": 1, "dropout": 0.0}
+    config["settings"] |= {"bins": 6}
+    layout = Layout(3, 2, 0, "states+actions", condition, (0, 2))
+    spec, data = joint_spec(config, layout), make([6, 5])
+    chosen = JointSettings(**SMALL)
+    source = joint_source(data, spec, chosen, layout)
+    wanted = data.observations[[5] * 6 + [10] * 5][:, [0, 2]]
+    wanted = wanted if condition == "goal" else data.returns_to_go[:, None]
+    np.testing.assert_allclose(source.told.numpy(), wanted, rtol=1e-5)
+    model = fit_model(spec, data, chosen, torch.Generator().manual_seed(0), layout)
+    made = Joint(Stack([model]), source, TRAIN, SMALL, "test", [0])
+    assert torch.isfinite(made.loss(torch.arange(4)[None])).all()
+    with pytest.raises(ValueError, match="a prefix is given"):
+        model.features(source.table[None, :3])
+
+
 def test_the_preset_is_the_released_model() -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0")
-    spec = joint_spec(config, 11, 3)
-    assert spec == TrajectorySpec(11, 3)
-    assert config["evaluate"]["plan"]["horizon"] == 15
+    for size, parameters in (((11, 3), 1_225_472), ((17, 6), 1_468_544)):
+        spec = joint_spec(config, Layout(*size, 0, config["history"], config["condition"]))
+        assert count_parameters(build(spec, torch.Generator())) == parameters
+    assert config["measure"]["plan"]["horizon"] == 15
     other = configuration("tt", "mujoco/halfcheetah/medium-v0")
-    assert other["evaluate"]["plan"]["beam_width"] == 32
+    assert other["measure"]["plan"]["beam"] == 32
     Joint.Settings.model_validate(config["settings"])
 
 
+def test_what_it_reads() -> None:
+    config = complete(configuration("tt", "mujoco/hopper/medium-v0"))
+    uses = Joint.uses(config)
+    assert {"mixer", "layout", "head", "condition", "model.heads", "settings.bins"} <= uses
+    assert not {"history", "train.windows", "train.loss", "model.parameters"} & uses
+    other = Joint.uses(config | {"mixer": "gru", "model": config["model"] | {"width": None}})
+    assert "model.parameters" in other
+    assert "model.heads" not in other
+
+
 def test_refusals() -> None:
-    model = objective(shape(), [5]).model
-    with pytest.raises(UserError, match="one after another"):
-        JointStack([model, model])
     config = configuration("tt", "mujoco/hopper/medium-v0")
-    config["model"]["width"] = None
-    with pytest.raises(UserError, match="needs a width"):
-        joint_spec(config, 11, 3)
+    with pytest.raises(UserError, match="shows a goal's place"):
+        joint_layout(
+            config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3
+        )
+    with pytest.raises(UserError, match="one after another"):
+        objective(shape(), [5, 6], seeds=2, critic={"width": 8, "batch": 4})
+    with pytest.raises(UserError, match="serves no joint model"):
+        build(shape(head="softmax"), torch.Generator())

@@ -320,6 +320,51 @@ def test_a_policy_that_had_diverged_keeps_its_last_good_parameters_after_a_resum
         assert torch.equal(ours[1], theirs[1])
 
 
+def test_what_is_kept_are_the_parameters_after_so_many_updates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint changes no training, is whole whatever points there are, and comes again after a resume."""
+    monkeypatch.setattr(trainer, "SAVE_EVERY", -1.0)
+    settings = train_config(updates=40)
+    plain, source = stack_and_source("mlp", seeds=[4, 5])
+    train_cohort(plain, source, settings, STUDY, [4, 5], [40], nothing)
+    kept: dict[int, list[torch.Tensor]] = {}
+
+    def run(stop_at: int = 0) -> Stack:
+        stack, source = stack_and_source("mlp", seeds=[4, 5])
+
+        def on_point(update: int, loss: torch.Tensor) -> None:
+            if update == stop_at:
+                raise Killed
+
+        keep = ((7, 25, 40), lambda update: kept.update({update: parameters(stack)}))
+        train_cohort(
+            stack,
+            source,
+            settings,
+            STUDY,
+            [4, 5],
+            [20, 30, 40],
+            on_point,
+            tmp_path / "state",
+            keep=keep,
+        )
+        return stack
+
+    with pytest.raises(Killed):
+        run(stop_at=30)
+    assert list(kept) == [7, 25]
+    first = kept.copy()
+    stack = run()  # from the state at 20
+    assert list(kept) == [7, 25, 40]
+    assert all(map(torch.equal, kept[25], first[25]))
+    for found in (kept[40], parameters(stack)):
+        assert all(map(torch.equal, found, parameters(plain)))
+    kept.clear()
+    assert all(map(torch.equal, parameters(run()), parameters(plain)))
+    assert list(kept) == [40]  # a finished training that is taken up keeps its end once more
+
+
 @pytest.mark.parametrize("mixer", ["gru", "attention"])
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_bfloat16_trains_float32_parameters_about_as_well(mixer: str, seeds: list[int]) -> None:

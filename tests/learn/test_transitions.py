@@ -16,8 +16,8 @@ from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
 from ablate.learn.transitions import Transitions, transitions, with_final_rows
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import build
 from ablate.models.layouts import Layout
-from ablate.models.policy import build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream

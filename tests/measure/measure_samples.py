@@ -12,8 +12,8 @@ from torch import Tensor
 from ablate.data.normalise import Scales
 from ablate.envs.base import Step, VectorEnv
 from ablate.measure.agent import Agent
+from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Fields, Layout
-from ablate.models.policy import ModelSpec, build
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream
 

@@ -19,8 +19,8 @@ from ablate.measure import heldout
 from ablate.measure.agent import Agent, stored
 from ablate.measure.heldout import held_out, held_out_metrics
 from ablate.measure.rollout import rollout
+from ablate.models.assembly import build
 from ablate.models.layouts import Layout
-from ablate.models.policy import build
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.streams import torch_stream

@@ -37,25 +37,28 @@ def still(size: int = 1, episodes: int = 4, **options: Any) -> Acting:
     return Acting(lambda t, raw: torch.zeros(size, episodes, 1), size, **options)
 
 
-def test_evaluation_seeds_are_consecutive_and_begin_at_an_even_one() -> None:
-    seeds = evaluation_seeds("s", 6)
+def test_evaluation_seeds_are_consecutive_begin_at_an_even_one_and_belong_to_the_seed() -> None:
+    seeds = evaluation_seeds("s", 3, 6)
     assert seeds == list(range(seeds[0], seeds[0] + 6))
     assert seeds[0] % 2 == 0
-    assert evaluation_seeds("s", 4) == seeds[:4]
-    assert evaluation_seeds("other", 6) != seeds
+    assert evaluation_seeds("s", 3, 4) == seeds[:4]
+    assert evaluation_seeds("other", 3, 6) != seeds
+    every = {each for seed in range(200) for each in evaluation_seeds("s", seed, 100)}
+    assert len(every) == 200 * 100
 
 
 @pytest.mark.parametrize(
     ("mixer", "context", "condition"),
     [("gru", 3, "none"), ("mlp", 1, "return-to-go+time"), ("attention", 3, "policy-id")],
 )
-def test_every_cell_and_every_policy_meets_the_same_episodes(
+def test_every_cell_meets_the_episodes_of_its_seeds(
     mixer: str, context: int, condition: str
 ) -> None:
     env = Scripted(8)
     cell = agent(mixer, context, [3, 5], (1, 1), condition=condition)
-    run(cell, env, 4, seeds=[3, 5], policy=0, sample=True)
-    assert env.seeds == evaluation_seeds("s", 4) * 2
+    found = run(cell, env, 4, seeds=[3, 5], policy=0, sample=True)
+    assert env.seeds == [*evaluation_seeds("s", 3, 4), *evaluation_seeds("s", 5, 4)]
+    assert found.env_seeds.tolist() == [env.seeds[:4], env.seeds[4:]]
 
 
 @pytest.mark.parametrize("name", ["tmaze", "lq"])
@@ -156,7 +159,7 @@ def test_a_policy_that_answers_nan_does_not_disturb_the_others() -> None:
 
     both = run(Acting(act, 2), environment("lq", 8), 4, seeds=[0, 1])
     np.testing.assert_array_equal(
-        both.returns[1], run(Acting(alone), environment("lq", 4), 4).returns[0]
+        both.returns[1], run(Acting(alone), environment("lq", 4), 4, seeds=[1]).returns[0]
     )
     assert np.isfinite(both.returns).all()
 

@@ -22,9 +22,9 @@ from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.learn.train import windows_per_update
 from ablate.measure.agent import Agent, stored
+from ablate.models.assembly import Model, build, count_parameters
 from ablate.models.layouts import Fields, Layout
 from ablate.models.match import parameters_at
-from ablate.models.policy import Policy, build, count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.presets import configuration, read
@@ -88,7 +88,7 @@ def episodes(count: int, steps: int) -> Trajectories:
     )
 
 
-def agent(policy: Policy, context: int) -> Agent:
+def agent(policy: Model, context: int) -> Agent:
     scales = Scales(torch.full((N,), 1.0), torch.full((N,), 2.0), 3.0, 10.0, 100)
     return Agent(Stack([policy]), LAYOUT, scales, context)
 

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.errors import UserError
+from ablate.models.assembly import build, count_parameters, flops_per_target
 from ablate.models.match import parameters_at, solve_width
 from ablate.models.mixer import set_stacked
-from ablate.models.policy import build, count_parameters, flops_per_target
 from ablate.models.spec import ModelSpec
 from ablate.registry import names
 

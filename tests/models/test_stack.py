@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.models.policy import ModelSpec, Policy, build
+from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.stack import Stack
 from ablate.registry import names
 
@@ -17,7 +17,7 @@ SEEN = np.random.default_rng(0).normal(0, 1, (200, ACTIONS)).clip(-1, 1)
 
 def policies(
     mixer: str, head: str, dtype: torch.dtype = torch.float64, dropout: float = 0.0
-) -> list[Policy]:
+) -> list[Model]:
     spec = ModelSpec(mixer, head, CONTEXT, FEATURES, ACTIONS, width=6, dropout=dropout)
     generator = torch.Generator().manual_seed(0)
     return [build(spec, generator, SEEN).to(dtype) for _ in range(SIZE)]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ablate.audit.audit import audit_config
 from ablate.errors import UserError
+from ablate.models.assembly import build, count_parameters, flops_per_target
 from ablate.models.layouts import Layout
 from ablate.models.match import given_width, parameters_at, solve_width
-from ablate.models.policy import build, count_parameters, flops_per_target
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.models.tokens import BINS, fit_bins, tokenizer

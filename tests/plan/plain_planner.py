@@ -8,16 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ablate.models.trajectory import TrajectoryModel
+from ablate.models.assembly import Model, block
 from ablate.plan.options import PlanOptions
 
 
 class PlainPlanner:
     """Counts in `positions` how many token positions it computes."""
 
-    def __init__(
-        self, model: TrajectoryModel, options: PlanOptions, goal: Tensor | None = None
-    ) -> None:
+    def __init__(self, model: Model, options: PlanOptions, goal: Tensor | None = None) -> None:
         self.model, self.options, self.goal = model, options, goal
         self.slots = model.spec.slots
         self.positions = 0
@@ -28,7 +26,7 @@ class PlainPlanner:
         """x (R, T) tokens -> probabilities (R, N+1) of the next one."""
         told, cap = x.shape[1], None
         if self.options.mode == "reference":
-            cap = min(self.options.max_context_transitions * self.slots - 1, self.model.spec.block)
+            cap = min(self.options.max_context_transitions * self.slots - 1, block(self.model.spec))
         first = 0
         while cap is not None and told - first > cap:
             first += self.slots
@@ -40,10 +38,11 @@ class PlainPlanner:
         filled = torch.zeros(len(x), rows * self.slots, dtype=torch.long)
         filled[:, :length] = x
         entries = filled.view(len(x), rows, self.slots)
-        goal = None if self.goal is None else self.model.encode_goal(self.goal).expand(len(x), -1)
-        logits = self.model(entries, goal=goal).flatten(1, 2)[:, length]
+        goal = None if self.goal is None else self.goal.expand(len(x), -1)
         slot = length % self.slots
-        valid = torch.cat([self.model.discretiser.valid[slot], torch.tensor([True])])  # type: ignore[union-attr]
+        feature = self.model.features_of(entries, goal)[:, length - 1]
+        logits = feature @ self.model.head.heads[self.model.head.at[slot][0]].linear.weight.T
+        valid = torch.cat([self.model.head.bins.valid[slot], torch.tensor([True])])
         return logits.masked_fill(~valid, -torch.inf).softmax(-1)
 
     def drawn(self, probs: Tensor, noise: Tensor, k: int | None, share: float | None) -> Tensor:
@@ -70,8 +69,7 @@ class PlainPlanner:
     def by_return(self, x: Tensor, noise: Tensor) -> tuple[Tensor, float]:
         """Tokens (1, T) of context and observation -> tokens (H, D) of the best sequence, and its score."""
         o, model = self.options, self.model
-        n, slots, bins = model.spec.observation_dim, self.slots, model.discretiser
-        assert bins is not None
+        n, slots, bins = model.spec.observation_dim, self.slots, model.head.bins
         x = x.repeat(o.beam_width, 1)
         rewards = torch.zeros(o.beam_width, o.horizon + 1, dtype=noise.dtype)
         discounts = o.discount ** torch.arange(o.horizon + 1, dtype=noise.dtype)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from plain_planner import PlainPlanner
-from plan_samples import BINS, D, M, N, make_model, prefix, situation, uniforms
+from plan_samples import BINS, D, M, N, make_model, make_spec, prefix, situation, uniforms
 
 from ablate.errors import UserError
-from ablate.plan.options import PlanOptions, released_positions, visible_timesteps
+from ablate.plan.imagine import Imagination
+from ablate.plan.options import PlanOptions, per_step, released_positions, visible_timesteps
 from ablate.plan.search import search
 
 SMALL: dict[str, Any] = {"horizon": 4, "beam_width": 5, "max_context_transitions": 3}
@@ -41,8 +42,8 @@ def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: i
     changes = CASES[case]
     positions = "rotary" if mode == "full" and case != "as released" else "learned"
     # Sequences with the same action and reward tie, and the value drawn for them would tell them apart.
-    bins = 60 if case == "drawn rewards" else BINS
-    model = make_model(positions=positions, window=3 if mode == "reference" else 9, bins=bins)
+    bins = {"drawn rewards": 60, "a percentile": 400}.get(case, BINS)
+    model = make_model(positions=positions, context=3 if mode == "reference" else 12, bins=bins)
     options = PlanOptions(mode=mode, **(SMALL | changes))
     context, observation = situation(executed)
     noise = uniforms((1, options.horizon, options.beam_width * options.n_expand, D))
@@ -59,13 +60,14 @@ def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: i
 @pytest.mark.parametrize("mode", ["reference", "full"])
 @pytest.mark.parametrize("goal", [False, True])
 def test_plans_on_likelihood_are_the_released_ones(mode: str, goal: bool) -> None:
-    model = make_model(positions="rotary", goal=(0, 1) if goal else ())
+    told = (("goal", 2),) if goal else ()
+    model = make_model(positions="rotary", prefix=told, context=5 if mode == "full" else 3)
     options = PlanOptions(
         objective="likelihood", mode=mode, horizon=3, beam_width=7, max_context_transitions=2
     )
     context, observation = situation(2)
     aim = torch.tensor([[0.3, 1.2]], dtype=torch.float64) if goal else None
-    plan = search(model, context, observation, options, goal=aim)
+    plan = search(model, context, observation, options, prefix=aim)
     wanted, score = PlainPlanner(model, options, aim).by_likelihood(
         prefix(model, context, observation)
     )
@@ -113,7 +115,7 @@ def test_a_value_function_replaces_the_value_tokens() -> None:
 
 
 def test_what_a_step_sees_is_what_the_plain_planner_looked_at() -> None:
-    model = make_model(window=4)
+    model = make_model(context=4)
     options = PlanOptions(**(SMALL | {"max_context_transitions": 4}))
     executed = 4
     context, observation = situation(executed)
@@ -133,10 +135,8 @@ def test_what_a_step_sees_is_what_the_plain_planner_looked_at() -> None:
 
 
 def test_positions_are_counted_as_published() -> None:
-    from ablate.models.trajectory import TrajectorySpec
-
     def counts(n: int, m: int, **options: Any) -> dict[str, int]:
-        return released_positions(TrajectorySpec(n, m), PlanOptions(**options))
+        return released_positions(make_spec(n, m), PlanOptions(**options))
 
     assert counts(11, 3) == {"released": 2_838_528, "cached": 151_627}
     assert counts(11, 3, horizon=5, beam_width=64)["released"] == 440_704
@@ -145,19 +145,29 @@ def test_positions_are_counted_as_published() -> None:
     assert counts(27, 8, horizon=5)["released"] == 4_523_264
 
 
-@pytest.mark.parametrize("layout", ["dimension", "chunk-2", "modality", "step"])
-@pytest.mark.parametrize("head", ["categorical", "autoregressive", "gaussian", "mixture"])
-@pytest.mark.parametrize("given", ["discretised", "continuous"])
-def test_imagined_slots_have_the_window_paths_parameters(
-    layout: str, head: str, given: str
-) -> None:
-    """The cached path of every kind of model, cropped or not, equals a forward pass over its window."""
-    from ablate.plan.imagine import Imagination
+KINDS = [
+    *(("attention", layout, head, given) for layout in ("dimension", "chunk-2", "modality", "step")
+      for head in ("categorical", "autoregressive", "gaussian", "mixture")
+      for given in ("discretised", "continuous")),
+    *((mixer, layout, "autoregressive", "continuous")
+      for mixer in ("gru", "lstm", "ssm", "conv", "convformer", "mlp")
+      for layout in ("dimension", "chunk-2", "modality", "step")),
+    *((mixer, "modality", head, "discretised") for mixer in ("gru", "mlp") for head in ("categorical", "mixture")),
+]  # fmt: skip
 
-    model = make_model(layout=layout, head=head, input=given, positions="rotary")
+
+@pytest.mark.parametrize(("mixer", "layout", "head", "given"), KINDS)
+def test_imagined_slots_have_the_window_paths_parameters(
+    mixer: str, layout: str, head: str, given: str
+) -> None:
+    """What every kind of model carries from step to step, cropped or not, equals a pass over its window."""
+    model = make_model(
+        mixer=mixer, layout=layout, head=head, input=given, context=8,
+        positions="rotary" if mixer == "attention" else "learned",
+    )  # fmt: skip
     context, observation = situation(3, episodes=2)
     noise = uniforms((60, 2, 4))
-    for cap in (None, 3 * model.spec.per_step - (0 if layout == "step" else 1)):
+    for cap in (None, 3 * per_step(model.spec) - (per_step(model.spec) > 1)):
         imagination = Imagination(model, context, observation, cap)
         with torch.no_grad():
             for number in range(2 * D):
@@ -165,9 +175,9 @@ def test_imagined_slots_have_the_window_paths_parameters(
                     imagination.branch(2)
                 params = imagination.parameters()
                 slot = imagination.slot
-                check_parameters(imagination, params, slot, context, cap)
-                drawn = imagination.draw(
-                    params, slot, noise[number, :, : imagination.rows], None, None
+                check_parameters(imagination, params, slot)
+                drawn = model.head.draw(
+                    params, slot, noise[number, :, : imagination.rows], None, None, ends=False
                 )
                 imagination.push(drawn)
                 if number == D - 1:
@@ -175,26 +185,26 @@ def test_imagined_slots_have_the_window_paths_parameters(
                     imagination.select(index[:, :1].repeat(1, 2))
 
 
-def check_parameters(
-    imagination: Any, params: Any, slot: int, context: Any, cap: int | None
-) -> None:
-    model = imagination.model
+def check_parameters(imagination: Imagination, params: Any, slot: int) -> None:
+    model, heads = imagination.model, imagination.heads
     entries = imagination.entries.flatten(0, 1)[:, imagination.crop * D :]
     told = entries.shape[1]
-    rows = told // D + 1
+    rows = told // D + 2
     padded = entries.new_zeros(len(entries), rows * D)
     padded[:, :told] = entries
-    targets = None
-    if model.spec.head == "autoregressive":  # what was told of a token, stop tokens included
-        symbols = torch.zeros_like(padded, dtype=torch.long)
-        drawn = imagination.imagined.flatten(0, 1)[:, -told:]
-        symbols[:, told - drawn.shape[1] : told] = drawn
-        targets = symbols.view(-1, rows, D)
-    whole = model(padded.view(-1, rows, D), targets)[:, told // D, told % D]
+    raw = torch.zeros(len(entries), rows * D, dtype=torch.float64)
+    drawn = imagination.imagined.flatten(0, 1)
+    for back in range(min(drawn.shape[1], told)):  # what was drawn, and maybe told inside the token
+        place = told - 1 - back
+        raw[:, place] = heads.raw(drawn[:, -1 - back, None], place % D)[:, 0]
+    features = model.features_of(padded.view(-1, rows, D))
+    wanted = heads.each(features, raw.view(-1, rows, D), "number")[:, told // D, told % D]
+    head, m = heads.at[slot]
+    found = heads.heads[head].number(params.flatten(0, 1), m)
     if model.spec.head == "mixture":
-        found, wanted = params.flatten(0, 1)[:, :-5], whole[:, :-5]
-    else:
-        found, wanted = params.flatten(0, 1), whole
+        found, wanted = (
+            torch.cat([each[:, :5].log_softmax(-1), each[:, 5:]], -1) for each in (found, wanted)
+        )
     torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-7)
 
 

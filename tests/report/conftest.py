@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import report_samples as samples
 
-from ablate.report import provenance
-from ablate.report.figures import every
+from ablate.report import figures, provenance, style
+from ablate.report.material import Results
 from ablate.report.write import Report, check, write_report
 from ablate.study.load import load
 from ablate.study.schema import Study
@@ -25,64 +24,57 @@ from ablate.study.schema import Study
 
 @dataclass
 class Written:
-    """Inputs and folders of a written report."""
+    """Results and the folders of a written report."""
 
-    study: Study
-    table: Any
-    curves: Any
-    folder: Path
+    results: Results
     paper: Path
     report: Report | None = None
 
-    def arguments(self) -> tuple:
-        """What `write_report` and `check` take."""
-        audits = samples.audits()
-        profile = self.study.profile
-        return (self.study, profile, self.table, self.curves, audits, self.folder, self.paper)
+    @property
+    def folder(self) -> Path:
+        """Where the study's results and page lie."""
+        assert self.results.folder is not None
+        return self.results.folder
 
     def write(self, **options: Any) -> Report:
         """Write the report."""
-        return write_report(
-            *self.arguments(),
-            yardsticks=samples.yardsticks(),
-            reference=samples.reference(),
-            **options,
-        )
+        return write_report(self.results, self.paper, **options)
 
     def check(self) -> list[str]:
         """What is stale."""
-        return check(
-            *self.arguments(), yardsticks=samples.yardsticks(), reference=samples.reference()
-        )
+        return check([self.results], self.paper, whole=True)
+
+    def changed(self, **fields: Any) -> Written:
+        """The same folders with other results."""
+        return replace(self, results=replace(self.results, **fields))
 
     def copy(self, folder: Path) -> Written:
         """The same report in another place."""
-        shutil.copytree(self.folder.parent, folder / "copy")
+        shutil.copytree(self.paper.parent, folder / "copy")
         here = folder / "copy"
-        return Written(self.study, self.table, self.curves, here / "results", here / "paper")
+        return Written(replace(self.results, folder=here / "results/small"), here / "paper")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def drawn_once() -> Iterator[Any]:
     """Draw the figures of the same inputs only once in all tests; gives the real function."""
-    real, known = every.draw, {}
+    real, known = figures.draw, {}
 
-    def draw(*arguments: Any) -> Any:
-        hashed = [provenance.frame_hash(a) if hasattr(a, "columns") else repr(a) for a in arguments]
-        key = tuple(hashed)
+    def draw(results: Results, venue: str = style.DEFAULT) -> Any:
+        key = tuple(sorted(provenance.inputs(results, venue).items()))
         if key not in known:
-            known[key] = real(*arguments)
+            known[key] = real(results, venue)
         return known[key]
 
-    every.draw = draw
+    figures.draw = draw
     yield real
-    every.draw = real
+    figures.draw = real
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that look at words only."""
-    monkeypatch.setattr(every, "draw", lambda *arguments: [])
+    monkeypatch.setattr(figures, "draw", lambda *arguments: [])
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +87,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def written(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A report without a PDF."""
     root = tmp_path_factory.mktemp("report")
-    made = Written(study, samples.table(study), None, root / "results", root / "paper")
-    made.curves = samples.curves(made.table)
-    made.folder.mkdir()
-    (made.folder / "study.json").write_text(json.dumps(samples.registration(study)))
+    table = samples.table(study)
+    results = Results(
+        study,
+        table,
+        curves=samples.curves(table),
+        audit=samples.audits(),
+        yardsticks=samples.yardsticks(),
+        reference=samples.reference(),
+        registration=samples.registration(study),
+        folder=root / "results/small",
+    )
+    made = Written(results, root / "paper")
     made.report = made.write(pdf=False)
     return made

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate.report.material import Results
 from ablate.study import expand, identity
 from ablate.study.schema import Study
 
@@ -99,8 +100,10 @@ def table(study: Study) -> pd.DataFrame:
         rows.append(
             {
                 "trial": trial.id,
+                "fit": trial.fit.id,
                 "status": "COMPLETED",
                 **levels,
+                "budget": trial.budget,
                 "seed": trial.seed,
                 **{name: expand.lookup(config, name) for name in dotted},
                 **_metrics(rng, levels),
@@ -132,12 +135,12 @@ def _metrics(rng: np.random.Generator, levels: dict[str, Any]) -> dict[str, floa
         gain *= 0.6
     score = base + gain * memory + rng.normal(0, 1.5)
     return {
-        "score": score,
-        "return_mean": 3 * score - 200,
-        "return_std": 90.0 + rng.normal(0, 3.0),
-        "success": score / 100 if levels["data"].startswith("tmaze") else float("nan"),
-        "action_error": error * rng.uniform(0.97, 1.03),
-        "action_error_early": 1.1 * error * rng.uniform(0.95, 1.05),
+        "rollout.score": score,
+        "rollout.return_mean": 3 * score - 200,
+        "rollout.return_std": 90.0 + rng.normal(0, 3.0),
+        "rollout.success": score / 100 if levels["data"].startswith("tmaze") else float("nan"),
+        "held-out.action_error": error * rng.uniform(0.97, 1.03),
+        "held-out.action_error_early": 1.1 * error * rng.uniform(0.95, 1.05),
         "parameters": float(16000 + 40 * len(levels["mixer"])),
         "parameter_mismatch": 0.25 * len(levels["mixer"]),
         "targets": 102400.0,
@@ -174,8 +177,8 @@ def yardsticks() -> pd.DataFrame:
                 {
                     "data": name,
                     "context": context,
-                    "action_error": floor + fall,
-                    "action_error_early": early,
+                    "held-out.action_error": floor + fall,
+                    "held-out.action_error_early": early,
                 }
             )
     return pd.DataFrame(out)
@@ -185,10 +188,10 @@ def reference() -> pd.DataFrame:
     """An earlier measurement of one MLP: an effect, none, one nobody ran here, one without an
     interval."""
     rows = [
-        ("lq-mix/episode", "time", "score", 50.0, 66.0, 16.0, 3.0),
-        ("lq-mix/single", "time", "score", 95.0, 95.1, 0.1, 0.2),
-        ("lq-mix/step", "time", "score", 95.0, 95.0, 0.0, 0.2),
-        ("lq-mix/episode", "time", "action_error_early", 1.0, 0.4, -0.6, float("nan")),
+        ("lq-mix/episode", "time", "rollout.score", 50.0, 66.0, 16.0, 3.0),
+        ("lq-mix/single", "time", "rollout.score", 95.0, 95.1, 0.1, 0.2),
+        ("lq-mix/step", "time", "rollout.score", 95.0, 95.0, 0.0, 0.2),
+        ("lq-mix/episode", "time", "held-out.action_error_early", 1.0, 0.4, -0.6, float("nan")),
     ]
     names = ["data", "condition", "metric", "value_low", "value_high", "effect", "half_width"]
     return pd.DataFrame(rows, columns=names).assign(
@@ -238,6 +241,12 @@ def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list
                 }
             )
     return out
+
+
+def results(study: Study, rows: pd.DataFrame | None = None, **parts: Any) -> Results:
+    """The results of the study with its sample table, or with `rows`."""
+    found = table(study) if rows is None else rows
+    return Results(study=study, table=found, registration=registration(study), **parts)
 
 
 def write_study(folder: Path) -> Path:

@@ -10,6 +10,8 @@ import browser
 import pytest
 from PIL import Image
 
+from ablate.report.provenance import trials
+
 pytestmark = pytest.mark.skipif(
     browser.program() is None, reason="no Chromium is installed, so the page is not opened"
 )
@@ -40,13 +42,13 @@ def column(page: browser.Browser, name: str) -> list[str]:
 
 
 def test_it_works_from_a_file_without_a_network_or_an_error(opened, written):
-    assert opened.run("document.querySelectorAll('#rows tr').length") == len(written.table)
+    assert opened.run("document.querySelectorAll('#rows tr').length") == len(written.results.table)
     assert opened.run("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
     assert opened.errors == []
 
 
 def test_the_table_sorts_by_keyboard_and_says_so(opened, written):
-    scores = sorted(written.table["score"].dropna())
+    scores = sorted(written.results.table["rollout.score"].dropna())
     opened.run("document.querySelector('th button[data-name=score]').focus()")
     opened.press("Enter")
     shown = [float(cell) for cell in column(opened, "score") if cell]
@@ -79,7 +81,7 @@ def test_filters_and_search_narrow_the_table(opened, written):
           choice.dispatchEvent(new Event("change"));
         })()"""
     )
-    wanted = written.table[written.table["mixer"] == "gru"]
+    wanted = written.results.table[written.results.table["mixer"] == "gru"]
     assert set(column(opened, "mixer")) == {"gru"}
     assert len(column(opened, "trial")) == len(wanted)
     opened.run("document.getElementById('search').focus()")
@@ -93,23 +95,24 @@ def test_filters_and_search_narrow_the_table(opened, written):
 @pytest.mark.parametrize("way", ["mouse on the figure", "keyboard on its button"])
 def test_a_click_leads_from_a_figure_to_the_runs_behind_it(opened, written, way):
     if way.startswith("mouse"):
-        opened.click("#figure-interaction img")
+        opened.click("#figure-lines img")
     else:
-        opened.run("document.querySelector('#figure-interaction button').focus()")
+        opened.run("document.querySelector('#figure-lines button').focus()")
         opened.press("Enter")
-    sidecar = json.loads((written.paper / "figures/interaction.json").read_text())
-    assert set(column(opened, "trial")) == set(sidecar["trials"])
-    assert len(sidecar["trials"]) < len(written.table)
+    entry = json.loads((written.paper / "manifest.json").read_text())["studies"]["small"]
+    shown = trials(entry, entry["shown"]["figures/small/lines"]["trials"])
+    assert set(column(opened, "trial")) == set(shown)
+    assert len(shown) < len(written.results.table)
     assert opened.run("document.activeElement.id") == "trials"
     top = opened.run("document.getElementById('trials').getBoundingClientRect().top")
     assert -1 <= top < 400  # whole pixels are what a window scrolls by
     opened.click("#everything")
-    assert len(column(opened, "trial")) == len(written.table)
+    assert len(column(opened, "trial")) == len(written.results.table)
     assert opened.run("document.getElementById('chip').hidden")
 
 
 def test_a_verdict_leads_to_its_trials(opened, written):
-    finding = next(f for f in written.report.story.findings if f.id == "memory")
+    finding = next(f for f in written.results.findings if f.id == "memory")
     opened.click("[data-behind='verdict memory']")
     assert set(column(opened, "trial")) == set(finding.trials)
 
@@ -165,7 +168,7 @@ def test_without_scripts_the_answer_and_the_figures_are_there(page, written: Pat
     try:
         page.open(written.folder / "report.html")
         assert page.run("document.querySelector('noscript p, .answer') !== null")
-        assert page.run("document.querySelector('#figure-scores button').hidden")
+        assert page.run("document.querySelector('#figure-forest button').hidden")
         assert page.run("document.getElementById('controls').hidden")
     finally:
         page.send("Emulation.setScriptExecutionDisabled", value=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from scipy import stats
 
 from ablate.errors import UserError
-from ablate.report.results import make_foreign, stale_foreign
+from ablate.report.provenance import trials
+from ablate.report.results import elsewhere, make, stale
 from ablate.report.story import Story
 
 ROOT = Path(__file__).parents[2]
@@ -66,10 +68,11 @@ class Files:
         table.to_csv(self.table, index=False)
 
     def make(self, **options: object) -> str:
-        return make_foreign(self.study, self.table, self.results, None, **options)
+        asked = elsewhere(self.study, self.table, self.results)
+        return make(asked, self.results, **options)
 
     def stale(self) -> list[str]:
-        return stale_foreign(self.study, self.table, self.results, None)
+        return stale(elsewhere(self.study, self.table, self.results), self.results)
 
     def content(self) -> dict[str, bytes]:
         return {
@@ -95,15 +98,15 @@ def test_a_table_from_elsewhere_becomes_a_page_and_a_paper(tmp_path, no_latex):
     before = files.content()
     names = set(before)
     for name in ("forest", "levels"):
-        assert {f"theirs/paper/figures/{name}.{k}" for k in ("pdf", "png", "json")} <= names
+        assert {f"theirs/paper/figures/theirs/{name}.{k}" for k in ("pdf", "png")} <= names
     for name in ("verdicts", "scores", "failures"):
-        assert f"theirs/paper/tables/{name}.tex" in names
+        assert f"theirs/paper/tables/theirs/{name}.tex" in names
     page = before["theirs/report.html"].decode()
     assert "exploratory" in page
     assert "32 rows" in page
-    source = before["theirs/paper/main.tex"].decode()
+    source = before["theirs/paper/supplement.tex"].decode()
     assert "Decision Transformer" not in source
-    assert "profile" not in source
+    assert not re.search(r"\bprofile\b", source)
     shutil.rmtree(files.results)
     files.make()
     assert files.content() == before
@@ -113,14 +116,13 @@ def test_a_table_from_elsewhere_becomes_a_page_and_a_paper(tmp_path, no_latex):
     assert any("scores.tex: stale" in line for line in files.stale())
 
 
-def test_sidecars_name_the_rows_of_the_table(tmp_path, no_latex):
+def test_the_manifest_names_the_rows_of_the_table(tmp_path, no_latex):
     files = Files(tmp_path, rows())
     files.make()
-    sidecar = json.loads((files.paper / "figures/levels.json").read_text())
-    assert set(sidecar["trials"]) == {f"row-{n + 1}" for n in range(32)}
-    numbers = json.loads((files.paper / "macros.json").read_text())
-    assert set(numbers["hypotheses"]) == {"ab", "width"}
-    assert numbers["behind"]["AbEstimate"] == "ab"
+    entry = json.loads((files.paper / "manifest.json").read_text())["studies"]["theirs"]
+    shown = trials(entry, entry["shown"]["figures/theirs/levels"]["trials"])
+    assert set(shown) == {f"row-{n + 1}" for n in range(32)}
+    assert {"TheirsAbEstimate", "TheirsWidthEstimate"} <= set(entry["numbers"])
 
 
 @pytest.mark.parametrize("case", ["one data set", "one seed", "a cell missing", "unequal seeds"])
@@ -187,16 +189,17 @@ def test_a_study_of_ours_takes_a_table_with_our_columns(written, tmp_path, no_fi
 
     path = samples.write_study(tmp_path)
     table = tmp_path / "table.csv"
-    written.table.drop(columns=["trial"]).to_csv(table, index=False)
-    said = make_foreign(path, table, tmp_path / "results", None)
+    written.results.table.drop(columns=["trial"]).to_csv(table, index=False)
+    results = tmp_path / "results"
+    said = make(elsewhere(path, table, results), results)
     assert "memory" in said
-    assert (tmp_path / "results/small/paper/main.tex").exists()
+    assert (tmp_path / "results/small/paper/supplement.tex").exists()
 
 
 def test_another_venue_is_kept_until_another_is_asked_for(tmp_path, no_latex, no_figures):
     files = Files(tmp_path, rows())
     files.make(venue="icml2024")
-    assert "textwidth=6.75in" in (files.paper / "main.tex").read_text()
+    assert r"{\PaperWidth}{6.75in}" in (files.paper / "macros.tex").read_text()
     assert files.stale() == []
     files.make()
     assert json.loads((files.paper / "manifest.json").read_text())["venue"] == "icml2024"
@@ -213,7 +216,7 @@ def test_the_benchmark_of_d3rlpy(tmp_path, no_latex, no_figures):
     from ablate.track.foreign import read_foreign
 
     study = ROOT / "studies/d3rlpy.yaml"
-    said = make_foreign(study, BENCHMARK, tmp_path, None)
+    said = make(elsewhere(study, BENCHMARK, tmp_path), tmp_path)
     assert "1,780 rows" in said
     assert "240 rows left out, as the study doesn't declare their algo: SAC (120), TD3 (120)" in (
         " ".join(said.split())

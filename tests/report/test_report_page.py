@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 import pytest
 import report_samples as samples
 
-from ablate.report.page import audit_row, spans, trial_columns
+from ablate.report.page import audit_row, trial_columns
+from ablate.report.provenance import spans
+from ablate.report.provenance import trials as behind
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -72,23 +74,26 @@ def test_headers_sort_by_buttons_and_images_say_what_they_show(page):
 
 def test_all_trials_are_in_it(page, written):
     data = json.loads(next(s for s in page.scripts if s.strip().startswith("{")))
-    assert data["rows"] == len(written.table)
+    assert data["rows"] == len(written.results.table)
     columns = {column["name"]: column for column in data["columns"]}
-    assert columns["trial"]["values"] == written.table["trial"].tolist()
+    assert columns["trial"]["values"] == written.results.table["trial"].tolist()
     mixers = columns["mixer"]
-    assert [mixers["levels"][code] for code in mixers["codes"]] == written.table["mixer"].tolist()
+    assert [mixers["levels"][code] for code in mixers["codes"]] == written.results.table[
+        "mixer"
+    ].tolist()
 
 
-def test_what_is_behind_a_figure_is_what_its_sidecar_says(page, written):
+def test_what_is_behind_a_figure_is_what_the_manifest_says(page, written):
     data = json.loads(next(s for s in page.scripts if s.strip().startswith("{")))
-    trials = written.table["trial"].tolist()
-    for name in ("scores", "forest", "action_error"):
+    trials = written.results.table["trial"].tolist()
+    manifest = json.loads((written.paper / "manifest.json").read_text())
+    entry = manifest["studies"]["small"]
+    for name in ("lines", "forest", "variance"):
         ends = data["groups"][f"figure {name}"]
         pairs = zip(ends[::2], ends[1::2], strict=True)
         shown = {trials[row] for first, last in pairs for row in range(first, last + 1)}
-        sidecar = json.loads((written.paper / f"figures/{name}.json").read_text())
-        assert shown == set(sidecar["trials"])
-    assert {f"verdict {f.id}" for f in written.report.story.findings} <= set(data["groups"])
+        assert shown == set(behind(entry, entry["shown"][f"figures/small/{name}"]["trials"]))
+    assert {f"verdict {f.id}" for f in written.results.findings} <= set(data["groups"])
 
 
 def test_spans():
@@ -98,10 +103,11 @@ def test_spans():
 
 def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
-    again.table = again.table.copy()
-    failed = again.table["status"] == "FAILED"
-    again.table.loc[failed, "failure"] = "</script><img src=x onerror=alert(1)> & <b>"
-    again.write(pdf=False)
+    table = again.results.table.copy()
+    table.loc[table["status"] == "FAILED", "failure"] = (
+        "</script><img src=x onerror=alert(1)> & <b>"
+    )
+    again.changed(table=table).write(pdf=False)
     text = (again.folder / "report.html").read_text()
     assert "</script><img" not in text
     parser = Page()
@@ -111,15 +117,15 @@ def test_what_a_trial_says_cannot_leave_its_script(written, tmp_path, no_figures
 
 def test_verdicts_are_said_in_words(written):
     text = (written.folder / "report.html").read_text()
-    for finding in written.report.story.findings:
+    for finding in written.results.findings:
         assert f'<span class="word">{finding.verdict}</span>' in text
 
 
 def test_empty_columns_are_left_out_and_numbers_short(written):
-    table = written.table.assign(jerk=float("nan"))
+    table = written.results.table.assign(**{"rollout.jerk": float("nan")})
     columns = {column["name"]: column for column in trial_columns(table)}
-    assert "jerk" not in columns
-    score = columns["score"]["values"]
+    assert "rollout.jerk" not in columns
+    score = columns["rollout.score"]["values"]
     assert len(str(score[0])) <= 6
     assert score[4] is None
     assert columns["data"]["filter"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ import pytest
 import report_samples as samples
 
 from ablate.errors import UserError
-from ablate.report.figures import every
-from ablate.report.write import check, printed, write_report
+from ablate.report import figures
+from ablate.report.material import Results
+from ablate.report.provenance import trials
+from ablate.report.write import check, printed, write_index, write_paper, write_report
 from ablate.study.load import load
 
 
@@ -25,19 +28,42 @@ def contents(*folders: Path) -> dict[str, bytes]:
     }
 
 
+def entry(paper: Path, study: str = "small") -> dict:
+    return json.loads((paper / "manifest.json").read_text())["studies"][study]
+
+
+def second(folder: Path, name: str) -> Results:
+    """Results of a second, smaller study of that name."""
+    path = folder / f"{name}.yaml"
+    path.write_text(samples.STUDY.replace("study: small", f"study: {name}"), encoding="utf-8")
+    study = load(path, "quick")
+    return Results(
+        study,
+        samples.table(study),
+        registration=samples.registration(study),
+        folder=folder / "copy/results" / name,
+    )
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Results:
+    return second(tmp_path, "other")
+
+
 def test_every_part_is_written(written):
     names = set(contents(written.paper))
-    figures = "scores interaction replication forest forest_means"
-    for name in (figures + " action_error learning_curves receptive_fields").split():
-        assert {f"figures/{name}.{kind}" for kind in ("pdf", "png", "json")} <= names
-    for name in ("verdicts", "scores", "matching", "failures", "context_effect", "replication"):
-        assert {f"tables/{name}.tex", f"tables/{name}.json"} <= names
-    assert {"macros.tex", "macros.json", "main.tex", "main.json", "manifest.json"} <= names
+    for name in ("forest", "lines", "learning_curves", "variance", "receptive_fields"):
+        assert {f"figures/small/{name}.{kind}" for kind in ("pdf", "png")} <= names
+    for name in ("verdicts", "scores", "matching", "failures"):
+        assert f"tables/small/{name}.tex" in names
+    shared = {name for name in names if "/" not in name}
+    assert shared == {"macros.tex", "supplement.tex", "manifest.json", "main.tex"}
+    assert contents(written.folder).keys() == {"report.html"}
     assert (written.folder / "report.html").stat().st_size < 3e6
 
 
 def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
-    monkeypatch.setattr(every, "draw", drawn_once)
+    monkeypatch.setattr(figures, "draw", drawn_once)
     again = written.copy(tmp_path)
     shutil.rmtree(again.paper)
     (again.folder / "report.html").unlink()
@@ -50,8 +76,8 @@ def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
 def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     again = written.copy(tmp_path)
     assert again.check() == []
-    (again.paper / "tables/verdicts.tex").write_text("by hand")
-    (again.paper / "figures/scores.png").unlink()
+    (again.paper / "tables/small/verdicts.tex").write_text("by hand")
+    (again.paper / "figures/small/lines.png").unlink()
     (again.paper / "figures/mine.png").write_bytes(b"")
     page = again.folder / "report.html"
     page.write_text(page.read_text().replace("Answer", "Reply"))
@@ -59,108 +85,181 @@ def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
     assert len(found) == 4
     for name, what in (
         ("verdicts.tex", "stale"),
-        ("scores.png", "missing"),
+        ("lines.png", "missing"),
         ("mine.png", "extra"),
         ("report.html", "stale"),
     ):
         assert any(name in line and what in line for line in found)
 
 
+def test_a_clone_without_pages_passes_its_check_and_draws_nothing(written, tmp_path, monkeypatch):
+    again = written.copy(tmp_path)
+    shutil.rmtree(again.folder)
+    monkeypatch.setattr(figures, "draw", None)
+    assert again.check() == []
+
+
 def test_check_sees_a_changed_result(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
-    again.table = again.table.copy()
-    again.table.loc[0, "score"] += 0.5
-    found = again.check()
-    for name in ("tables/scores.tex", "tables/scores.json", "manifest.json", "report.html"):
+    table = again.results.table.copy()
+    table["rollout.score"] += 0.5
+    found = again.changed(table=table).check()
+    for name in ("tables/small/scores.tex", "manifest.json", "report.html"):
         assert any(f"{name}: stale" in line for line in found)
 
 
-def test_check_sees_a_pdf_of_other_sources(written, tmp_path):
+def test_check_passes_code_that_gives_the_same_bytes(written, tmp_path, monkeypatch):
+    from ablate.report import provenance
+
     again = written.copy(tmp_path)
-    (again.paper / "main.pdf").write_bytes(b"%PDF by hand")
-    assert again.check() == [
-        f"{again.paper / 'main.pdf'}: stale, not the file that the report wrote"
-    ]
-    assert (again.paper / "main.pdf").exists()
+    monkeypatch.setattr(provenance, "code", lambda: "of another commit")
+    monkeypatch.setattr(provenance, "packages", lambda: {"matplotlib": "another"})
+    again.folder.joinpath("report.html").unlink()  # it says which packages made it
+    assert [line for line in again.check() if "manifest" not in line] == []
 
 
 def test_files_of_an_earlier_report_are_removed_but_not_a_person_s(written, tmp_path):
     again = written.copy(tmp_path)
     (again.paper / "figures/mine.png").write_bytes(b"")
-    again.curves = None
-    report = again.write(pdf=False)
+    (again.paper / "main.tex").write_text("mine")
+    (again.paper / "main.pdf").write_bytes(b"%PDF of somewhere with LaTeX")
+    report = again.changed(curves=samples.curves(again.results.table).iloc[:0]).write(pdf=False)
     gone = {path.name for path in report.removed}
-    names = ("learning_curves", "learning_bands")
-    assert gone == {f"{name}.{kind}" for name in names for kind in ("pdf", "png", "json")}
-    assert (again.paper / "figures/mine.png").exists()
-    assert "learning_curves" not in (again.paper / "main.tex").read_text()
+    assert gone == {f"learning_curves.{kind}" for kind in ("pdf", "png")}
+    for name in ("figures/mine.png", "main.pdf"):
+        assert (again.paper / name).exists()
+    assert (again.paper / "main.tex").read_text() == "mine"
+    assert "learning_curves" not in (again.paper / "supplement.tex").read_text()
 
 
-def test_sidecars_name_the_trials_and_the_hash_of_each_row(written):
-    sidecar = json.loads((written.paper / "figures/scores.json").read_text())
-    assert sidecar["study_hash"] == samples.registration(written.study)["study_hash"]
-    assert set(sidecar["trials"]) <= set(written.table["trial"])
-    assert all(len(digest) == 16 for digest in sidecar["trials"].values())
-    assert sidecar["packages"]["matplotlib"]
-    assert sidecar["script"] == "ablate/report/figures/scores.py"
+def test_two_studies_share_a_paper_and_each_is_written_without_the_other(
+    written, other, tmp_path, no_figures
+):
+    again = written.copy(tmp_path)
+    before = contents(again.paper)
+    write_report(other, again.paper, pdf=False)
+    for file in ("macros.tex", "supplement.tex", "manifest.json"):
+        text = (again.paper / file).read_text()
+        assert "other" in text
+        assert "small" in text
+    assert (again.paper / "tables/other/verdicts.tex").exists()
+    assert check([again.results, other], again.paper, whole=True) == []
+    assert check([other], again.paper, whole=False) == []
+    assert any("tables/other/verdicts.tex: extra" in line for line in again.check())
+    report = write_paper([again.results, other], again.paper, pdf=False)
+    assert report.changed == ()
+    # One that is no longer among the results leaves the paper as it was before.
+    gone = write_paper([again.results], again.paper, pdf=False)
+    assert all("other" in path.parts for path in gone.removed)
+    assert contents(again.paper) == before
+
+
+def test_a_venue_is_that_of_all_studies(written, other, tmp_path, no_figures):
+    again = written.copy(tmp_path)
+    with pytest.raises(UserError, match="change all of them"):
+        write_report(other, again.paper, "icml2024", pdf=False)
+    write_paper([other], again.paper, "icml2024", pdf=False)
+    assert r"\newcommand{\PaperWidth}{6.75in}" in (again.paper / "macros.tex").read_text()
+    assert write_report(other, again.paper, pdf=False).paper.venue == "icml2024"
+
+
+def test_two_studies_that_name_a_number_alike_are_refused(written, tmp_path, no_figures):
+    again = written.copy(tmp_path)
+    before = contents(again.paper)
+    with pytest.raises(UserError, match=r"'Small' and 'small' both give \\SmallAlpha"):
+        write_report(second(tmp_path, "Small"), again.paper, pdf=False)
+    assert contents(again.paper) == before
+
+
+def test_a_damaged_supplement_is_not_taken_over(written, other, tmp_path, no_figures):
+    again = written.copy(tmp_path)
+    supplement = again.paper / "supplement.tex"
+    supplement.write_text(supplement.read_text().replace("Answer", "Reply"))
+    with pytest.raises(UserError, match="chapter of 'small' isn't the one that was written"):
+        write_report(other, again.paper, pdf=False)
+    again.write(pdf=False)
+    assert again.check() == []
+
+
+def test_the_manifest_names_the_trials_and_the_hash_of_each_row(written):
+    found = entry(written.paper)
+    table = written.results.table
+    assert found["study_hash"] == samples.registration(written.results.study)["study_hash"]
+    assert [line.split(" ")[0] for line in found["rows"]] == table["trial"].tolist()
+    assert all(len(line.split(" ")[1]) == 16 for line in found["rows"])
+    assert found["packages"]["matplotlib"]
+    lines = found["shown"]["figures/small/lines"]
+    assert lines["script"] == "ablate/report/figures/lines.py"
+    assert set(trials(found, lines["trials"])) <= set(table["trial"])
+    finding = next(one for one in written.results.findings if one.id == "memory")
+    number = found["numbers"]["SmallMemoryEstimate"]
+    assert set(trials(found, number["trials"])) == set(finding.trials)
+    assert finding.shown_estimate in number["value"]
+    assert set(trials(found, found["numbers"]["SmallAnswer"]["trials"])) == set(table["trial"])
 
 
 def test_the_printed_text_says_what_a_newcomer_needs(written):
-    text = printed(written.report)
+    text = printed(written.report, written.results.story)
     assert text.index("Answer:") < text.index("Hypotheses") < text.index("Files:")
-    for finding in written.report.story.findings:
+    for finding in written.results.findings:
         line = next(line for line in text.splitlines() if line[2:].startswith(f"{finding.id} "))
         assert finding.verdict in line
         assert "failed" in line
     assert "1 trial failed" in text
     assert str(written.folder / "report.html") in text
     assert "nan" not in text
+    assert printed(written.report).startswith("Study small: Memory: yes")
 
 
-def test_another_profile_is_said_prominently(written, tmp_path, no_figures):
-    study = load(samples.write_study(tmp_path), "quick")
-    table = samples.table(study)
-    folder, paper = tmp_path / "results", tmp_path / "paper"
-    folder.mkdir()
-    (folder / "study.json").write_text(json.dumps(samples.registration(study)))
-    report = write_report(study, "quick", table, None, [], folder, paper, pdf=False)
-    assert "demonstration at reduced scale" in printed(report)
+def test_the_list_of_studies_leads_to_every_page(written, other, tmp_path, no_figures):
+    again = written.copy(tmp_path)
+    quick = replace(other, profile="quick", folder=again.folder.parent / "other/quick")
+    write_report(quick, quick.folder / "paper", pdf=False)
+    index = write_index(again.folder.parent, again.paper).read_text()
+    for address in ("small/report.html", "other/quick/report.html"):
+        assert f'href="{address}"' in index
+    assert "profile quick" in index
+    assert write_index(tmp_path / "none", tmp_path) is None
+
+
+def test_another_profile_is_said_prominently(other, tmp_path, no_figures):
+    paper = tmp_path / "paper"
+    report = write_report(other, paper, pdf=False)
+    assert "demonstration at reduced scale" in printed(report, other.story)
     assert "demonstration at reduced scale" in (paper / "macros.tex").read_text()
-    assert r"\fbox" in (paper / "main.tex").read_text()
+    assert r"\fbox" in (paper / "supplement.tex").read_text()
     assert "receptive_fields.pdf" not in {path.name for path in report.written}
 
 
 def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_path, no_figures):
-    again = written.copy(tmp_path)
-    registration = samples.registration(again.study) | {"hypotheses_hash": "other"}
-    (again.folder / "study.json").write_text(json.dumps(registration))
+    registration = samples.registration(written.results.study) | {"hypotheses_hash": "other"}
+    again = written.copy(tmp_path).changed(registration=registration)
     report = again.write(pdf=False)
-    assert {finding.standing for finding in report.story.findings} == {"exploratory"}
-    assert "exploratory" in printed(report)
+    assert {finding.standing for finding in again.results.findings} == {"exploratory"}
+    assert "exploratory" in printed(report, again.results.story)
 
 
 def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):
-    table = written.table.drop(columns=["trial", "status", "failure", "parameters"])
-    table = table[table["score"].notna()]
-    report = write_report(
-        written.study, None, table, None, [], tmp_path, tmp_path / "paper", foreign=True, pdf=False
-    )
-    assert report.story.foreign
-    assert not report.story.confirmatory
-    assert "not written by this toolkit" in (tmp_path / "paper/main.tex").read_text()
+    table = written.results.table.drop(columns=["trial", "status", "failure", "parameters"])
+    table = table[table["rollout.score"].notna()]
+    results = Results(written.results.study, table, foreign=True, folder=tmp_path)
+    write_report(results, tmp_path / "paper", pdf=False)
+    assert results.story.foreign
+    assert not results.story.confirmatory
+    assert "not written by this toolkit" in (tmp_path / "paper/supplement.tex").read_text()
 
 
 @pytest.mark.parametrize("case", ["empty", "unfinished", "other study"])
 def test_nothing_to_report_is_one_line_with_the_command(written, tmp_path, case):
     again = written.copy(tmp_path)
-    table = again.table.copy()
+    table = again.results.table.copy()
     if case == "empty":
         table = table.iloc[:0]
     elif case == "unfinished":
         table["status"] = "FAILED"
     else:
         table["trial"] = [f"{n:012x}" for n in range(len(table))]
-    again.table = table
+    again = again.changed(table=table)
     before = contents(again.paper)
     for act in (again.write, again.check):
         with pytest.raises(UserError) as refusal:
@@ -171,16 +270,7 @@ def test_nothing_to_report_is_one_line_with_the_command(written, tmp_path, case)
     assert contents(again.paper) == before
 
 
-def test_a_broken_study_json_and_a_wrong_profile_are_refused(written, tmp_path):
-    again = written.copy(tmp_path)
-    with pytest.raises(UserError, match="loaded at profile 'standard', not 'quick'"):
-        check(again.study, "quick", again.table, None, [], again.folder, again.paper)
-    (again.folder / "study.json").write_text("{")
-    with pytest.raises(UserError, match=r"study\.json: not JSON"):
-        again.check()
-
-
-def test_a_place_that_cannot_be_written_is_refused(written, tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(written, tmp_path, no_figures):
     again = written.copy(tmp_path)
     shutil.rmtree(again.paper)
     again.paper.write_text("a file where a folder should be")
@@ -191,5 +281,5 @@ def test_a_place_that_cannot_be_written_is_refused(written, tmp_path):
 def test_thousands_of_trials_stay_below_the_size_of_the_page(written):
     from ablate.report.page import trial_columns
 
-    many = pd.concat([written.table] * 40, ignore_index=True).head(3000)
+    many = pd.concat([written.results.table] * 40, ignore_index=True).head(3000)
     assert len(json.dumps(trial_columns(many))) < 4e5

@@ -5,20 +5,29 @@ from typing import Any
 
 import pytest
 
-from ablate.study.cost import spell, trial_seconds, wall_seconds
+from ablate.study.cost import fit_seconds, measure_seconds, spell, trial_seconds, wall_seconds
 
 CONFIG: dict[str, Any] = {
     "mixer": "gru",
     "context": 20,
     "model": {"parameters": 16_000},
     "train": {"updates": 100, "targets_per_update": 128},
-    "evaluate": {"episodes": 50},
+    "measure": {"rollout": {"episodes": 50}, "held-out": {}},
 }
 
 
 def test_a_measured_pace_is_used() -> None:
     slow, fast = trial_seconds(CONFIG, 0.25), trial_seconds(CONFIG, 0.05)
     assert slow - fast == pytest.approx(100 * 0.2)
+
+
+def test_a_trial_is_its_fit_and_what_is_measured_of_it() -> None:
+    parts = [measure_seconds(CONFIG, n, o) for n, o in CONFIG["measure"].items()]
+    assert trial_seconds(CONFIG) == pytest.approx(fit_seconds(CONFIG) + sum(parts))
+    twice = measure_seconds(CONFIG, "rollout", {"episodes": 100})
+    assert twice == pytest.approx(2 * parts[0])
+    searched = {"episodes": 50, "beam": 64, "horizon": 15}
+    assert measure_seconds(CONFIG, "plan", searched) > parts[0]
 
 
 def test_without_a_measurement_cost_grows_with_context_and_parameters() -> None:

@@ -194,7 +194,12 @@ WRONG = {
         ["already varies context"],
     ),
     "each of no factor": ("    threshold: 3", "    each: mixr", "each: mixr", ["'mixer'?"]),
-    "unknown metric": ("    threshold: 3", "    metric: scor", "metric: scor", ["'score'?"]),
+    "unknown metric": (
+        "    threshold: 3",
+        "    metric: scor",
+        "metric: scor",
+        ["'rollout.score'?"],
+    ),
     "unknown test": ("test: superiority", "test: superior", "test: superior", ["'superiority'"]),
     "threshold of an equivalence": (
         "test: equivalence",
@@ -274,7 +279,13 @@ def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
         ("train.update=3", ["'update'", "'updates'?"]),
         ("train.updates=-3", ["train.updates", "'-3'", "greater than 0"]),
         ("seeds=1", ["seeds", "2"]),
-        ("evaluate.target=q90", ["evaluate.target: found 'q90'", "percentile", "or a number"]),
+        (
+            "measure.rollout.target=q90",
+            ["measure.rollout.target: found 'q90'", "percentile", "a number"],
+        ),
+        ("measure.rolout.target=1", ["'rolout'", "'rollout'?"]),
+        ("measure.rollout.targt=1", ["has no option", "'targt'", "'target'?"]),
+        ("streams=a b", ["streams", "'a b'"]),
         ("seeds.first=1", ["holds no values"]),
         ("train.updates=[", ["not a YAML value"]),
     ],

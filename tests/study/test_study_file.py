@@ -50,8 +50,9 @@ class TestProfiles:
     def test_the_target_is_a_percentile_or_a_number(
         self, tmp_path: Path, text: str, target: str | float
     ) -> None:
-        study = loaded(tmp_path, overrides=[f"evaluate.target={text}"])
-        assert study.evaluate.target == target
+        study = loaded(tmp_path, overrides=[f"measure.rollout.target={text}"])
+        (found,) = {cell.config["measure"]["rollout"]["target"] for cell in cells(study)}
+        assert found == target
 
     def test_hypotheses_take_the_study_s_margin_and_a_family_by_rank(self, tmp_path: Path) -> None:
         first, second, _ = loaded(tmp_path).hypotheses

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ablate.errors import UserError
-from ablate.track.folder import StudyFolder
+from ablate.track.folder import StudyFolder, folder_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,8 +18,8 @@ def test_the_first_run_registers_the_hypotheses(tmp_path):
     folder = StudyFolder(tmp_path / "memory", "memory")
     assert not folder.root.exists()
     first = folder.register("s1", "h1", {"lq": "aaaa"})
-    assert first == json.loads(folder.paper.read_text())
-    assert (first["format"], first["study"]) == (1, "memory")
+    assert first == json.loads(folder.registration.read_text())
+    assert (first["format"], first["study"]) == (2, "memory")
     later = StudyFolder(tmp_path / "memory", "memory").register("s2", "h2", {"tmaze": "bbbb"})
     assert later == {**first, "study_hash": "s2", "data": {"lq": "aaaa", "tmaze": "bbbb"}}
 
@@ -26,10 +27,10 @@ def test_the_first_run_registers_the_hypotheses(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2, "study": "memory"}', "written in format 2"),
+        ('{"format": 1, "study": "memory"}', "written in format 1"),
         ('{"study": "memory"}', "written in format None"),
         ("[1]", "written in format None"),
-        ('{"format": 1, "study": "horizon"}', "results of the study 'horizon', not of 'memory'"),
+        ('{"format": 2, "study": "horizon"}', "results of the study 'horizon', not of 'memory'"),
         ('{"format": 1, "stu', "cannot be read"),
     ],
 )
@@ -46,6 +47,25 @@ def test_results_without_an_owner_are_refused(tmp_path):
     (tmp_path / "trials.csv").write_text("trial\n")
     with pytest.raises(UserError, match=r"trials\.csv but no study\.json"):
         StudyFolder(tmp_path, "memory")
+
+
+@dataclass
+class Named:
+    study: str = "memory"
+    profile: str = "standard"
+    streams: str = "memory"
+
+
+def test_profiles_and_replications_have_folders_of_their_own(tmp_path):
+    root = tmp_path / "memory"
+    assert folder_of(tmp_path, Named()).root == root
+    assert folder_of(tmp_path, Named(profile="quick")).root == root / "quick"
+    assert folder_of(tmp_path, Named(streams="b")).root == root / "streams-b"
+    both = folder_of(tmp_path, Named(profile="quick", streams="b"))
+    assert both.root == root / "quick" / "streams-b"
+    for name in ("runs", "checkpoints", "../other"):
+        with pytest.raises(UserError, match=f"found the profile '{name}'"):
+            folder_of(tmp_path, Named(profile=name))
 
 
 def test_one_scheduler_at_a_time_and_a_killed_one_does_not_block(tmp_path):

@@ -9,13 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.errors import UserError
-from ablate.track.recorder import Entry, Outcome, record
-from ablate.track.store import attempts
 from ablate.track.table import (
     frame_of,
-    merge,
-    merge_curves,
-    read_csv,
+    order,
+    read_series,
     read_table,
     rows,
     to_csv,
@@ -30,7 +27,8 @@ ROW = st.fixed_dictionaries(
         "data": st.sampled_from(["lq-mix/episode", "1e5", "nan", "NULL", "tmaze, long"]),
         "mixer": LEVEL,
         "seed": st.integers(0, 2**32 - 1),
-        "score": st.floats(),
+        "rollout.score": st.floats(),
+        "rollout.row": st.sampled_from(["012345678901", "abc", ""]),
         "parameters": st.integers(-(10**17), 10**17),
         "failure": LEVEL,
     }
@@ -59,61 +57,19 @@ def trial(number, **changes):
     return {"trial": f"t{number}", **factors, **changes}
 
 
-def run(store, number, outcome):
-    record([Entry(f"t{number}", {"seed": number})], lambda logs: [outcome], store)
+def test_rows_come_by_factors_budget_and_seed_whatever_their_order():
+    lines = [
+        trial(1, budget=9), trial(0, budget=9), trial(1, budget=5, **{"trial": "a"}),
+        trial(0, context=5, budget=9, **{"trial": "b"}), trial(2, mixer="", budget=9),
+    ]  # fmt: skip
+    for some in (lines, lines[::-1]):
+        assert list(order(frame_of(some, list(lines[0])))["trial"]) == ["t2", "b", "a", "t0", "t1"]
 
 
-def test_the_table_does_not_depend_on_the_way_there(tmp_path):
-    trials = [trial(2), trial(0), trial(1, context=5)]
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    results = {i: Outcome({"score": i / 3, "extra": 1, "jerk": math.nan}) for i in range(3)}
-    for i in range(3):
-        run(straight, i, results[i])
-    table = merge(None, attempts(straight), trials)
-
-    run(broken, 2, Outcome(failure="NaN loss"))
-    part = merge(None, attempts(broken), trials)
-    assert rows(part)[0]["failure"] == "NaN loss"
-    for i in (2, 0, 1):
-        run(broken, i, results[i])
-    path = tmp_path / "trials.csv"
-    write_table(part, path)
-    again = merge(read_table(path), attempts(broken), list(reversed(trials)))
-    assert to_csv(again) == to_csv(table)
-    assert list(again["trial"]) == ["t1", "t0", "t2"]
-    columns = [name for name in table.columns if name not in ("condition", "history", "head")]
-    assert columns == [
-        *("trial", "status", "data", "mixer", "context", "seed", "train.updates"),
-        *("score", "jerk", "extra", "failure"),
-    ]
-
-
-def test_results_of_another_machine_and_other_profiles_stay(tmp_path):
-    store = tmp_path / "runs"
-    run(store, 0, Outcome({"score": 1.0}))
-    first = merge(None, attempts(store), [trial(0)])
-    assert to_csv(merge(first, [], [trial(0), trial(1)])) == to_csv(first)
-    run(store, 1, Outcome({"score": 2.0}))
-    both = merge(first, attempts(store), [trial(1)])
-    assert list(both["trial"]) == ["t0", "t1"]
-
-
-def test_a_later_failure_does_not_undo_a_result(tmp_path):
-    run(tmp_path / "here", 0, Outcome({"score": 1.0}))
-    table = merge(None, attempts(tmp_path / "here"), [trial(0)])
-    run(tmp_path / "there", 0, Outcome(failure="out of memory"))
-    after = merge(table, attempts(tmp_path / "there"), [trial(0)])
-    assert to_csv(after) == to_csv(table)
-
-
-def test_curves_are_gathered_and_kept(tmp_path):
-    curve = [{"update": 0, "train_loss": 1 / 3}, {"update": 5, "train_loss": 0.1}]
-    run(tmp_path, 0, Outcome({"score": 1.0}, curve=curve))
-    curves = merge_curves(None, attempts(tmp_path))
-    assert rows(curves) == [{"trial": "t0", **point} for point in curve]
-    write_table(curves, tmp_path / "curves.csv")
-    again = merge_curves(read_csv(tmp_path / "curves.csv"), [])
-    pd.testing.assert_frame_equal(again, curves)
+def test_series_need_their_columns(tmp_path):
+    (tmp_path / "series.csv").write_text("trial,response,value\n")
+    with pytest.raises(UserError, match="column 'index' is missing"):
+        read_series(tmp_path / "series.csv")
 
 
 def test_a_full_disk_leaves_the_previous_table(tmp_path, monkeypatch):
@@ -160,7 +116,7 @@ def test_a_wrong_table_is_refused(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_table(path)
+        read_table(path, metrics=["score"])
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 

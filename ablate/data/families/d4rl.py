@@ -66,7 +66,7 @@ UNAVAILABLE = {
 }
 
 
-@register("data", "d4rl")
+@register("data", "d4rl", label="D4RL")
 class D4RL(Family):
     """Each of D4RL's files, a tenth of the episodes held out."""
 

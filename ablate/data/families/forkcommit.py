@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.exact import EARLY
 from ablate.data.trajectories import Trajectories, action_variance
@@ -33,7 +33,7 @@ ACTION_NOISE = 0.2
 MAX_DELAY = 10_000
 
 
-@register("data", "forkcommit")
+@register("data", "forkcommit", label="Fork-Commit")
 class ForkCommits(Family):
     """400 training and 100 held-out episodes of about D + 5 timesteps, routes balanced."""
 
@@ -72,6 +72,7 @@ class ForkCommits(Family):
             num_policies=1,
             yardstick=lambda part, anchors, context: yardstick(part, anchors, delay, context),
             behaviour=Committed,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Walker
@@ -59,7 +59,7 @@ ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
 
 
-@register("data", "fourrooms")
+@register("data", "fourrooms", label="Four Rooms")
 class FourRoomSets(Family):
     """About 1,000 training and 120 held-out episodes; `fourrooms/held-out-v0` and its controls."""
 
@@ -100,6 +100,7 @@ class FourRoomSets(Family):
             ),
             best_policy=0,
             num_policies=1,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

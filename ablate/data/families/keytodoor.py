@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, UniformChoice, decided
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.envs.keytodoor import EMPTY_STEPS, SIDE, KeyToDoor, random_success
@@ -33,7 +33,7 @@ HALF_A_CELL = 0.5 / (SIDE - 1)
 BATCH = 250  # episodes at once; divides every number of episodes
 
 
-@register("data", "key-to-door")
+@register("data", "key-to-door", label="Key-to-Door")
 class KeyToDoors(Family):
     """Random or expert moves, as many episodes as the name says."""
 
@@ -94,6 +94,7 @@ class KeyToDoors(Family):
             best_policy=0,
             num_policies=1,
             behaviour=behaviour,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
@@ -16,6 +18,7 @@ from ablate.data.exact import (
     controller_actions,
     controllers,
     expected_return,
+    optimal_returns,
     posterior_action_error,
     posterior_returns,
 )
@@ -30,9 +33,15 @@ YARDSTICK_EPISODES = 2000
 EPISODES = {"train": 300, "held_out": 100}
 
 
-@register("data", "lq-mix")
+@register("data", "lq-mix", label="LQ")
 class LinearMixtures(Family):
     """300 training, 100 held-out episodes of 100 steps; behaviour_id 0: the better controller."""
+
+    words: ClassVar = {
+        "episode": "mixed by episode",
+        "step": "mixed by step",
+        "single": "one policy",
+    }
 
     def resolve(self, member: str, name: str) -> DataSpec:
         if member not in MEMBERS:
@@ -58,6 +67,7 @@ class LinearMixtures(Family):
             yardstick=lambda part, anchors, context: yardstick(member, part, anchors, context),
             behaviour=lambda: Controllers(member),
             hidden_physics=LinearQuadratic,
+            optimal=optimal_returns,
         )
 
     def names(self) -> list[str]:

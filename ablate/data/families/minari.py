@@ -30,7 +30,7 @@ from ablate.errors import UserError, unknown
 from ablate.registry import register
 
 
-@register("data", "minari")
+@register("data", "minari", label="Minari")
 class Minari(Family):
     """Local Minari sets, a tenth of the episodes held out; evaluated in the environment they name."""
 

@@ -21,6 +21,7 @@ likelihood of the clipped action under the policy that acted, `behaviour_action`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -47,9 +48,16 @@ SIZES = {"": 1_000_000, "-100k": 100_000, "-10k": 10_000}
 HELD_OUT = 0.1  # of the training transitions, on top of them
 
 
-@register("data", "mujoco")
+@register("data", "mujoco", label="MuJoCo")
 class Ladders(Family):
     """`mujoco/TASK/KIND[-SIZE]-v0`."""
+
+    words: ClassVar = {
+        "hopper": "Hopper",
+        "halfcheetah": "HalfCheetah",
+        "walker2d": "Walker2d",
+        "ant": "Ant",
+    }
 
     def resolve(self, member: str, name: str) -> DataSpec:
         task, _, rest = member.partition("/")

@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -62,9 +62,11 @@ _MEMBER = re.compile(
 )
 
 
-@register("data", "pointmaze")
+@register("data", "pointmaze", label="PointMaze")
 class PointMazes(Family):
     """`pointmaze/MAZE-v1`: about 60,000 training and 15,000 held-out transitions; see the module."""
+
+    words: ClassVar = {"umaze": "U"}
 
     def resolve(self, member: str, name: str) -> DataSpec:
         parts = _MEMBER.fullmatch(member)

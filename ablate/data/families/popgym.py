@@ -55,7 +55,7 @@ CARDS_SEEN = (52, 104, 156)  # Autoencode: cards in the decks
 COUNTED = ((2, 27), (4, 27), (13, 17))  # CountRecall: kinds of cards, possible counts
 
 
-@register("data", "popgym")
+@register("data", "popgym", label="POPGym")
 class PopGyms(Family):
     """A random behaviour and a scripted expert for every task and difficulty."""
 

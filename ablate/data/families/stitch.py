@@ -30,7 +30,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.collect import collect
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Aim, Walker
@@ -46,7 +46,7 @@ ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
 
 
-@register("data", "stitch")
+@register("data", "stitch", label="Stitch")
 class StitchSets(Family):
     """150,000 training and 30,000 held-out timesteps, of 150 to 350 an episode for S from 1 to 8."""
 
@@ -92,6 +92,7 @@ class StitchSets(Family):
             ),
             best_policy=GOOD,
             num_policies=2,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -137,14 +137,14 @@ class _Tabular(Family):
         return [f"{self.family}/{task}-{mixing}-v0" for task in tasks for mixing in MIXINGS]
 
 
-@register("data", "chain")
+@register("data", "chain", label="Chain")
 class Chains(_Tabular):
     """Chain of nine cells with a gamble at its end; two policies."""
 
     family = "chain"
 
 
-@register("data", "grid")
+@register("data", "grid", label="Grid")
 class Grids(_Tabular):
     """Grid with a cliff; two policies."""
 
@@ -262,6 +262,7 @@ def _spec(member: Member) -> DataSpec:
         yardstick=lambda part, at, context: yardstick(member.law, part, at, context),
         behaviour=lambda: Mixed(member),
         exact=lambda: exact_table(member.name),
+        optimal=partial(tabular.optimal_returns, member.process),
     )
 
 

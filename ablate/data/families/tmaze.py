@@ -14,12 +14,12 @@ return: 100 for the expert, 50 for the best policy without memory (chance at the
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, one_hot
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, always
 from ablate.data.trajectories import Trajectories
 from ablate.envs.tmaze import DOWN, LEFT, MOVES, RIGHT, UP, ActiveTMaze, PassiveTMaze, TMaze, goals
 from ablate.errors import UserError, unknown
@@ -34,9 +34,11 @@ MAX_LENGTH = 10_000
 KNOWN_LENGTHS = (10, 20, 50, 100, 250, 500, 1000, 1500)
 
 
-@register("data", "tmaze")
+@register("data", "tmaze", label="T-Maze")
 class TMazes(Family):
     """400 training and 100 held-out episodes, goals balanced."""
+
+    words: ClassVar = {r"passive-(\d+)": r"\1 steps"}
 
     def resolve(self, member: str, name: str) -> DataSpec:
         found = re.fullmatch(r"(passive|active)-([0-9]+)(-blind)?", member)
@@ -85,6 +87,7 @@ class TMazes(Family):
             best_policy=0,
             num_policies=1,
             behaviour=behaviour,
+            optimal=always(1.0),
         )
 
     def names(self) -> list[str]:

@@ -85,6 +85,10 @@ class Condition(ABC):
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
         """Raw numbers (T, w) at each timestep of logged trajectories. They may be had from what comes later."""
 
+    def first(self, trajectories: Trajectories, layout: Layout) -> Numbers:
+        """Raw numbers (T, w) that a joint model is told once, before a window that starts at each timestep."""
+        return self.logged(trajectories, layout)
+
     @abstractmethod
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
         """Raw numbers (S, E, w) while acting. before: those of the timestep before, None at the start."""

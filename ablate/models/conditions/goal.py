@@ -40,6 +40,11 @@ class Goal(Condition):
         later = np.minimum(rows + 1 + np.floor(share * (last - rows)).astype(np.int64), last)
         return trajectories.observations[later][:, layout.goal]
 
+    def first(self, trajectories: Trajectories, layout: Layout) -> Numbers:
+        """See `Condition.first`: where the episode ends (Janner et al. 2021, section 3.2)."""
+        last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)
+        return trajectories.observations[last][:, layout.goal]
+
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
         """See `Condition.shown`."""
         if before is not None:

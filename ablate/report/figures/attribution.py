@@ -7,11 +7,13 @@ from typing import Any
 
 from matplotlib.lines import Line2D
 
+from ablate import words
 from ablate.analyse.attribution import Attribution, Share
 from ablate.analyse.intervals import Estimate, interval
+from ablate.registry import register
 from ablate.report import style
-from ablate.report import text as words
 from ablate.report.figures import base
+from ablate.report.material import Results
 
 _ROW = 0.3  # inches
 _SHARE = "#0173b2"
@@ -19,11 +21,13 @@ _TOTAL = "#1a1a1a"
 _BESIDE = "#777777"
 
 
-def draw(found: Attribution | None) -> base.Drawn | None:
+@register("figure", "attribution", order=40)
+def draw(results: Results) -> base.Drawn | None:
     """Shapley shares with both intervals, beside add-one-in and leave-one-out; None without any."""
+    found = results.further.attribution
     if found is None:
         return None
-    digits = words.digits_for(found.metric, found.total.value)
+    digits = words.response(found.metric).digits
     figure = style.new_figure(_ROW * (len(found.shares) + 1) + 0.75)
     panel = figure.subplots()
     for row, share in enumerate(found.shares):
@@ -41,8 +45,8 @@ def draw(found: Attribution | None) -> base.Drawn | None:
     panel.set_ylim(last + 0.5, -0.6)
     panel.set_yticks(range(last + 1), [*(s.change.name for s in found.shares), "total"])
     panel.tick_params(axis="y", length=0)
-    panel.axvline(0.0, color="#000000", linewidth=0.5, zorder=1)
-    panel.set_xlabel(f"share of the gain in {words.axis(found.metric)}")
+    panel.axvline(0.0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
+    panel.set_xlabel(f"share of the gain in {words.response(found.metric).axis()}")
     _limits(panel, found)
     handles = [
         Line2D([], [], color=_SHARE, marker="o", linewidth=1.6, label="Shapley share"),
@@ -51,12 +55,10 @@ def draw(found: Attribution | None) -> base.Drawn | None:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return base.Drawn(
-        name="attribution",
         figure=figure,
         title="What brings the gain",
         caption=_caption(found),
         trials=found.trials,
-        script="ablate/report/figures/attribution.py",
         also={"changes": [share.change.words for share in found.shares]},
     )
 
@@ -91,7 +93,9 @@ def _bar(
 
 
 def _say(panel: Any, row: int, said: str) -> None:
-    panel.text(1.02, row, said, transform=panel.get_yaxis_transform(), va="center", fontsize=6.5)
+    panel.text(
+        1.02, row, said, transform=panel.get_yaxis_transform(), va="center", fontsize=style.SMALL
+    )
 
 
 def _told(estimate: Estimate, confidence: float, digits: int) -> str:
@@ -146,7 +150,7 @@ def _caption(found: Attribution) -> str:
         )
     first = math.fsum(share.first.value for share in found.shares)
     last = math.fsum(share.last.value for share in found.shares)
-    digits = words.digits_for(found.metric, found.total.value)
+    digits = words.response(found.metric).digits
     said += (
         ". Triangles: the same factor changed alone from the start, and as the last one into the "
         f"end; these sum to {words.number(first, digits)} and {words.number(last, digits)}, not to "

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from ablate import words
+from ablate.registry import register
 from ablate.report import style
-from ablate.report import text as words
 from ablate.report.figures import base
+from ablate.report.material import Results
 
 LOGGED = {"observation": "state", "action": "action", "reward": "reward"}  # then the conditions, by name
 
 
-def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
+@register("figure", "receptive_fields", order=90)
+def draw(results: Results) -> base.Drawn | None:
     """Heat strips, lag by mixer, for every declared field in training and in acting shape.
 
     Shown for the setting (context, history, condition, head) with most mixers, then most
     conditions, then longest context. None when no record holds an influence.
     """
-    usable = [record for record in audit if record.get("influence") and record.get("lags")]
+    usable = [record for record in results.audit if record.get("influence") and record.get("lags")]
     if not usable:
         return None
     sizes = Counter(_setting(record) for record in usable)
     chosen = max(sizes, key=lambda key: (sizes[key], len(key[2]), key[0], key[1:]))
     records = {r["mixer"]: r for r in usable if _setting(r) == chosen}
-    looks = list(style.mixers(records))
+    looks = words.levels("mixer", records)
     named = {name for record in records.values() for name in record["declared"]}
     fields = [
         name
@@ -68,7 +70,7 @@ def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
                 cmap=colours,
                 norm=norm,
                 edgecolors="white",
-                linewidth=0.4,
+                linewidth=0.4 if len(lags) <= 60 else 0.0,  # else the gaps hide the cells
             )
             for edge in (-0.5, chosen[0] - 0.5):
                 panel.axvline(edge, color="#d55e00", linewidth=0.9)
@@ -83,26 +85,25 @@ def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
                 panel.text(
                     1.02,
                     0.5,
-                    LOGGED.get(name, name),
+                    LOGGED.get(name) or words.level("condition", name),
                     transform=panel.transAxes,
                     rotation=-90,
                     va="center",
-                    fontsize=7,
+                    fontsize=style.SMALL,
                 )
     step = max(1, len(lags) // 8)
     panels[0][0].set_xticks([lag for lag in lags if lag >= 0 and lag % max(step, 1) == 0])
     panels[0][0].set_yticks(
         range(len(looks)),
-        [words.mixer(m) + ("" if records[m]["passed"] else " (refused)") for m in looks],
+        [words.level("mixer", m) + ("" if records[m]["passed"] else " (refused)") for m in looks],
     )
     for panel in panels[:, 0]:
-        panel.tick_params(axis="y", labelsize=6)
+        panel.tick_params(axis="y", labelsize=style.SMALL)
     bar = figure.colorbar(mesh, ax=list(panels.flat), shrink=0.7, aspect=30, pad=0.015)
     bar.set_label("relative change of the output")
     bar.outline.set_visible(False)
-    refused = [words.mixer(m) for m in looks if not records[m]["passed"]]
+    refused = [words.level("mixer", m) for m in looks if not records[m]["passed"]]
     return base.Drawn(
-        name="receptive_fields",
         figure=figure,
         title="Receptive fields found by the audit",
         caption=(
@@ -114,8 +115,8 @@ def draw(audit: Sequence[dict[str, Any]]) -> base.Drawn | None:
             + (f"Refused: {words.listing(refused)}." if refused else "Every model shown passed.")
         ),
         trials=(),
-        script="ablate/report/figures/audit.py",
-        also={"audited": sorted(looks), "audit_records": len(audit)},
+        appended=True,
+        also={"audited": sorted(looks), "audit_records": len(results.audit)},
     )
 
 
@@ -128,5 +129,5 @@ def _seen(record: dict[str, Any], name: str) -> bool:
 
 
 def _words(setting: tuple[int, str, str, str]) -> str:
-    _, history, condition, head = setting
-    return f"history {history}, condition {condition}, {head} head"
+    names = ("history", "condition", "head")
+    return words.held(dict(zip(names, setting[1:], strict=True)))

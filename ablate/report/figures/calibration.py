@@ -5,24 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 
-from ablate.analyse.calibration import Calibration, overall
+from ablate import words
+from ablate.analyse.calibration import Calibration, calibrations, overall
 from ablate.analyse.intervals import combine, interval
-from ablate.report import style
-from ablate.report import text as words
+from ablate.registry import register
+from ablate.report import style, summaries
 from ablate.report.figures import base
+from ablate.report.material import Results
+
+TARGET, ACHIEVED = "measure.rollout.target", "rollout.return_mean"
 
 
-def draw(
-    found: Mapping[str, Sequence[Calibration]], trials: Sequence[str] = ()
+@register("figure", "calibration", order=50)
+def draw(results: Results) -> base.Drawn | None:
+    """One panel a data set with a line a variant; the slopes stand in the legend. None unless the study varies the
+    return that is asked for, as a number."""
+    table = summaries.finished(results.rows)
+    numbers = {TARGET, ACHIEVED} <= set(table.columns) and pd.api.types.is_numeric_dtype(
+        table[TARGET]
+    )
+    if not numbers or table[TARGET].nunique() < 2:
+        return None
+    names = [name for name in summaries.varied(table, results.study.hypotheses) if name != TARGET]
+    by = next((n for n in names if table[n].nunique() <= summaries.MOST_SERIES), "")
+    slices = summaries.core(table, TARGET, by)
+    rows = pd.concat(
+        [summaries.at(table[table["data"] == name], held) for name, held in slices.items()]
+    )
+    rows = rows[rows[ACHIEVED].notna()].assign(
+        target=rows[TARGET].astype(float), achieved=rows[ACHIEVED]
+    )
+    ends = rows.groupby("data", observed=True)["target"].agg(["min", "max"])
+    rows = rows.assign(low=rows["data"].map(ends["min"]), high=rows["data"].map(ends["max"]))
+    rows = rows if by else rows.assign(all="")
+    return calibration(calibrations(rows, [by or "all"]), by, tuple(rows["trial"]))
+
+
+def calibration(
+    found: Mapping[str, Sequence[Calibration]], by: str, trials: Sequence[str] = ()
 ) -> base.Drawn | None:
-    """One panel a data set with a line a variant; the slopes within range stand in the legend."""
+    """The figure of these calibrations, whose variants are levels of the factor `by`."""
     names = sorted({one.data for variant in found.values() for one in variant})
     if not names:
         return None
-    known = style.mixers(found)
-    looks = known if set(known) == set(found) and len(known) <= 10 else style.series(found)
+    looks = style.looks(by, words.levels(by, found)) if by else dict.fromkeys(found, style.plain())
+    unit = words.response(ACHIEVED).unit
     figure, panels, place = base.grid(len(names), 3, 1.75, head=0.45)
     for panel, name in zip(panels, names, strict=True):
         ends: list[float] = []
@@ -42,15 +72,14 @@ def draw(
                     elinewidth=0.7,
                     markeredgewidth=0,
                 )
-                panel.axvspan(one.low, one.high, color="#000000", alpha=0.05, linewidth=0, zorder=0)
                 ends += [float(one.targets.min()), float(one.targets.max())]
         panel.plot(
             [min(ends), max(ends)], [min(ends), max(ends)], color="#000000", linewidth=0.6, zorder=1
         )
-        base.title(panel, name)
-    panels[0].set_ylabel("achieved (points)")
+        base.title(panel, words.data(name))
+    panels[0].set_ylabel(f"achieved ({unit})")
     for panel in panels:
-        panel.set_xlabel("target (points)")
+        panel.set_xlabel(f"target ({unit})")
     handles = [
         Line2D(
             [],
@@ -58,7 +87,7 @@ def draw(
             color=look.colour,
             marker=look.marker,
             linestyle=look.line,
-            label=f"{words.mixer(variant)}: slope {_slope(found[variant])}",
+            label=f"{_level(by, variant)}slope {_slope(found[variant])}",
         )
         for variant, look in looks.items()
     ]
@@ -66,20 +95,16 @@ def draw(
         place.legend(handles=handles, loc="center", borderpad=0)
     else:
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    inside = _errors(found, "error_inside")
-    outside = _errors(found, "error_outside")
+    missed = _errors(found, by)
     return base.Drawn(
-        name="calibration",
         figure=figure,
         title="Achieved against target return",
         caption=(
             "Achieved against target return, mean over seeds with 95 % intervals; the line is exact "
-            "obedience, the grey band the range of the training returns. Slopes are fitted within "
-            "that range for each seed, with 95 % intervals over seeds. Mean absolute error within "
-            f"the range: {inside}" + (f"; beyond it: {outside}." if outside else ".")
+            "obedience. Slopes are fitted for each seed, with 95 % intervals over seeds. Mean absolute error: "
+            f"{missed}."
         ),
         trials=tuple(trials),
-        script="ablate/report/figures/calibration.py",
     )
 
 
@@ -98,10 +123,14 @@ def _slope(found: Sequence[Calibration]) -> str:
     return f"{words.number(estimate.value, 2)} [{words.interval(low, high, 2)}]"
 
 
-def _errors(found: Mapping[str, Sequence[Calibration]], quantity: str) -> str:
+def _level(by: str, variant: str) -> str:
+    return f"{words.level(by, variant)}: " if by else ""
+
+
+def _errors(found: Mapping[str, Sequence[Calibration]], by: str) -> str:
     said = []
     for variant, ones in found.items():
-        estimate = overall(ones, quantity)
+        estimate = overall(ones, "error_inside")
         if estimate is not None:
-            said.append(f"{words.mixer(variant)} {words.number(estimate.value, 1)}")
+            said.append(f"{_level(by, variant)}{words.response(ACHIEVED).amount(estimate.value)}")
     return words.listing(said)

@@ -1,45 +1,68 @@
-"""Learning curves at the longest context, one panel a data set."""
+"""Learning curves, one panel a data set."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from ablate import words
+from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
+from ablate.report.material import Results
 
 MEASURES = {"heldout_loss": "held-out loss", "train_loss": "training loss"}
+MOST_PANELS = 12
 
 
-def draw(table: pd.DataFrame, curves: pd.DataFrame) -> base.Drawn | None:
-    """Mean over seeds with the range of seeds as a band; None when no curve was recorded."""
+@register("figure", "learning_curves", order=60)
+def draw(results: Results) -> base.Drawn | None:
+    """Mean over seeds at the last level of the factor along the axis, a line a level of the other; None when no
+    curve was recorded.
+
+    A panel is of one head or layout, as losses of different ones have different units.
+    """
+    curves = results.curves
     measure = next((m for m in MEASURES if m in curves.columns and curves[m].notna().any()), None)
     if measure is None:
         return None
-    done = summaries.finished(table)
+    table = summaries.finished(results.rows)
+    across, series = summaries.axes(table, results.study.hypotheses)
+    apart = [name for name in ("head", "layout", "algorithm") if name in (across, series)]
     panels = {}
-    for name, levels in summaries.core(table).items():
-        rows = summaries.at(done[done["data"] == name], levels)
-        rows = rows[rows["context"] == rows["context"].max()]
-        joined = curves[["trial", "update", measure]].merge(
-            rows[["trial", "mixer", "context"]], on="trial"
-        )
-        joined = joined[np.isfinite(joined[measure].to_numpy(dtype=float))]
-        if joined["update"].nunique() > 1:
-            panels[name] = (levels, joined)
+    for data, levels in summaries.core(table, across, series).items():
+        rows = summaries.at(table[table["data"] == data], levels)
+        if across and across not in apart and pd.api.types.is_numeric_dtype(rows[across]):
+            levels = {across: rows[across].max(), **levels}
+            rows = rows[rows[across] == rows[across].max()]
+        for at, group in _apart(rows, apart):
+            wanted = ["trial", *filter(None, [series])]
+            joined = curves[["trial", "update", measure]].merge(group[wanted], on="trial")
+            joined = joined[np.isfinite(joined[measure].to_numpy(dtype=float))]
+            if joined["update"].nunique() > 1:
+                panels[data, str(at)] = ({**at, **levels}, joined)
     if not panels:
         return None
-    looks = style.mixers(m for _, joined in panels.values() for m in joined["mixer"].unique())
-    figure, axes, spare = base.grid(len(panels), 3, 1.55)
-    for place, (panel, (name, (levels, joined))) in enumerate(
-        zip(axes, panels.items(), strict=True)
-    ):
-        for mixer, look in looks.items():
-            group = joined[joined["mixer"] == mixer].groupby("update", sort=True)[measure]
+    names = list(panels)[:MOST_PANELS]
+    every = pd.concat([panels[name][1] for name in names])
+    shown = words.levels(series, every[series].unique()) if series else [""]
+    looks = style.looks(series, shown) if series else {"": style.plain()}
+    figure, axes, spare = base.grid(len(names), 3, 1.65)
+    trials: list[str] = []
+    for place, (panel, name) in enumerate(zip(axes, names, strict=True)):
+        held, joined = panels[name]
+        for level, look in looks.items():
+            rows = joined[joined[series] == level] if series else joined
+            group = rows.groupby("update", sort=True)[measure]
             if len(group) == 0:
                 continue
-            mean, low, high = group.mean(), group.min(), group.max()
-            panel.fill_between(mean.index, low, high, color=look.colour, alpha=0.12, linewidth=0)
+            mean = group.mean()
+            if len(looks) <= 3:
+                panel.fill_between(
+                    mean.index, group.min(), group.max(), color=look.colour, alpha=0.15, linewidth=0
+                )
             panel.plot(
                 mean.index,
                 mean,
@@ -49,23 +72,32 @@ def draw(table: pd.DataFrame, curves: pd.DataFrame) -> base.Drawn | None:
                 markevery=max(1, len(mean) // 4),
                 markeredgewidth=0,
             )
-        base.title(
-            panel, name, f"K = {joined['context'].iloc[0]}, {base.describe(levels)}".rstrip(", ")
-        )
+            trials += sorted(rows["trial"].unique())
+        base.title(panel, words.data(name[0]), words.held(held))
         if place % 3 == 0:
             panel.set_ylabel(MEASURES[measure])
-        if place + 3 >= len(panels):
-            panel.set_xlabel("update")
-    base.mixer_legend(figure, looks, place=spare)
+        if place + 3 >= len(names):
+            panel.set_xlabel("updates")
+    base.legend(figure, series, looks, place=spare)
+    banded = "; the band spans the lowest and highest seed" if len(looks) <= 3 else ""
     return base.Drawn(
-        name="learning_curves",
         figure=figure,
         title="Learning curves",
         caption=(
-            f"Learning curves: {MEASURES[measure]} at the longest context, mean over seeds; the "
-            "band spans the lowest and highest seed. Losses of different heads have different "
-            "units, so compare within a panel."
+            f"Learning curves: {MEASURES[measure]} by updates, mean over seeds{banded}. The grey line says at which "
+            "levels the factors are held. Losses of different heads have different units, so compare within a panel."
         ),
-        trials=tuple(t for _, joined in panels.values() for t in sorted(joined["trial"].unique())),
-        script="ablate/report/figures/curves.py",
+        trials=tuple(dict.fromkeys(trials)),
+        appended=True,
     )
+
+
+def _apart(rows: pd.DataFrame, factors: Sequence[str]) -> list[tuple[dict, pd.DataFrame]]:
+    """The rows by the levels of the factors that set the unit of a loss."""
+    if not factors:
+        return [({}, rows)]
+    grouped = rows.groupby(list(factors), sort=True, observed=True)
+    return [
+        (dict(zip(factors, key if isinstance(key, tuple) else (key,), strict=True)), group)
+        for key, group in grouped
+    ]

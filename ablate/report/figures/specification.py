@@ -8,37 +8,39 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from ablate import words
 from ablate.analyse.multiverse import Multiverse
+from ablate.registry import register
 from ablate.report import style
-from ablate.report import text as words
 from ablate.report.figures import base
+from ablate.report.findings import Finding
+from ablate.report.material import Results
 
 MOST = 3  # hypotheses beside each other
 _LETTERS = {"supported": "o", "equivalent": "s", "refuted": "X", "inconclusive": "."}
 _AXES = {"score": "score", "seeds": "seeds", "summary": "cell by"}
 
 
-def draw(
-    found: Multiverse | None, hypotheses: tuple[str, ...] = (), trials: tuple[str, ...] = ()
-) -> base.Drawn | None:
-    """Above: each universe's estimate, in order of size; below: the choices that make it.
-
-    hypotheses: which to show, the first MOST when empty. None for a single universe.
-    """
+@register("figure", "multiverse", order=80)
+def draw(results: Results) -> base.Drawn | None:
+    """Above: each universe's estimate, in order of size; below: the choices that make it. The first MOST
+    hypotheses are shown; None for a single universe."""
+    found = results.further.multiverse
     if found is None or found.universes < 2:
         return None
+    findings = {finding.id: finding for finding in results.findings}
     tested = found.rows[np.isfinite(found.rows["estimate"])]["hypothesis"].unique().tolist()
-    names = [name for name in (hypotheses or tested) if name in tested][:MOST]
+    names = tested[:MOST]
     if not names:
         return None
     options = [(axis, o) for axis, all_of in found.axes.items() if len(all_of) > 1 for o in all_of]
-    figure = style.new_figure(1.75 + 0.115 * len(options))
+    figure = style.new_figure(2.05 + 0.14 * len(options))
     panels = figure.subplots(
         2,
         len(names),
         squeeze=False,
         sharex="col",
-        gridspec_kw={"height_ratios": [1.35, max(0.115 * len(options), 0.3)]},
+        gridspec_kw={"height_ratios": [1.35, max(0.14 * len(options), 0.3)]},
     )
     shares = {str(row["hypothesis"]): row for row in found.shares.to_dict("records")}
     for column, name in enumerate(names):
@@ -48,23 +50,15 @@ def draw(
         _estimates(top, rows)
         _choices(below, rows, options)
         share = shares[name]
-        top.text(
-            0,
-            1.02,
-            f"{share['verdict']}: stands in {100 * float(share['stands']):.0f} %",
-            transform=top.transAxes,
-            va="bottom",
-            fontsize=6,
-            color="#555555",
-        ).set_in_layout(False)
-        top.set_title(name, pad=11)
+        stands = f"{share['verdict']}: stands in {words.percent(float(share['stands']), 0)}"
+        base.title(top, f"{findings[name].says.rstrip('.')} ({name})", stands)
+        base.label(top, words.response(findings[name].metric).axis("contrast of"))
         if column:
             below.set_yticks([])
         below.set_xticks([])
         below.set_xlabel(f"{len(rows)} universes")
-    panels[0][0].set_ylabel("estimate")
     panels[1][0].set_yticks(range(len(options)), [_option(axis, o) for axis, o in options])
-    panels[1][0].tick_params(axis="y", labelsize=5.5, length=0)
+    panels[1][0].tick_params(axis="y", labelsize=style.SMALL, length=0)
     present = [v for v in style.VERDICTS if v in set(found.rows["verdict"])]
     handles = [
         Line2D([], [], color=style.VERDICTS[v], marker=_LETTERS[v], linestyle="", label=v)
@@ -85,12 +79,11 @@ def draw(
     )
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.0)
     return base.Drawn(
-        name="multiverse",
         figure=figure,
         title="The same runs, scored otherwise",
-        caption=_caption(found, names),
-        trials=trials,
-        script="ablate/report/figures/specification.py",
+        caption=_caption(found, names, findings),
+        trials=tuple(dict.fromkeys(t for name in names for t in findings[name].trials)),
+        appended=True,
         also={"shares": found.shares.to_dict("records"), "unserved": found.unserved},
     )
 
@@ -142,7 +135,7 @@ def _option(axis: str, option: str) -> str:
     return f"{_AXES[axis]}: {option}"
 
 
-def _caption(found: Multiverse, names: list[str]) -> str:
+def _caption(found: Multiverse, names: list[str], findings: dict[str, Finding]) -> str:
     said = (
         f"The same runs, scored otherwise: estimates in all {found.universes} universes in order of "
         "size, with 95 % intervals, judged by the study's own rule, and below the choices that make "
@@ -151,8 +144,11 @@ def _caption(found: Multiverse, names: list[str]) -> str:
     )
     other = [row for row in found.shares.to_dict("records") if row["hypothesis"] not in names]
     if other:
-        told = (f"{r['hypothesis']} ({r['verdict']}) {100 * r['stands']:.0f} %" for r in other)
-        said += f" Shares in which the other verdicts stand: {words.listing(told)}."
+        told = (
+            f"{findings[r['hypothesis']].says.rstrip('.')} ({r['verdict']}) {words.percent(r['stands'], 0)}"
+            for r in other
+        )
+        said += f" Shares in which the other verdicts stand: {'; '.join(told)}."
     if found.unserved:
         why = (f"{what} ({reason})" for what, reason in found.unserved.items())
         said += f" Could not be varied: {words.listing(why)}."

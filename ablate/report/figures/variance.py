@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 
-from ablate.analyse.variance import SEED, Anova, Components
+from ablate import words
+from ablate.analyse.variance import SEED
+from ablate.registry import register
 from ablate.report import style
-from ablate.report import text as words
 from ablate.report.figures import base
+from ablate.report.further import term
+from ablate.report.material import Results
 
 _ROW = 0.19  # inches
 _WITH_DATA, _FACTORS, _SEEDS = "#56b4e9", "#0173b2", "#949494"
 
 
-def draw(found: Components | None, metric: str = "score") -> base.Drawn | None:
-    """Bars of the standard deviation of each source, with its share of the variance."""
+@register("figure", "variance", order=70)
+def draw(results: Results) -> base.Drawn | None:
+    """Bars of the standard deviation of each source, with its share of the variance; None where it can't be
+    taken apart."""
+    found, response = results.further.variance, words.response(results.metric)
     if found is None:
         return None
     grouped = found.grouped()
@@ -36,52 +42,33 @@ def draw(found: Components | None, metric: str = "score") -> base.Drawn | None:
         part = 100 * max(value, 0.0) / total
         said = "none found" if value <= 0.0 else f"{part:.0f} %" if part >= 1.0 else "< 1 %"
         panel.annotate(
-            f"{words.number(spread, words.digits_for(metric, spread))}  ({said})",
+            f"{response.amount(spread)}  ({said})",
             (spread, row),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
-            fontsize=6.5,
+            fontsize=style.SMALL,
         )
-    panel.set_yticks(range(len(grouped)), [_label(name) for name in grouped])
+    panel.set_yticks(range(len(grouped)), [term(name) for name in grouped])
     panel.set_ylim(len(grouped) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.margins(x=0.2)
     panel.set_xlim(left=0.0)
-    panel.set_xlabel(f"standard deviation of {words.axis(metric)}")
+    panel.set_xlabel(f"standard deviation of {response.axis()}")
     whole = f"{found.n_cells:,} cells"
     if found.n_cells < found.n_possible:
         whole += f" of {found.n_possible:,} possible"
     return base.Drawn(
-        name="variance",
         figure=figure,
         title="Where the scores vary",
         caption=(
             f"Where the scores vary: standard deviation by source and its share of the variance, by "
             f"{found.method} from {whole}, all effects taken as random. Light bars: data sets and what "
             "depends on them, which only more data sets average out; hatched: seeds within cells. "
-            "Standard deviations don't add up; variances do."
+            "Standard deviations don't add up; variances do. A factor with a small share may still differ for sure: "
+            "a contrast is about means over many trials, this figure about single ones."
         ),
         trials=found.trials,
-        script="ablate/report/figures/variance.py",
+        appended=True,
         also={"variance": {" x ".join(term): value for term, value in found.variance.items()}},
     )
-
-
-def _label(name: str) -> str:
-    return name.replace("× data", "× data set") if name != "data" else "data set"
-
-
-def omega_rows(found: Anova) -> list[tuple[str, ...]]:
-    """(effect, degrees of freedom, sum of squares, omega squared, partial) as shown, largest first."""
-    effects = sorted(found.effects, key=lambda one: (-one.omega2, one.term))
-    return [
-        (
-            " × ".join("data set" if name == "data" else name for name in one.term),
-            str(one.df),
-            words.number(one.ss, 1),
-            words.number(one.omega2, 3),
-            words.number(one.partial, 3),
-        )
-        for one in effects
-    ]
