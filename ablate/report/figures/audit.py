@@ -15,7 +15,11 @@ from ablate.report import style
 from ablate.report.figures import base
 from ablate.report.material import Results
 
-LOGGED = {"observation": "state", "action": "action", "reward": "reward"}  # then the conditions, by name
+LOGGED = {
+    "observation": "state",
+    "action": "action",
+    "reward": "reward",
+}  # then the conditions, by name
 
 
 @register("figure", "receptive_fields", order=90)
