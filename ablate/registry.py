@@ -36,8 +36,7 @@ BUILT_IN = (
     "ablate.data",
     "ablate.learn",
     "ablate.systems",
-    "ablate.measure.acting",
-    "ablate.measure.prediction",
+    "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
 LATE = {"figure": "ablate.report.figures"}

@@ -168,7 +168,7 @@ def test_results_that_cannot_be_read(done: Tiny, name: str, text: str, message: 
     changed = {each for each in before if after.get(each) != before[each]}
     assert f"tiny/{name}" not in changed
     assert not any("runs/" in each or each.endswith(".csv") for each in changed)
-    if not name.startswith("runs"):
+    if not name.startswith(("runs", "series")):
         assert message in done.command(*done.arguments("report")).line
 
 

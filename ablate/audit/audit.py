@@ -26,7 +26,7 @@ from ablate.audit.result import SHAPES, Audit
 from ablate.audit.trajectories import LONGEST, examine
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout

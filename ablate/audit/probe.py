@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ablate import streams
 from ablate.data.trajectories import Trajectories
-from ablate.measure.agent import Agent, Stored
+from ablate.models.agent import Agent, Stored
 from ablate.models.layouts import Fields, Layout
 from ablate.models.stack import Stack
 

@@ -19,8 +19,8 @@ from ablate.bench.transformer import ACTIONS, LAYERS, OBSERVATIONS, TIMESTEPS, W
 from ablate.bench.update import Row, one_thread
 from ablate.data.normalise import Scales
 from ablate.envs.base import Step, VectorEnv
-from ablate.measure.agent import Agent
 from ablate.measure.rollout import rollout
+from ablate.models.agent import Agent
 from ablate.models.assembly import build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec

@@ -1,4 +1,5 @@
-"""What is done to a trained model: one file a measurement, each with the responses that it gives.
+"""What is done to a trained model: one file a measurement, each with the responses that it gives."""
 
-Our own measurements are registered by the modules that the registry imports.
-"""
+from ablate.measure import acting, openloop, prediction
+
+__all__ = ["acting", "openloop", "prediction"]

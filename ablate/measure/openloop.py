@@ -7,18 +7,24 @@ played, how much of the past is seen, and what the model's head is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ablate import streams
+from ablate import registry, streams
+from ablate.config import Section
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
+from ablate.learn.joint import JointSettings, joint_rows
+from ablate.measure.base import Measurement, Trained
 from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
+from ablate.registry import register
+from ablate.words import Response
 
 # Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
 External = Callable[[Tensor], Tensor]
@@ -112,9 +118,7 @@ def beginnings(
     Drawn by the stream of `name` without replacement, the same for every model. Raises UserError where there
     are fewer.
     """
-    timestep = trajectories.timestep
-    left = np.repeat(trajectories.lengths, trajectories.lengths) - timestep - 1
-    rows = np.flatnonzero((timestep >= context) & (left >= horizon))
+    rows = _possible(trajectories, context, horizon)
     if len(rows) < count:
         raise UserError(
             f"{trajectories.name}: {len(rows)} timesteps have {context} before and {horizon} after them; "
@@ -122,6 +126,13 @@ def beginnings(
         )
     drawn = streams.stream(name, 0, "open-loop").permutation(len(rows))[:count]
     return np.sort(rows[drawn])
+
+
+def _possible(trajectories: Trajectories, context: int, horizon: int) -> np.ndarray:
+    """Rows with `context` timesteps before and `horizon` after them in their episode."""
+    timestep = trajectories.timestep
+    left = np.repeat(trajectories.lengths, trajectories.lengths) - timestep - 1
+    return np.flatnonzero((timestep >= context) & (left >= horizon))
 
 
 def errors(imagined: Tensor, truth: Tensor, scale: Tensor) -> dict[str, Tensor]:
@@ -142,3 +153,70 @@ def errors(imagined: Tensor, truth: Tensor, scale: Tensor) -> dict[str, Tensor]:
         among += torch.linalg.vector_norm(x - x.roll(shift, 1), dim=-1).mean(1)
     pairs = among / max(1, samples - 1)
     return {"rmse": rmse, "spread": spread, "energy_score": (to_truth - 0.5 * pairs).mean(0)}
+
+
+@register("measurement", "open-loop")
+class OpenLoop(Measurement):
+    """How far imagined states lie from held-out ones, by timesteps ahead (see `errors`)."""
+
+    responses = (
+        Response("rmse", "error of the mean", "of the state's deviation", "lower", index="horizon"),
+        Response("spread", "spread of samples", "of the state's deviation", index="horizon"),
+        Response("energy_score", "", "of the state's deviation", "lower", index="horizon"),
+    )
+
+    class Options(Section):
+        """horizon: timesteps ahead. samples: futures of each beginning. beginnings: how many, or all that there are
+        where there are fewer. actions: those that were logged, or the model's own. greedy: the most likely value of
+        each slot instead of a draw."""
+
+        horizon: int = Field(default=15, ge=1)
+        samples: int = Field(default=16, ge=1)
+        beginnings: int = Field(default=128, ge=1)
+        actions: Literal["logged", "own"] = "logged"
+        greedy: bool = False
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
+        """See `Measurement`."""
+        system = trained.system
+        truth, before = system.data.held_out, system.context - 1
+        there = len(_possible(truth, before, options.horizon))
+        rows = beginnings(
+            truth, before, options.horizon, max(1, min(options.beginnings, there)), trained.streams
+        )
+        settings = JointSettings.model_validate(system.config["settings"])
+        table = torch.from_numpy(joint_rows(truth, settings.discount, settings.penalty))
+        earlier = table[rows[:, None] + np.arange(-before, 0)]  # (E, K-1, D)
+        ahead = rows[:, None] + np.arange(options.horizon)
+        states = torch.from_numpy(truth.observations)
+        scale = torch.from_numpy(system.data.train.observations.std(0)).clamp(min=1e-6)
+        played = torch.from_numpy(truth.actions)[ahead] if options.actions == "logged" else None
+        found: dict[str, list[np.ndarray]] = {}
+        for seed, model in zip(trained.seeds, trained.models, strict=True):
+            imagined = JointDynamics(model, options.greedy).imagine(
+                earlier.to(system.device),
+                states[rows].to(system.device),
+                options.horizon,
+                options.samples,
+                None if played is None else played.to(system.device),
+                streams.entropy(trained.streams, seed, "open-loop") % (1 << 63),
+            )
+            for name, values in errors(imagined.cpu(), states[ahead + 1], scale).items():
+                found.setdefault(name, []).append(values.numpy())
+        made = {name: np.stack(values) for name, values in found.items()}
+        return {**made, "horizon": np.arange(1, options.horizon + 1)}
+
+    @classmethod
+    def refusal(cls, config: Mapping[str, Any]) -> str:
+        """See `Measurement.refusal`."""
+        if not registry.get("algorithm", config["algorithm"]).imagines:
+            return (
+                "the measurement 'open-loop' samples imagined trajectories, which the algorithm "
+                f"'{config['algorithm']}' doesn't predict; allowed: joint"
+            )
+        if config["condition"] != "none":
+            return (
+                f"the measurement 'open-loop' doesn't ask for anything; found the condition "
+                f"'{config['condition']}', allowed: none"
+            )
+        return ""

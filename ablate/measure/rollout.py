@@ -10,7 +10,7 @@ import torch
 
 from ablate import streams
 from ablate.envs.base import VectorEnv
-from ablate.measure.agent import Actable
+from ablate.models.agent import Actable
 from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
 from ablate.words import Response

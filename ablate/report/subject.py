@@ -165,6 +165,7 @@ def _settings(study: Study, cells: Sequence[expand.Cell]) -> Settings:
             for name in study.factors["preset"]
         ]
         said = {s: getattr(study, s).model_dump(mode="json", exclude_unset=True) for s in SECTIONS}
+        said["measure"] = study.measure
         return (*changed, ("all presets", "; ".join(_flat(said)) or "as published"))
     sections = {name: getattr(study, name) for name in SECTIONS}
     for name in study.measured:

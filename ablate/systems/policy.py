@@ -17,12 +17,12 @@ from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
+from ablate.learn.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.objective import Source
 from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
-from ablate.measure.agent import Agent, at_context, stored
-from ablate.measure.heldout import HeldOut, held_out, held_out_metrics
 from ablate.models import conditions
+from ablate.models.agent import Agent, at_context, stored
 from ablate.models.assembly import Model, build, flops_per_target
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout

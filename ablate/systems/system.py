@@ -17,7 +17,7 @@ from ablate.config import Config, complete
 from ablate.data import catalogue
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.learn.objective import TrainingData
-from ablate.measure.agent import Actable
+from ablate.models.agent import Actable
 from ablate.models.assembly import Model
 from ablate.models.match import Matched
 from ablate.models.spec import ModelSpec

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility
-from ablate.measure.agent import Actor, Agent, Stored, stored
+from ablate.models.agent import Actor, Agent, Stored, stored
 from ablate.models.layouts import Fields, Layout
 from ablate.models.mixer import Mixer, State
 from ablate.models.stack import Stack

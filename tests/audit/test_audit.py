@@ -16,7 +16,7 @@ from ablate.audit.audit import Audit, audit, audit_config, refuse
 from ablate.audit.checks import declared
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
-from ablate.measure.agent import Agent
+from ablate.models.agent import Agent
 from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Layout
 from ablate.models.mixer import Mixer

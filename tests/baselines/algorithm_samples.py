@@ -14,7 +14,7 @@ from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Batch, Objective, Source
 from ablate.learn.transitions import transitions
 from ablate.learn.values import Perceptrons
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import Model, build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec

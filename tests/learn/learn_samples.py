@@ -12,7 +12,7 @@ from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Source
 from ablate.learn.transitions import transitions
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.layouts import Layout
 from ablate.models.stack import Stack

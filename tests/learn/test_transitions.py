@@ -15,7 +15,7 @@ from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
 from ablate.learn.transitions import Transitions, transitions, with_final_rows
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec

@@ -13,12 +13,12 @@ from ablate.data.normalise import fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, gather_windows
 from ablate.envs.base import Step, VectorEnv
+from ablate.learn import heldout
+from ablate.learn.heldout import held_out, held_out_metrics
 from ablate.learn.objective import Source
 from ablate.learn.train import train_cohort
-from ablate.measure import heldout
-from ablate.measure.agent import Agent, stored
-from ablate.measure.heldout import held_out, held_out_metrics
 from ablate.measure.rollout import rollout
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_samples import Acting, Scripted, agent
+from agent_samples import Acting, Scripted, agent
 
 from ablate import registry
 from ablate.audit.audit import audit_config
 from ablate.data import catalogue
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.measure.agent import stored
 from ablate.measure.rollout import rollout
 from ablate.models import conditions
+from ablate.models.agent import stored
 from ablate.models.layouts import Layout
 from ablate.registry import load_plugin
 from ablate.study.load import load

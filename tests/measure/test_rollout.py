@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_samples import MIXERS, Acting, Scripted, agent
+from agent_samples import MIXERS, Acting, Scripted, agent
 
 from ablate.data.exact import expected_return, optimal_gain
 from ablate.envs.base import VectorEnv

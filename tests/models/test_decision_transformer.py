@@ -21,7 +21,7 @@ from ablate.config import SECTIONS
 from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.learn.train import windows_per_update
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.assembly import Model, build, count_parameters
 from ablate.models.layouts import Fields, Layout
 from ablate.models.match import parameters_at

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ablate.data.normalise import Scales
 from ablate.envs.base import Step, VectorEnv
-from ablate.measure.agent import Agent
+from ablate.models.agent import Agent
 from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Fields, Layout
 from ablate.models.stack import Stack

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ablate import streams
 from ablate.data.trajectories import Trajectories, action_variance, wanted_actions
-from ablate.measure.agent import Agent, stored
+from ablate.models.agent import Agent, stored
 from ablate.models.layouts import Layout
 from ablate.words import Response
 

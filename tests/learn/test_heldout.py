@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_samples import agent
+from agent_samples import agent
 from torch import Tensor
 
 from ablate.data.trajectories import Trajectories, action_variance
-from ablate.measure.heldout import EARLY, HeldOut, held_out, held_out_metrics
+from ablate.learn.heldout import EARLY, HeldOut, held_out, held_out_metrics
 from ablate.models.heads import COMPONENTS, STD_RANGE, Mixture, SquaredError
 
 STEPS, LENGTH = 120, 12

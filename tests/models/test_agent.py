@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from measure_samples import MIXERS, agent
+from agent_samples import MIXERS, agent
 
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.measure import agent as acting_module
-from ablate.measure.agent import Agent, Stored, at_context, stored
+from ablate.models import agent as acting_module
+from ablate.models.agent import Agent, Stored, at_context, stored
 from ablate.models.layouts import Fields
 from ablate.models.stack import Stack
 from ablate.registry import names
