@@ -17,7 +17,7 @@ from ablate.analyse import power
 from ablate.analyse.descriptive import pairing
 from ablate.analyse.power import MOST_DATA_SETS, MOST_SEEDS, POWER, Estimand, Forecast
 from ablate.analyse.spreads import PUBLISHED, WORST_CASE, Spreads, from_pilot, published
-from ablate.analyse.table import check, factor_columns, finished
+from ablate.analyse.tidy import check, factor_columns, finished
 from ablate.errors import UserError, unknown
 from ablate.study import expand
 from ablate.study.cost import spell, trial_seconds

@@ -5,7 +5,7 @@ default) or *population* (new data sets, of which these are a sample). The rule 
 one; the other's estimate, interval and p are reported beside it and decide nothing.
 
 fixed         contrasts formed within seeds, data sets weighing equally: Student's t over seeds. What can't be
-              paired is Welch-Satterthwaite's (`resolve.py` and `intervals.py` say which and how). A cell
+              paired is Welch-Satterthwaite's (`pairing.py` and `intervals.py` say which and how). A cell
               needs two finished seeds. Beside it stands a randomisation test of zero: sign flips of the
               seeds' contrasts, or labels shuffled within data set x other factors where nothing is paired
               (for a trend the count of Jonckheere and Terpstra). It decides nothing: with few seeds its p
@@ -72,9 +72,9 @@ from ablate.analyse.claims import (
     estimated,
 )
 from ablate.analyse.intervals import Floats
-from ablate.analyse.resolve import Resolved, Untestable, resolve
-from ablate.analyse.table import factor_columns, last_budget
-from ablate.analyse.tests import holm
+from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.randomisation import holm
+from ablate.analyse.tidy import factor_columns, last_budget
 from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level

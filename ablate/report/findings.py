@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablate import words
-from ablate.analyse.resolve import resolve
+from ablate.analyse.pairing import resolve
 from ablate.analyse.sentences import is_level
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
 from ablate.study.contrast import Level

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.analyse.table import check, factor_columns, finished, metric_columns
+from ablate.analyse.tidy import check, factor_columns, finished, metric_columns
 from ablate.errors import UserError
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 
