@@ -7,6 +7,7 @@ is called stands at the end of this file, and a plugin adds its own by `declare`
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -268,13 +269,12 @@ def theme_place(theme: str) -> int:
 def level(name: str, value: Any) -> str:
     """A level of the factor `name` as shown: `GRU`, `LQ, mixed by episode`, `20`.
 
-    A registered part says how it is called; anything else keeps its own name.
+    A registered part says how it is called, a sum of them is `return-to-go + time`; anything else keeps its own name.
     """
     if name == "data":
         return data(str(value))
-    part = _part(name, value)
-    if part is not None and part.label:
-        return part.label
+    if parts := _parts(name, value):
+        return " + ".join(part.label or part.name for part in parts)
     return str(value).replace("+", " + ") if isinstance(value, str) else _plain_level(value)
 
 
@@ -286,9 +286,13 @@ def levels(name: str, values: Iterable[Any]) -> list[Any]:
 
 def place(name: str, value: Any) -> tuple[int, float, str]:
     """What to sort the levels of a factor by."""
-    part = _part(name, value)
-    if isinstance(value, str):
-        return (part.order if part is not None and part.order else LAST, 0.0, value)
+    if isinstance(value, str):  # a sum stands behind the last of its parts
+        parts = _parts(name, value)
+        return (
+            max((part.order or LAST for part in parts), default=LAST),
+            max(1, len(parts)),
+            value,
+        )
     return (0, float(value), "")
 
 
@@ -298,8 +302,8 @@ def setting(name: str, value: Any) -> str:
     shown = level(name, value)
     if known.symbol:
         return f"{known.symbol} = {shown}"
-    part = _part(name, value)
-    if name == "data" or (part is not None and part.label):
+    parts = _parts(name, value)
+    if name == "data" or (len(parts) == 1 and parts[0].label):
         return shown
     if isinstance(value, str) and not name.startswith(
         ("model.", "train.", "measure.", "settings.")
@@ -313,10 +317,14 @@ def held(at: dict[str, Any]) -> str:
     return ", ".join(setting(name, value) for name, value in at.items() if value == value)
 
 
-def _part(name: str, value: Any) -> registry.Part | None:
-    if isinstance(value, str) and value in registry.names(name):
-        return registry.part(name, value)
-    return None
+def _parts(name: str, value: Any) -> tuple[registry.Part, ...]:
+    """The registered part that a level names, or those it is a sum of; none where one isn't known."""
+    if not isinstance(value, str):
+        return ()
+    if name in registry.SUMS:
+        with contextlib.suppress(UserError):
+            return registry.terms(name, value)
+    return (registry.part(name, value),) if value in registry.names(name) else ()
 
 
 def _plain_level(value: Any) -> str:
@@ -367,9 +375,9 @@ def claim(label: str) -> str:
 def _anybody(word: str) -> str:
     """A level whose factor isn't known: called like the first part of that name that says how."""
     for kind in _factors:
-        part = _part(kind, word)
-        if part is not None and part.label:
-            return part.label
+        parts = _parts(kind, word)
+        if parts and all(part.label for part in parts):
+            return level(kind, word)
     return word
 
 

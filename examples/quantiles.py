@@ -3,8 +3,8 @@
 It has two responses, one of them over an index, and a figure. It is the study's own file: `code: quantiles.py` in
 examples/quantiles.yaml, so that the study is run and reported like any other:
 
-    python -m ablate run examples/quantiles.yaml
-    python -m ablate report examples/quantiles.yaml
+    python -m ablate run examples/quantiles.yaml --results try
+    python -m ablate report examples/quantiles.yaml --results try --paper try/paper
 """
 
 import numpy as np

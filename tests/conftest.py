@@ -18,6 +18,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def scope() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    with registry.scope():
+        yield
+
+
+@pytest.fixture
 def tiny(
     tmp_path: Path,
     cache: Path,

@@ -93,7 +93,7 @@ def test_claims_as_shown(label, shown):
 
 
 @pytest.fixture
-def declared(monkeypatch):
+def declared(monkeypatch, scope):
     """A measurement with a response over an index, and a factor of a plugin."""
 
     class Ahead:
@@ -101,8 +101,6 @@ def declared(monkeypatch):
             Response("error", "prediction error", "of the variance", "lower", 2, index="horizon"),
         )
 
-    registry.names("mixer")
-    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
     monkeypatch.setattr(words, "_factors", dict(words._factors))
     registry.register("measurement", "ahead", version="1")(Ahead)
     words.declare(Factor("measure.ahead.horizon", "horizon", "memory", 12, symbol="H"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import cli, registry
+from ablate import cli
 from ablate.errors import UserError
 from ablate.launch.base import Event, Failed, Finished, Job, Started
 from ablate.launch.worker import find
@@ -109,11 +109,6 @@ class Tiny:
             text=True,
             start_new_session=True,
         )
-
-
-def forget(kind: str, name: str) -> None:
-    """Take a part that the test registered away, as if another process went on."""
-    registry._parts.pop((kind, name))
 
 
 def inline(

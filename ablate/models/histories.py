@@ -18,28 +18,28 @@ class History:
     shows: frozenset[str] = frozenset()
 
 
-@register("history", "states", label="states", order=1)
+@register("history", "states", order=1)
 class States(History):
     """Past observations."""
 
     shows = frozenset({"observation"})
 
 
-@register("history", "actions", label="actions", order=2)
+@register("history", "actions", order=2)
 class Actions(History):
     """Past actions."""
 
     shows = frozenset({"action"})
 
 
-@register("history", "rewards", label="rewards", order=3)
+@register("history", "rewards", order=3)
 class Rewards(History):
     """Past rewards. Past returns-to-go are as good (R_{t-1} - R_t = r_{t-1}), so they are shown as well."""
 
     shows = frozenset({"reward", "returns"})
 
 
-@register("history", "returns", label="returns", order=4)
+@register("history", "returns", order=4)
 class Returns(History):
     """Past returns-to-go, and no rewards."""
 

@@ -44,7 +44,7 @@ def part_versions(config: Mapping[str, Any]) -> dict[str, str]:
     used = [("data", str(config["data"]).split("/")[0])]
     for kind in NAMED:
         level = str(config.get(kind, ""))
-        if kind in registry.SUMS:
+        if kind in registry.SUMS and level:
             used += [(kind, each.name) for each in registry.terms(kind, level)]
         elif level in registry.names(kind):  # a layout such as `chunk-4` is none
             used.append((kind, level))

@@ -54,6 +54,9 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_kept: dict[tuple[str, str], Path] = {}  # source file and store -> its copy
+
+
 class TrialStorage(FileStorageObserver):
     """File storage whose runs are named `<trial id>`, `<trial id>.2`, `<trial id>.3`, ...
 
@@ -104,6 +107,14 @@ class TrialStorage(FileStorageObserver):
         except OSError as error:
             self.trouble = error
             raise
+
+    def find_or_save(self, filename: str, store_dir: Path) -> Path:
+        """Where a source file is kept; a process that records many runs copies and hashes it once."""
+        key = (str(filename), str(store_dir))
+        known = _kept.get(key)
+        if known is None or not known.exists():
+            known = _kept[key] = Path(super().find_or_save(filename, store_dir))
+        return known
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:
         """Copy an artifact; takes half a copy away again and remembers why it failed."""

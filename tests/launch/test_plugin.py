@@ -48,7 +48,7 @@ def test_a_mixer_in_a_file_of_the_users(own: Tiny, monkeypatch: pytest.MonkeyPat
     reported = own.command("report", "--results", str(own.results))  # finds the plugin by itself
     assert reported.code == 0, reported.err
     assert "EMA" in (own.root / "report.html").read_text()
-    assert list((own.folder / "paper" / "figures").glob("*.pdf"))
+    assert list((own.folder / "paper" / "figures").rglob("*.pdf"))
     told = own.command(*own.arguments("status", "--plugin", "ema.py")).out
     assert told.startswith("4 of 4 fits trained, 4 of 4 trials")
     assert "'ema' is not known" not in own.command(*own.arguments("plan")).err

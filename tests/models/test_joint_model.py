@@ -200,8 +200,8 @@ def test_a_head_of_ones_own_predicts_actions_and_trajectories() -> None:
             away = torch.sign(noise - 0.5) * (1 - 2 * (noise - 0.5).abs()).clamp(min=1e-6).log()
             return params - 0.3 * away
 
-    registry.register("head", "laplace-test")(Laplace)
-    try:
+    with registry.scope():
+        registry.register("head", "laplace-test")(Laplace)
         policy = build(
             ModelSpec("gru", "laplace-test", 3, 4, M, width=8), torch.Generator(), DATA[:, :M] / 9.0
         )
@@ -219,8 +219,6 @@ def test_a_head_of_ones_own_predicts_actions_and_trajectories() -> None:
                 params, heads.stream[0][0], torch.tensor([0.5, 0.9]).double(), None, None
             )
             assert drawn.shape == (2,)
-    finally:
-        del registry._parts["head", "laplace-test"]
 
 
 def test_models_of_every_kind_reach_the_density_of_a_linear_gaussian_process() -> None:

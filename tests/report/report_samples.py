@@ -211,9 +211,9 @@ def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list
         "observation": 0,
         "action": 1,
         "reward": 99,
-        "return_to_go": 0,
+        "return-to-go": 0,
         "time": 0,
-        "policy": 99,
+        "policy-id": 99,
     }
     out = []
     for context in (5, 20):
@@ -223,7 +223,7 @@ def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list
                 for field, first in fields.items()
             }
             if mixer == "mlp":
-                strips["return_to_go"][1] = 0.1
+                strips["return-to-go"][1] = 0.1
             out.append(
                 {
                     "mixer": mixer,
@@ -232,7 +232,7 @@ def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list
                     "condition": "return-to-go+time",
                     "head": "mse",
                     "passed": mixer != "mlp",
-                    "findings": ["future: return_to_go at lag -1"] if mixer == "mlp" else [],
+                    "findings": ["future: return-to-go at lag -1"] if mixer == "mlp" else [],
                     "lags": lags,
                     "declared": {
                         f: [k for k in lags if a <= k < context] for f, a in fields.items()

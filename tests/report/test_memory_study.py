@@ -23,14 +23,9 @@ STUDIES = Path(__file__).parents[2] / "studies"
 @pytest.fixture(scope="module")
 def own() -> Any:
     """The study's own file, forgotten after these tests."""
-    registry.names("figure"), registry.names("table")
-    before = dict(registry._parts)
-    registry.load_plugin(str(STUDIES / "memory_vs_arch.py"))
-    name = registry.get("figure", "interaction").__module__
-    yield sys.modules[name]
-    registry._parts.clear()
-    registry._parts.update(before)
-    del sys.modules[name]
+    with registry.scope():
+        registry.load_plugin(str(STUDIES / "memory_vs_arch.py"))
+        yield sys.modules[registry.get("figure", "interaction").__module__]
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,7 @@ def test_the_sample_has_the_figures_that_apply_in_their_order(results):
         assert smallest(one) >= style.SMALL
 
 
-def test_a_study_names_its_figures_and_brings_its_own(results, drawn_once, monkeypatch):
-    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
-
+def test_a_study_names_its_figures_and_brings_its_own(results, drawn_once, monkeypatch, scope):
     @register("figure", "mine", version="1")
     def draw(results: Results) -> base.Drawn:
         figure = style.new_figure(1.0)

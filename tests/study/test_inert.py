@@ -114,7 +114,7 @@ def test_what_changes_something_is_not(case: str, tmp_path: Path) -> None:
     assert len(load(study(tmp_path, factor, levels, rest, fixed)).factors[factor]) == 2
 
 
-def test_an_algorithm_says_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_algorithm_says_what_it_reads(tmp_path: Path) -> None:
     """A study of an algorithm that doesn't read the mixer is refused, whatever else it varies."""
     known = registry.get("algorithm", "bc")
 
@@ -124,15 +124,16 @@ def test_an_algorithm_says_what_it_reads(tmp_path: Path, monkeypatch: pytest.Mon
     path = study(tmp_path, "mixer", "[gru, lstm]")
     assert load(path)
     blind = type("Blind", (known,), {"uses": classmethod(uses)})
-    part = registry.Part("algorithm", "bc", blind, "test_inert", "")
-    monkeypatch.setitem(registry._parts, ("algorithm", "bc"), part)
-    with pytest.raises(UserError, match=r"inert\.yaml:8: the levels gru and lstm of mixer lead to"):
+    parts = [each for kind in registry.kinds() for each in registry.parts(kind)]
+    parts.append(registry.Part("algorithm", "bc", blind, "test_inert", ""))  # the last one counts
+    with (
+        registry.scope(only=parts),
+        pytest.raises(UserError, match=r"inert\.yaml:8: the levels gru and lstm of mixer lead to"),
+    ):
         load(path)
 
 
-def test_a_measurement_says_which_options_it_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_measurement_says_which_options_it_reads(tmp_path: Path, scope: None) -> None:
     class Blind(Measurement):
         Options = ActingOptions
 
@@ -143,8 +144,7 @@ def test_a_measurement_says_which_options_it_reads(
         def reads(cls, config: object) -> frozenset[str]:
             return frozenset({"episodes"})
 
-    part = registry.Part("measurement", "blind", Blind, "test_inert", "")
-    monkeypatch.setitem(registry._parts, ("measurement", "blind"), part)
+    registry.register("measurement", "blind")(Blind)
     rest = "measure: {blind: {}}"
     assert load(study(tmp_path, "measure.blind.episodes", "[1, 2]", rest))
     with pytest.raises(UserError, match=r"nothing there reads measure\.blind\.cap"):

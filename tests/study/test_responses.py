@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ from ablate.words import Response
 
 
 @pytest.fixture(autouse=True)
-def lab(monkeypatch: pytest.MonkeyPatch) -> None:
+def lab() -> Iterator[None]:
     """A measurement `drift` beside ours, with a response over an index and one that another has too."""
-    made_up_lab(monkeypatch)
     responses = (Response("success"), Response("error", index="horizon"), Response("bias"))
     drift = type("Drift", (Measurement,), {"responses": responses})
-    part = registry.Part("measurement", "drift", drift, "test_responses", "")
-    monkeypatch.setitem(registry._parts, ("measurement", "drift"), part)
+    with made_up_lab():
+        registry.register("measurement", "drift")(drift)
+        yield
 
 
 def about(metric: str, measured: bool = True) -> str:

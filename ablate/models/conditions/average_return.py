@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "average-return", label="average return", order=4)
+@register("condition", "average-return", order=4)
 class AverageReturn(Condition):
     """Raw: return-to-go and timestep; the column is the one over the timesteps left, in units of the returns' spread
     over the horizon.

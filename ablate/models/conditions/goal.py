@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "goal", label="goal", order=5)
+@register("condition", "goal", order=5)
 class Goal(Condition):
     """Raw: values of the observation's coordinates `layout.goal`.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "return-to-go", label="return-to-go", order=3)
+@register("condition", "return-to-go", order=3)
 class ReturnToGo(Condition):
     """Raw: logged, the sum of this and the episode's later rewards; acting, the target less the rewards received.
 

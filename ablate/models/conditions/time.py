@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ablate.models.layouts import Layout
 
 
-@register("condition", "time", label="time", order=2)
+@register("condition", "time", order=2)
 class Time(Condition):
     """Raw: the timestep's index in its episode."""
 

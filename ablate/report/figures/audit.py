@@ -15,14 +15,11 @@ from ablate.report import style
 from ablate.report.figures import base
 from ablate.report.material import Results
 
-FIELDS = {
+LOGGED = {
     "observation": "state",
     "action": "action",
     "reward": "reward",
-    "return_to_go": "return-to-go",
-    "time": "time",
-    "policy": "policy id",
-}
+}  # then the conditions, by name
 
 
 @register("figure", "receptive_fields", order=90)
@@ -39,9 +36,10 @@ def draw(results: Results) -> base.Drawn | None:
     chosen = max(sizes, key=lambda key: (sizes[key], len(key[2]), key[0], key[1:]))
     records = {r["mixer"]: r for r in usable if _setting(r) == chosen}
     looks = words.levels("mixer", records)
+    named = {name for record in records.values() for name in record["declared"]}
     fields = [
         name
-        for name in FIELDS
+        for name in (*LOGGED, *sorted(named - LOGGED.keys()))
         if any(record["declared"].get(name) or _seen(record, name) for record in records.values())
     ]
     shapes = list(next(iter(records.values()))["influence"])
@@ -91,7 +89,7 @@ def draw(results: Results) -> base.Drawn | None:
                 panel.text(
                     1.02,
                     0.5,
-                    FIELDS[name],
+                    LOGGED.get(name) or words.level("condition", name),
                     transform=panel.transAxes,
                     rotation=-90,
                     va="center",
