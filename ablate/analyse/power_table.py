@@ -124,13 +124,12 @@ def make(
     name: str = "the pilot",
     spreads: str | None = None,
     repetitions: int = REPETITIONS,
-    paired: bool = True,
 ) -> PowerTable:
     """The power of a study: of one of ours at its profile, of one about somebody else's runs with
     the cells and the usual number of seeds of their table.
 
     pilot: a tidy table of trials, called `name`; without one, or with `spreads` (a name of
-    `spreads.PUBLISHED`), published spreads. paired: as of `verdict.judge`. Raises UserError for a study without
+    `spreads.PUBLISHED`), published spreads. Raises UserError for a study without
     hypotheses, a
     table that cannot be read, or when nothing can be said of any hypothesis.
     """
@@ -177,7 +176,7 @@ def make(
         margin=study.margin,
         seconds=seconds,
         repetitions=repetitions,
-        paired=paired,
+        paired=study.paired,
     )
     if pilot is not None:
         forecasts = [
@@ -191,7 +190,7 @@ def make(
                         seeds=seeds,
                         alpha=study.alpha,
                         margin=study.margin,
-                        paired=paired,
+                        paired=study.paired,
                     )
                 ),
             )

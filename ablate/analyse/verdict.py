@@ -97,7 +97,8 @@ class Verdict:
     deciding claim. p, p_holm: of the statement that the hypothesis makes, before and after
     correction. p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
     fixed, population: the two estimands side by side. curve: the means by level, of a trend.
-    details: every claim. estimator: the one in place of a contrast. unconverged: its cells that weren't,
+    details: every claim. trials: ids of the rows that it rests on. estimator: the one in place of a contrast.
+    unconverged: its cells that weren't,
     in words. pairing: which of the deciding claim is
     paired, in words. None where it wasn't
     tested.
@@ -142,6 +143,7 @@ class Verdict:
     pairing: str = ""
     unconverged: tuple[str, ...] = ()
     estimator: str = ""
+    trials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,7 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
         verdict=NOT_TESTED,
         test=h.test,
         metric=h.metric,
-        contrast=h.contrast or claims_words(item),
+        contrast=h.contrast or _words(item),
         estimator=next(iter(h.estimator)) if h.estimator else "",
         primary=h.primary,
         family=family_of(h),
@@ -279,7 +281,14 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
-def claims_words(item: _Tested) -> str:
+def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
+    """The ids of these rows, where the table has any."""
+    if "trial" not in table.columns:
+        return ()
+    return tuple(sorted(table.loc[table.index.isin(rows), "trial"].astype(str)))
+
+
+def _words(item: _Tested) -> str:
     """What a hypothesis with an estimator estimates, in words."""
     return "; ".join(dict.fromkeys(claim.contrast.text for claim, _ in item.every))
 
@@ -305,6 +314,7 @@ def _draft(
     return replace(
         blank,
         n_trials=len(trials),
+        trials=_ids(table, trials),
         unconverged=unconverged,
         estimate=decisive.estimate,
         low=decisive.low,

@@ -117,6 +117,7 @@ class Results:
             margin=self.study.margin,
             registered=self.subject.confirmatory,
             metric=self.metric,
+            paired=self.study.paired,
         )
         if self.record is None:
             return found
@@ -136,6 +137,7 @@ class Results:
             margin=self.study.margin,
             registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
             metric=self.metric,
+            paired=self.study.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
         )
 

@@ -162,8 +162,7 @@ def gather(
         alpha=analysis.alpha,
         margin=study.margin,
         findings=tuple(
-            from_verdict(verdict, claimed[verdict.hypothesis], table, study.levels)
-            for verdict in analysis.verdicts
+            from_verdict(verdict, claimed[verdict.hypothesis]) for verdict in analysis.verdicts
         ),
         settings=fixed_rows(table, study) + subject.settings,
         factors=factor_rows(table),

@@ -241,3 +241,8 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path_factory, columns):
     except UserError as error:
         problem = str(error)
     assert "\n" not in problem
+
+
+def test_pairing_is_declared_never_guessed(tmp_path):
+    assert not load_foreign(write(tmp_path)).paired
+    assert load_foreign(write(tmp_path, STUDY + "paired: true\n")).paired
