@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from ablate import words
 from ablate.analyse import intervals, replication
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.analyse.intervals import Estimate
 from ablate.registry import register
 from ablate.report import style, summaries

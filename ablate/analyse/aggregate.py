@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ablate.analyse.intervals import Floats, combine
-from ablate.analyse.tests import generator
+from ablate.analyse.randomisation import generator
 
 RESAMPLES = 50_000
 TARGET = 100.0  # of the optimality gap: the expert's score in normalised points

@@ -40,10 +40,10 @@ from ablate.analyse.intervals import (
     ratio_interval,
     wider,
 )
-from ablate.analyse.resolve import pair
+from ablate.analyse.pairing import pair
+from ablate.analyse.randomisation import over_data_sets
 from ablate.analyse.strata import at
-from ablate.analyse.table import factor_columns, last_budget, usable, values
-from ablate.analyse.tests import over_data_sets
+from ablate.analyse.tidy import factor_columns, last_budget, usable, values
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level, level_text, parse
 from ablate.study.hypotheses import Hypothesis

@@ -1,7 +1,7 @@
 """The procedures of a verdict on many repetitions at once: what power and calibration simulate.
 
 Each function does to R simulated experiments, as arrays with a leading axis R, what its namesake in
-`intervals` or `tests` does to one. A set of shufflings serves many repetitions, which is what makes
+`intervals` or `randomisation` does to one. A set of shufflings serves many repetitions, which is what makes
 it fast and changes no single p value's law; but not all of them, as its own chance would then move
 all p values the same way.
 """
@@ -129,7 +129,7 @@ def wider(first: Estimates, second: Estimates, confidence: float) -> Estimates:
 
 
 def permutation(blocks: Sequence[Arms], rng: np.random.Generator, draws: int) -> PValues:
-    """The stratified, studentised permutation test of `tests.permutation`, R times.
+    """The stratified, studentised permutation test of `randomisation.permutation`, R times.
 
     All arrangements when there are at most `draws`, else `draws` random ones and
     p = (b + 1) / (draws + 1).
@@ -180,7 +180,7 @@ def _shuffled(blocks: Sequence[Arms], labels: Sequence[np.ndarray], exact: bool)
 
 
 def sign_flip(terms: Floats, rng: np.random.Generator, draws: int) -> PValues:
-    """The sign-flip test of `tests.sign_flip` on the rows of `terms` (R, n)."""
+    """The sign-flip test of `randomisation.sign_flip` on the rows of `terms` (R, n)."""
     n = terms.shape[1]
     if 2.0**n <= draws:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))

@@ -23,8 +23,8 @@ from scipy import stats
 from ablate.analyse import batch
 from ablate.analyse.claims import PAIRED, WELCH
 from ablate.analyse.intervals import Floats, spread
-from ablate.analyse.table import check, factor_columns, usable, values
-from ablate.analyse.tests import SIGN_FLIP_DATA_SETS, generator
+from ablate.analyse.randomisation import SIGN_FLIP_DATA_SETS, generator
+from ablate.analyse.tidy import check, factor_columns, usable, values
 from ablate.errors import UserError
 
 LEAST = 4  # seeds: halves of two, which just show a spread

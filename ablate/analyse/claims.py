@@ -23,9 +23,8 @@ import pandas as pd
 from ablate.analyse import mixed
 from ablate.analyse.estimators import Asked, Finding, Untold
 from ablate.analyse.intervals import Estimate, equivalence_p, interval, p_value, wider
-from ablate.analyse.resolve import Resolved, Untestable
-from ablate.analyse.table import failed, finished
-from ablate.analyse.tests import (
+from ablate.analyse.pairing import Resolved, Untestable
+from ablate.analyse.randomisation import (
     SIGN_FLIP_DATA_SETS,
     Randomisation,
     generator,
@@ -33,6 +32,7 @@ from ablate.analyse.tests import (
     permutation,
     sign_flip,
 )
+from ablate.analyse.tidy import failed, finished
 from ablate.analyse.trends import Isotonic, isotonic, jonckheere_test
 from ablate.study.contrast import ACROSS, parse
 from ablate.study.hypotheses import Claim, Hypothesis

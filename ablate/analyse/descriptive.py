@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyse.intervals import Floats, combine, interval
-from ablate.analyse.table import factor_columns, usable
-from ablate.analyse.tests import generator
+from ablate.analyse.randomisation import generator
+from ablate.analyse.tidy import factor_columns, usable
 
 _SHUFFLES = 1000
 

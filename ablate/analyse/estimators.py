@@ -49,9 +49,9 @@ from ablate.analyse.intervals import (
     p_value,
     ratio_interval,
 )
-from ablate.analyse.resolve import Resolved, Untestable, resolve
-from ablate.analyse.table import usable, values
-from ablate.analyse.tests import generator
+from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.randomisation import generator
+from ablate.analyse.tidy import usable, values
 from ablate.analyse.trends import nearest_rise
 from ablate.config import Section
 from ablate.errors import UserError

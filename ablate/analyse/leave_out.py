@@ -14,7 +14,7 @@ import pandas as pd
 
 from ablate import words
 from ablate.analyse.multiverse import concerned
-from ablate.analyse.table import FAILED, FINISHED, failed, finished
+from ablate.analyse.tidy import FAILED, FINISHED, failed, finished
 from ablate.analyse.verdict import Verdict, family_of, judge
 from ablate.study.contrast import ACROSS, Level
 from ablate.study.hypotheses import Hypothesis

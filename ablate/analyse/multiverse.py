@@ -32,7 +32,7 @@ from scipy import stats
 
 from ablate import words
 from ablate.analyse.intervals import Floats
-from ablate.analyse.table import factor_columns, last_budget, usable
+from ablate.analyse.tidy import factor_columns, last_budget, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis

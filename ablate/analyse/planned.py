@@ -12,7 +12,7 @@ from scipy import stats
 
 from ablate.analyse.claims import ONE_DATA_SET
 from ablate.analyse.intervals import Floats
-from ablate.analyse.resolve import Untestable, resolve
+from ablate.analyse.pairing import Untestable, resolve
 from ablate.analyse.spreads import Between, Spreads
 from ablate.analyse.verdict import margin_of
 from ablate.study.contrast import Level

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate.analyse import batch, tests
+from ablate.analyse import batch, randomisation
 from ablate.analyse.intervals import Alternative, Floats
 from ablate.analyse.planned import (
     POWER,
@@ -107,7 +107,7 @@ class _Simulation:
         """(repetitions, seeds) standard normal; more seeds go on from fewer."""
         found = self._noise.get((salt, cell))
         if found is None or found.shape[1] < seeds:
-            rng = tests.generator(f"power/{self.seed}/{salt}/{cell}")
+            rng = randomisation.generator(f"power/{self.seed}/{salt}/{cell}")
             size = max(20, seeds)
             found = rng.standard_normal((size, self.repetitions)).T
             self._noise[salt, cell] = found
@@ -180,7 +180,7 @@ def on_pilot(
     For hypotheses with an estimator of their own, at the effect that the pilot shows; uncorrected. seeds: of
     every study.
     """
-    rng = tests.generator(f"power/on pilot/{hypothesis.id}")
+    rng = randomisation.generator(f"power/on pilot/{hypothesis.id}")
     groups = [rows for _, rows in pilot.groupby("seed", sort=True)]
     hits = 0
     for _ in range(repetitions):
@@ -466,7 +466,7 @@ def _population_p(
     """The largest of the claims' p values (R,) for new data sets."""
     found = []
     for laid in one.laid:
-        rng = tests.generator(f"power/{simulation.seed}/data sets/{laid.claim.label}")
+        rng = randomisation.generator(f"power/{simulation.seed}/data sets/{laid.claim.label}")
         assert laid.between.sd is not None  # `_population` asked
         contrasts = laid.between.sd * rng.standard_normal((simulation.repetitions, len(laid.names)))
         for d, name in enumerate(laid.names):
@@ -490,7 +490,7 @@ def _with_data_sets(
     for laid in one.laid:
         assert laid.between.sd is not None
         scatter = float(np.mean([variance_on(laid, one.spreads, seeds, n) for n in laid.names]))
-        rng = tests.generator(f"power/{simulation.seed}/more data sets/{laid.claim.label}")
+        rng = randomisation.generator(f"power/{simulation.seed}/more data sets/{laid.claim.label}")
         sd = math.sqrt(laid.between.sd**2 + scatter)
         x = sd * rng.standard_normal((simulation.repetitions, int(counts[-1])))
         means = np.cumsum(x, axis=1)[:, 1:] / counts  # of the first 2, 3, ... data sets

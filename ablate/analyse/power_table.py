@@ -17,7 +17,7 @@ from ablate.analyse import power
 from ablate.analyse.descriptive import pairing
 from ablate.analyse.power import MOST_DATA_SETS, MOST_SEEDS, POWER, Estimand, Forecast
 from ablate.analyse.spreads import PUBLISHED, WORST_CASE, Spreads, from_pilot, published
-from ablate.analyse.table import check, factor_columns, finished
+from ablate.analyse.tidy import check, factor_columns, finished
 from ablate.errors import UserError, unknown
 from ablate.study import expand
 from ablate.study.cost import spell, trial_seconds
@@ -124,13 +124,12 @@ def make(
     name: str = "the pilot",
     spreads: str | None = None,
     repetitions: int = REPETITIONS,
-    paired: bool = True,
 ) -> PowerTable:
     """The power of a study: of one of ours at its profile, of one about somebody else's runs with
     the cells and the usual number of seeds of their table.
 
     pilot: a tidy table of trials, called `name`; without one, or with `spreads` (a name of
-    `spreads.PUBLISHED`), published spreads. paired: as of `verdict.judge`. Raises UserError for a study without
+    `spreads.PUBLISHED`), published spreads. Raises UserError for a study without
     hypotheses, a
     table that cannot be read, or when nothing can be said of any hypothesis.
     """
@@ -177,7 +176,7 @@ def make(
         margin=study.margin,
         seconds=seconds,
         repetitions=repetitions,
-        paired=paired,
+        paired=study.paired,
     )
     if pilot is not None:
         forecasts = [
@@ -191,7 +190,7 @@ def make(
                         seeds=seeds,
                         alpha=study.alpha,
                         margin=study.margin,
-                        paired=paired,
+                        paired=study.paired,
                     )
                 ),
             )

@@ -22,7 +22,7 @@ import numpy as np
 
 from ablate.analyse.aggregate import corrected_tails
 from ablate.analyse.intervals import Estimate, Floats, combine, interval
-from ablate.analyse.tests import generator
+from ablate.analyse.randomisation import generator
 
 RESAMPLES = 2000
 

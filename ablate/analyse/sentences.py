@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablate import words
 from ablate.analyse.claims import PAIRED, TOST, TOST_PAIRED, WELCH, ClaimResult
-from ablate.analyse.tests import DRAWS
+from ablate.analyse.randomisation import DRAWS
 from ablate.analyse.verdict import (
     EQUIVALENT,
     INCONCLUSIVE,

@@ -22,8 +22,8 @@ from scipy import stats
 
 from ablate import words
 from ablate.analyse.intervals import Floats, spread
-from ablate.analyse.resolve import Resolved, Untestable, resolve
-from ablate.analyse.table import factor_columns, usable, values
+from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import level_text
 from ablate.study.hypotheses import Claim

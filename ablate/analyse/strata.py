@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ablate.analyse.intervals import Floats
-from ablate.analyse.table import factor_columns, usable, values
+from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError
 from ablate.study.contrast import level_text
 

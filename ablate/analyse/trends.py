@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from ablate.analyse.intervals import Floats, combine
-from ablate.analyse.tests import (
+from ablate.analyse.randomisation import (
     DRAWS,
     Block,
     Randomisation,

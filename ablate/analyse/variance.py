@@ -37,7 +37,7 @@ from scipy import optimize
 
 from ablate.analyse.intervals import Floats
 from ablate.analyse.strata import at
-from ablate.analyse.table import factor_columns, usable, values
+from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError
 from ablate.study.contrast import Level, level_text
 

@@ -5,7 +5,7 @@ default) or *population* (new data sets, of which these are a sample). The rule 
 one; the other's estimate, interval and p are reported beside it and decide nothing.
 
 fixed         contrasts formed within seeds, data sets weighing equally: Student's t over seeds. What can't be
-              paired is Welch-Satterthwaite's (`resolve.py` and `intervals.py` say which and how). A cell
+              paired is Welch-Satterthwaite's (`pairing.py` and `intervals.py` say which and how). A cell
               needs two finished seeds. Beside it stands a randomisation test of zero: sign flips of the
               seeds' contrasts, or labels shuffled within data set x other factors where nothing is paired
               (for a trend the count of Jonckheere and Terpstra). It decides nothing: with few seeds its p
@@ -72,9 +72,9 @@ from ablate.analyse.claims import (
     estimated,
 )
 from ablate.analyse.intervals import Floats
-from ablate.analyse.resolve import Resolved, Untestable, resolve
-from ablate.analyse.table import factor_columns, last_budget
-from ablate.analyse.tests import holm
+from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.randomisation import holm
+from ablate.analyse.tidy import factor_columns, last_budget
 from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level
@@ -97,7 +97,8 @@ class Verdict:
     deciding claim. p, p_holm: of the statement that the hypothesis makes, before and after
     correction. p_against_holm, p_equivalent_holm: the corrected p of the other two statements.
     fixed, population: the two estimands side by side. curve: the means by level, of a trend.
-    details: every claim. estimator: the one in place of a contrast. unconverged: its cells that weren't,
+    details: every claim. trials: ids of the rows that it rests on. estimator: the one in place of a contrast.
+    unconverged: its cells that weren't,
     in words. pairing: which of the deciding claim is
     paired, in words. None where it wasn't
     tested.
@@ -142,6 +143,7 @@ class Verdict:
     pairing: str = ""
     unconverged: tuple[str, ...] = ()
     estimator: str = ""
+    trials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,7 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
         verdict=NOT_TESTED,
         test=h.test,
         metric=h.metric,
-        contrast=h.contrast or claims_words(item),
+        contrast=h.contrast or _words(item),
         estimator=next(iter(h.estimator)) if h.estimator else "",
         primary=h.primary,
         family=family_of(h),
@@ -279,7 +281,14 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
-def claims_words(item: _Tested) -> str:
+def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
+    """The ids of these rows, where the table has any."""
+    if "trial" not in table.columns:
+        return ()
+    return tuple(sorted(table.loc[table.index.isin(rows), "trial"].astype(str)))
+
+
+def _words(item: _Tested) -> str:
     """What a hypothesis with an estimator estimates, in words."""
     return "; ".join(dict.fromkeys(claim.contrast.text for claim, _ in item.every))
 
@@ -305,6 +314,7 @@ def _draft(
     return replace(
         blank,
         n_trials=len(trials),
+        trials=_ids(table, trials),
         unconverged=unconverged,
         estimate=decisive.estimate,
         low=decisive.low,

@@ -49,8 +49,15 @@ from ablate.analyse.estimators import (
     SlopeDifference,
 )
 from ablate.analyse.intervals import Estimate, Floats, combine, equivalence_p, p_value, wider
+from ablate.analyse.randomisation import (
+    Block,
+    generator,
+    holm,
+    over_data_sets,
+    permutation,
+    sign_flip,
+)
 from ablate.analyse.simulate import Factorial
-from ablate.analyse.tests import Block, generator, holm, over_data_sets, permutation, sign_flip
 from ablate.analyse.trends import jonckheere_test
 from ablate.bench.update import Row
 from ablate.data import d4rl_index

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ablate.analyse import looks, sequential
-from ablate.analyse.looks import Look, Record
-from ablate.analyse.table import apart_from_presets
+from ablate.analyse import decisions, sequential
+from ablate.analyse.decisions import Look, Record
+from ablate.analyse.tidy import apart_from_presets
 from ablate.analyse.verdict import Verdict, family_of, judge
 from ablate.errors import UserError
 from ablate.launch.run import Options, Summary, run
@@ -33,10 +33,10 @@ def until_decided(
     """
     folder = folder_of(options.results, study)
     fresh = start(study, options)
-    record = looks.read(folder.root) or fresh
+    record = decisions.read(folder.root) or fresh
     if record.declared != fresh.declared:
         raise UserError(
-            f"{folder.root / looks.NAME}: the looks, the error rate or the hypotheses were changed "
+            f"{folder.root / decisions.NAME}: the looks, the error rate or the hypotheses were changed "
             f"after look {len(record.taken)} of {len(record.plan.seeds)}; allowed: what was declared "
             "before the first. Put it back, or give the study another name."
         )
@@ -58,8 +58,8 @@ def until_decided(
             return summary
         verdicts = judged(at, folder, record.plan.levels[index])
         look = Look(seeds, record.plan.levels[index], summary.total, summary.failed)
-        record = looks.after(record, look, verdicts)
-        write_atomic(folder.root / looks.NAME, record.text())
+        record = decisions.after(record, look, verdicts)
+        write_atomic(folder.root / decisions.NAME, record.text())
         console.print(_told(record, verdicts), highlight=False)
         if record.ended:
             break

@@ -10,7 +10,7 @@ import pandas as pd
 from ablate.analyse import power_table
 from ablate.analyse.calibrate import Calibration, calibrate
 from ablate.analyse.power_table import PowerTable
-from ablate.analyse.table import apart_from_presets
+from ablate.analyse.tidy import apart_from_presets
 from ablate.errors import UserError
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 from ablate.study.load import load

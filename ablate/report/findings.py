@@ -4,17 +4,12 @@ analysis."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from ablate import words
-from ablate.analyse.resolve import resolve
 from ablate.analyse.sentences import is_level
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
-from ablate.study.contrast import Level
-from ablate.study.hypotheses import Hypothesis, claims
+from ablate.study.hypotheses import Hypothesis
 
 
 @dataclass(frozen=True)
@@ -140,20 +135,18 @@ class Finding:
         return words.p_relation(self.p_corrected)
 
 
-def from_verdict(
-    verdict: Verdict,
-    hypothesis: Hypothesis,
-    table: pd.DataFrame,
-    levels: Mapping[str, Sequence[Level]],
-) -> Finding:
-    """The report's view of a verdict; `table` (with a column `trial`) gives the trials behind
-    it."""
+def from_verdict(verdict: Verdict, hypothesis: Hypothesis) -> Finding:
+    """The report's view of a verdict."""
     parts: tuple[Part, ...] = ()
     if len(verdict.details) > 1:
         parts = tuple(Part(c.label, c.estimate, c.low, c.high) for c in verdict.details)
     elif verdict.details and len(verdict.details[0].by_data_set) > 1:
         found = verdict.details[0].by_data_set
-        parts = tuple(Part(f"data {name}", *values) for name, values in found.items())
+        parts = tuple(
+            Part(f"data {name}", *values)
+            for name, values in found.items()
+            if math.isfinite(values[0])  # an estimator may have no number of its own for each
+        )
     new = verdict.population
     population = None
     if new.estimate is not None and new.low is not None and new.high is not None:
@@ -181,7 +174,7 @@ def from_verdict(
         high=_number(verdict.high),
         confidence=verdict.confidence,
         p_corrected=_number(_deciding(verdict)),
-        trials=_trials(hypothesis, table, levels) if verdict.estimate is not None else (),
+        trials=verdict.trials,
         failed=verdict.n_failed,
         missing=verdict.n_missing,
         test_name=verdict.test_name,
@@ -219,16 +212,6 @@ def _deciding(verdict: Verdict) -> float | None:
     if verdict.verdict == EQUIVALENT and verdict.test != "equivalence":
         return verdict.p_equivalent_holm
     return verdict.p_holm
-
-
-def _trials(
-    hypothesis: Hypothesis, table: pd.DataFrame, levels: Mapping[str, Sequence[Level]]
-) -> tuple[str, ...]:
-    """Ids of the trials that any claim of the hypothesis uses, for the sidecars."""
-    used: set[object] = set()
-    for claim in claims(hypothesis, levels):
-        used |= resolve(claim, table, hypothesis.metric).trials  # none where it is untestable
-    return tuple(sorted(str(name) for name in table.loc[sorted(used, key=str), "trial"]))
 
 
 def _where(hypothesis: Hypothesis) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ablate import words
 from ablate.analyse.attribution import Attribution
-from ablate.analyse.further import Further
+from ablate.analyse.beyond import Beyond
 from ablate.analyse.intervals import Estimate, interval
 from ablate.analyse.multiverse import Multiverse
 from ablate.analyse.variance import Components
@@ -12,7 +12,7 @@ from ablate.report import tex
 from ablate.report.grid import Grid
 
 
-def paragraphs(found: Further, metric: str) -> list[tuple[str, str]]:
+def paragraphs(found: Beyond, metric: str) -> list[tuple[str, str]]:
     """(heading, paragraph) of each part, or why there is none. metric: what the variance is of."""
     out = []
     if found.attribution is not None:
@@ -100,7 +100,7 @@ def multiverse_words(found: Multiverse) -> str:
     return out
 
 
-def leave_out_words(found: Further) -> str:
+def leave_out_words(found: Beyond) -> str:
     """Which verdicts change without a data set, and with failed trials as the worst."""
     out = []
     if len(found.without):
@@ -124,7 +124,7 @@ def leave_out_words(found: Further) -> str:
     return " ".join(out)
 
 
-def grids(found: Further) -> list[Grid]:
+def grids(found: Beyond) -> list[Grid]:
     """Tables in plain text: attribution, omega squared, and the shares of the multiverse."""
     made = [_attribution(found.attribution), _omega(found), _shares(found)]
     return [grid for grid in made if grid is not None]
@@ -180,7 +180,7 @@ def _attribution(found: Attribution | None) -> Grid | None:
     )
 
 
-def _omega(found: Further) -> Grid | None:
+def _omega(found: Beyond) -> Grid | None:
     if found.anova is None or found.variance is None:
         return None
     return Grid(
@@ -204,7 +204,7 @@ def _omega(found: Further) -> Grid | None:
     )
 
 
-def _shares(found: Further) -> Grid | None:
+def _shares(found: Beyond) -> Grid | None:
     other = found.multiverse
     if other is None or other.universes < 2:
         return None
@@ -232,7 +232,7 @@ def _shares(found: Further) -> Grid | None:
     )
 
 
-def macros(found: Further) -> dict[str, str]:
+def macros(found: Beyond) -> dict[str, str]:
     r"""Name -> LaTeX text: `\AttributionTotal`, `\AttributionMemoryShare`, `\StandsMemory`, ..."""
     out: dict[str, str] = {}
     one = found.attribution

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analyse import looks
-from ablate.analyse import table as frame
-from ablate.analyse.analysis import Analysis, analyse
-from ablate.analyse.further import Further, further
-from ablate.analyse.looks import Record
+from ablate.analyse import decisions
+from ablate.analyse import tidy as frame
+from ablate.analyse.answer import Analysis, analyse
+from ablate.analyse.beyond import Beyond, beyond
+from ablate.analyse.decisions import Record
 from ablate.analyse.sentences import answer, sentence
 from ablate.config import STANDARD
 from ablate.report import story, subject, summaries
@@ -99,7 +99,7 @@ class Results:
         """The looks that were taken, of these hypotheses; None where the study isn't run look by look."""
         if self.foreign or self.folder is None:
             return None
-        return looks.of(looks.read(self.folder), self.subject.hypotheses_hash)
+        return decisions.of(decisions.read(self.folder), self.subject.hypotheses_hash)
 
     @property
     def alpha(self) -> float:
@@ -117,17 +117,18 @@ class Results:
             margin=self.study.margin,
             registered=self.subject.confirmatory,
             metric=self.metric,
+            paired=self.study.paired,
         )
         if self.record is None:
             return found
-        held = looks.held(found.verdicts, self.record)
+        held = decisions.held(found.verdicts, self.record)
         told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in held)
         return replace(found, verdicts=told, answer=answer(told))
 
     @cached_property
-    def further(self) -> Further:
+    def further(self) -> Beyond:
         """What the trials say beyond the verdicts."""
-        return further(
+        return beyond(
             self.rows,
             self.study.hypotheses,
             self.study.levels,
@@ -136,6 +137,7 @@ class Results:
             margin=self.study.margin,
             registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
             metric=self.metric,
+            paired=self.study.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
         )
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ablate import words
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.report import provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.errors import UserError
 from ablate.study import expand
 from ablate.study.contrast import level_text

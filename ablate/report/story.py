@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ablate import words
-from ablate.analyse import table as frame
-from ablate.analyse.analysis import Analysis
-from ablate.analyse.further import Further
+from ablate.analyse import tidy as frame
+from ablate.analyse.answer import Analysis
+from ablate.analyse.beyond import Beyond
 from ablate.config import SECTIONS, STANDARD
 from ablate.report import further
 from ablate.report.findings import Finding, from_verdict
@@ -143,7 +143,7 @@ class Story:
 
 
 def gather(
-    subject: Subject, analysis: Analysis, beyond: Further | None = None, sequential: str = ""
+    subject: Subject, analysis: Analysis, beyond: Beyond | None = None, sequential: str = ""
 ) -> Story:
     """Collect what there is to say."""
     study, table = subject.study, subject.table.reset_index(drop=True)
@@ -162,8 +162,7 @@ def gather(
         alpha=analysis.alpha,
         margin=study.margin,
         findings=tuple(
-            from_verdict(verdict, claimed[verdict.hypothesis], table, study.levels)
-            for verdict in analysis.verdicts
+            from_verdict(verdict, claimed[verdict.hypothesis]) for verdict in analysis.verdicts
         ),
         settings=fixed_rows(table, study) + subject.settings,
         factors=factor_rows(table),

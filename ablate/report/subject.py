@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ablate import registry, words
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.config import SECTIONS, STANDARD
 from ablate.errors import UserError
 from ablate.report import rows

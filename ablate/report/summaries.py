@@ -15,7 +15,7 @@ import pandas as pd
 
 from ablate import words
 from ablate.analyse import descriptive
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.study.hypotheses import Hypothesis
 
 MOST_SERIES = 10  # levels told apart by colour and marker

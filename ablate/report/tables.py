@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablate import registry, words
-from ablate.analyse import table as frame
+from ablate.analyse import tidy as frame
 from ablate.report import further, summaries, tex
 from ablate.report.findings import Finding, Part
 from ablate.report.grid import Grid

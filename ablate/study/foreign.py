@@ -10,7 +10,9 @@ Such a file has a section `table` where one of ours has designs, training and ev
       finished: [COMPLETED]                         # words of the column `status`
       failed: [FAILED]
 
-`factors` are columns with the levels that count; `data` the data sets that count. `tidy` makes the
+`paired: true` says that runs of one seed share something in all cells, such as their evaluation episodes, so
+that contrasts are formed within seeds; that seed numbers coincide says nothing. `factors` are columns with
+the levels that count; `data` the data sets that count. `tidy` makes the
 table that the analysis reads; what it leaves out it counts and says.
 """
 
@@ -69,6 +71,7 @@ class ForeignFile(Section):
     margin: float | None = Field(default=None, gt=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     hypotheses: list[Hypothesis] = Field(default=[])
+    paired: bool = False
     notes: list[str] = Field(default=[])
 
 
@@ -84,6 +87,7 @@ class ForeignStudy(Section):
     margin: float | None
     alpha: float
     hypotheses: tuple[Hypothesis, ...]
+    paired: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -138,6 +142,7 @@ def load_foreign(path: Path | str) -> ForeignStudy:
         margin=file.margin,
         alpha=file.alpha,
         hypotheses=tuple(filled(h, file.margin) for h in file.hypotheses),
+        paired=file.paired,
         notes=tuple(" ".join(note.split()) for note in file.notes),
     )
     _anchored(source, study)

@@ -60,6 +60,11 @@ class Study(Section):
         return {"data": self.data, **self.factors}
 
     @property
+    def paired(self) -> bool:
+        """Whether runs of one seed share their streams and evaluation episodes, as all of ours do."""
+        return True
+
+    @property
     def responses(self) -> tuple[str, ...]:
         """Qualified names of all responses that its measurements give."""
         return tuple(

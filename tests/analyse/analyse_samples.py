@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analyse import analysis
+from ablate.analyse import answer
 from ablate.registry import register
 from ablate.study.hypotheses import Hypothesis
 from ablate.words import Response
@@ -64,4 +64,4 @@ def claim(
 
 def analyse(table: pd.DataFrame, hypotheses: Sequence[Hypothesis], *args: Any, **rest: Any):
     """The one call, on the score."""
-    return analysis.analyse(table, hypotheses, *args, **{"metric": "score", **rest})
+    return answer.analyse(table, hypotheses, *args, **{"metric": "score", **rest})

@@ -12,8 +12,15 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
 from ablate.analyse.intervals import combine, equivalence_p, interval, p_value
+from ablate.analyse.randomisation import (
+    Block,
+    generator,
+    holm,
+    over_data_sets,
+    permutation,
+    sign_flip,
+)
 from ablate.analyse.simulate import CONTRASTS, Factorial, table
-from ablate.analyse.tests import Block, generator, holm, over_data_sets, permutation, sign_flip
 
 CLOSE = 1e-8
 RNG = np.random.default_rng(21)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from analyse_samples import analyse, claim, tidy
 
-from ablate.analyse.analysis import levels_of
+from ablate.analyse.answer import levels_of
 from ablate.errors import UserError
 
 TABLE = tidy(lambda cell: 40.0 + 9.0 * (cell["context"] == 20), seeds=3)

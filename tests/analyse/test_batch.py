@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablate.analyse import batch, intervals, tests
-from ablate.analyse.tests import Block
+from ablate.analyse import batch, intervals, randomisation
+from ablate.analyse.randomisation import Block
 
 RNG = np.random.default_rng(5)
 
@@ -41,7 +41,7 @@ def test_exact_permutations(sizes):
     made = batch.permutation(arms, RNG, 10_000)
     for r in range(4):
         blocks = [Block(weights[len(b)], tuple(arm[r] for arm in b)) for b in data]
-        one = tests.permutation(blocks, RNG)
+        one = randomisation.permutation(blocks, RNG)
         assert one.exact
         found = (made.greater[r], made.less[r], made.two_sided[r])
         assert found == pytest.approx((one.greater, one.less, one.two_sided))
@@ -52,19 +52,19 @@ def test_drawn_permutations_agree_within_their_noise():
     weights = np.array([-1.0, 1.0])
     made = batch.permutation([batch.Arms(weights, tuple(data))], RNG, 4000)
     for r in range(6):
-        one = tests.permutation([Block(weights, (data[0][r], data[1][r]))], RNG, 4000)
+        one = randomisation.permutation([Block(weights, (data[0][r], data[1][r]))], RNG, 4000)
         noise = 4.0 * np.sqrt(one.greater * (1.0 - one.greater) / 2000.0) + 1e-3
         assert made.greater[r] == pytest.approx(one.greater, abs=noise)
 
 
 def test_constant_arms():
-    """No spread at all, and a difference without spread: as in `tests.permutation`."""
+    """No spread at all, and a difference without spread: as in `randomisation.permutation`."""
     weights = np.array([1.0, -1.0])
     flat = (np.full((1, 3), 7.0), np.full((1, 3), 7.0))
     apart = (np.full((1, 3), 7.3), np.full((1, 3), 1.1))
     for arms in (flat, apart):
         made = batch.permutation([batch.Arms(weights, arms)], RNG, 1000)
-        one = tests.permutation([Block(weights, (arms[0][0], arms[1][0]))], RNG)
+        one = randomisation.permutation([Block(weights, (arms[0][0], arms[1][0]))], RNG)
         assert made.two_sided[0] == pytest.approx(one.two_sided)
 
 
@@ -72,7 +72,7 @@ def test_exact_sign_flips():
     terms = RNG.normal(0.3, 1.0, (5, 8))
     made = batch.sign_flip(terms, RNG, 1000)
     for r in range(5):
-        one = tests.sign_flip(terms[r], RNG)
+        one = randomisation.sign_flip(terms[r], RNG)
         assert made.greater[r] == pytest.approx(one.greater)
         assert made.two_sided[r] == pytest.approx(one.two_sided)
 
@@ -91,7 +91,7 @@ def test_holm_row_by_row():
     p = RNG.uniform(size=(5, 6))
     made = batch.holm(p)
     for row, found in zip(p, made, strict=True):
-        assert found == pytest.approx(tests.holm(row))
+        assert found == pytest.approx(randomisation.holm(row))
 
 
 def test_numbers_of_arrangements():

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from ablate.analyse.intervals import combine, p_value
-from ablate.analyse.tests import Block, generator, permutation, sign_flip
+from ablate.analyse.randomisation import Block, generator, permutation, sign_flip
 
 RUNS = Path(__file__).parents[3] / "shared" / "data" / "d3rlpy_bench_final.csv"
 LEVEL = 0.05

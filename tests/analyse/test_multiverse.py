@@ -8,7 +8,7 @@ import pytest
 from analyse_samples import claim, tidy
 from scipy import stats
 
-from ablate.analyse.analysis import levels_of
+from ablate.analyse.answer import levels_of
 from ablate.analyse.intervals import combine
 from ablate.analyse.leave_out import (
     ALL,

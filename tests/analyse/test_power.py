@@ -16,24 +16,14 @@ from ablate.analyse import planned, power, power_table, spreads
 from ablate.analyse.spreads import Between, Spreads
 from ablate.analyse.verdict import EQUIVALENT, SUPPORTED, judge
 from ablate.errors import UserError
+from ablate.study.expand import cells as expand_cells
+from ablate.study.expand import frame
 from ablate.study.load import load
 from ablate.track.table import read_table
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies" / "memory_vs_arch_locomotion.yaml"
 FACTORS = ["data", "mixer", "context", "condition", "history", "head"]
-
-
-def shipped():
-    """A shipped study, its hypotheses about responses that are known here."""
-    made = load(STUDY)
-    renamed = [
-        h.model_copy(
-            update={"metric": h.metric.rpartition(".")[2].replace("score", "sample.score")}
-        )
-        for h in made.hypotheses
-    ]
-    return made.model_copy(update={"hypotheses": tuple(renamed)})
 
 
 def design(data: int = 3, mixers: tuple[str, ...] = ("mlp", "gru", "attention")) -> pd.DataFrame:
@@ -164,7 +154,7 @@ def test_published_spreads_give_the_known_table(data_sets, seeds, population, fi
         [claim(test="difference")],
         levels(cells),
         cells,
-        {"score": spreads.published("d3rlpy", cells, "sample.score")},
+        {"score": spreads.published("d3rlpy", cells, "rollout.score")},
         seeds=seeds,
         alpha=0.05,
         margin=3.0,
@@ -248,8 +238,8 @@ def test_a_short_pilot_is_not_taken_at_its_word():
     ],
 )
 def test_a_pilot_that_says_nothing_is_refused(change, line):
-    made = shipped()
-    table = change(pilot()).rename(columns={"score": "sample.score"})
+    made = load(STUDY)
+    table = change(pilot()).rename(columns={"score": "rollout.score"})
     with pytest.raises(UserError, match=line) as refused:
         power_table.make(made, table, repetitions=50)
     assert "\n" not in str(refused.value)
@@ -263,7 +253,7 @@ def test_one_seed_and_no_cells_and_no_hypotheses_are_refused():
         forecast([claim()], cells.iloc[:0])
     with pytest.raises(UserError, match="the design doesn't have its cells"):
         forecast([claim(where={"data": "d7"})], cells)
-    made = shipped()
+    made = load(STUDY)
     with pytest.raises(UserError, match="declares no hypotheses"):
         power_table.make(made.model_copy(update={"hypotheses": ()}))
 
@@ -279,7 +269,7 @@ def test_one_data_set_says_nothing_of_others():
 
 
 def test_without_a_pilot_the_published_spreads_are_named(tmp_path):
-    made = shipped()
+    made = load(STUDY)
     text = power_table.from_files(made, tmp_path, None, None, read_table).text()
     assert "d3rlpy-benchmarks" in text
     assert "action_error: none (published spreads" in text
@@ -291,10 +281,15 @@ def test_without_a_pilot_the_published_spreads_are_named(tmp_path):
         power_table.from_files(made, tmp_path, tmp_path / "none.csv", "d3rlpy", read_table)
 
 
-def test_the_shipped_studys_own_runs(tmp_path):
-    made = shipped()
-    table = read_table(ROOT / "results" / made.study / "trials.csv")
-    table = table.rename(columns=lambda name: name.replace("score", "sample.score"))
+def test_a_shipped_study_on_a_pilot():
+    made = load(STUDY)
+    cells = frame(expand_cells(made), made)
+    rng = np.random.default_rng(0)
+    table = cells.loc[cells.index.repeat(3)].reset_index(drop=True)
+    table["seed"] = np.tile(range(3), len(cells))
+    shared = rng.normal(0.0, 5.0, 3)[table["seed"]]
+    for metric in {h.metric for h in made.hypotheses}:
+        table[metric] = shared + rng.normal(50.0, 3.0, len(table))
     found = power_table.make(made, table, repetitions=100)
     assert len(found.forecasts) == len(made.hypotheses)
     text = found.text()

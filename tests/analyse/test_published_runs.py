@@ -11,7 +11,7 @@ import pytest
 from analyse_samples import analyse
 from scipy import stats
 
-from ablate.analyse.tests import generator, holm
+from ablate.analyse.randomisation import generator, holm
 from ablate.data.d4rl_index import normalised_score
 from ablate.study.hypotheses import Hypothesis
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ablate.analyse.tests import (
+from ablate.analyse.randomisation import (
     Block,
     generator,
     holm,

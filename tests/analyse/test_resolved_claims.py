@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from analyse_samples import claim, tidy
 
-from ablate.analyse.analysis import levels_of
-from ablate.analyse.resolve import Resolved, Untestable, resolve, shuffled_factor
+from ablate.analyse.answer import levels_of
+from ablate.analyse.pairing import Resolved, Untestable, resolve, shuffled_factor
 from ablate.study.contrast import parse
 from ablate.study.hypotheses import claims
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ablate.analyse import batch, looks, sequential
+from ablate.analyse import batch, decisions, sequential
 from ablate.analyse.sequential import boundaries, constant, crossing, plan, spend
 from ablate.analyse.verdict import INCONCLUSIVE, SUPPORTED, judge
 from ablate.study.looks import SequentialSection
@@ -143,11 +143,11 @@ def test_overall_error_through_the_verdicts_themselves():
     assert false <= stats.binom.ppf(0.999, repetitions, 0.05)
 
 
-def record(*verdicts: str) -> looks.Record:
+def record(*verdicts: str) -> decisions.Record:
     made = plan(declared(4, 6, 8), 0.05)
-    found = looks.Record("hash", made, (), {}, ("a", "b"))
+    found = decisions.Record("hash", made, (), {}, ("a", "b"))
     for i, verdict in enumerate(verdicts):
-        look = looks.Look(made.seeds[i], made.levels[i], 10 * (i + 1), 0)
+        look = decisions.Look(made.seeds[i], made.levels[i], 10 * (i + 1), 0)
         table = tidy(lambda cell: 0.0, seeds=2)
         kinds = {"a": verdict, "b": INCONCLUSIVE}
         blank = judge(
@@ -158,7 +158,9 @@ def record(*verdicts: str) -> looks.Record:
             margin=3.0,
             registered={"a": True, "b": True},
         )
-        found = looks.after(found, look, [replace(v, verdict=kinds[v.hypothesis]) for v in blank])
+        found = decisions.after(
+            found, look, [replace(v, verdict=kinds[v.hypothesis]) for v in blank]
+        )
     return found
 
 
@@ -166,8 +168,8 @@ def test_what_a_look_decided_stays_decided(tmp_path):
     found = record(INCONCLUSIVE, SUPPORTED, INCONCLUSIVE)
     assert found.decided["a"].look == 2
     assert found.open == ("b",)
-    (tmp_path / looks.NAME).write_text(found.text())
-    assert looks.read(tmp_path) == found
+    (tmp_path / decisions.NAME).write_text(found.text())
+    assert decisions.read(tmp_path) == found
     verdicts = judge(
         tidy(lambda cell: 0.0, seeds=3),
         [claim("a"), claim("b")],
@@ -176,7 +178,7 @@ def test_what_a_look_decided_stays_decided(tmp_path):
         margin=3.0,
         registered={"a": True, "b": True},
     )
-    a, b = looks.held(verdicts, found)
+    a, b = decisions.held(verdicts, found)
     assert (a.verdict, b.verdict) == (SUPPORTED, verdicts[1].verdict)
     assert "decided at look 2 of 3" in a.notes[-1]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ablate.analyse.tests import Block, generator
+from ablate.analyse.randomisation import Block, generator
 from ablate.analyse.trends import isotonic, jonckheere, jonckheere_test
 
 RISE = np.array([-1.0, 0.0, 1.0])

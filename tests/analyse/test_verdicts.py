@@ -8,7 +8,7 @@ import pytest
 from analyse_samples import analyse, claim, tidy
 
 from ablate.analyse.claims import PAIRED, TOST_PAIRED, WELCH
-from ablate.analyse.tests import holm
+from ablate.analyse.randomisation import holm
 from ablate.analyse.verdict import by_budget
 from ablate.errors import UserError
 

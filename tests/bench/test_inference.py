@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from ablate.analyse import batch
-from ablate.analyse.analysis import analyse
+from ablate.analyse.answer import analyse
+from ablate.analyse.randomisation import generator
 from ablate.analyse.simulate import CONTRASTS, Factorial, table
-from ablate.analyse.tests import generator
 from ablate.bench import inference
 from ablate.errors import UserError
 from ablate.study.hypotheses import Hypothesis

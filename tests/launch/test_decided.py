@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_study import TEXT, Tiny
 
-from ablate.analyse import looks
+from ablate.analyse import decisions
 from ablate.analyse.verdict import INCONCLUSIVE, SUPPORTED, Verdict
 from ablate.errors import UserError
 from ablate.launch import decided
@@ -72,7 +72,7 @@ def test_it_stops_at_the_look_that_decides_and_goes_no_further(tiny: Tiny, monke
     assert taken == [2, 3]
     assert "look 1 of 3: 2 seeds" in out
     assert "decided now: memory supported; open: nothing." in out
-    record = looks.read(tiny.root)
+    record = decisions.read(tiny.root)
     assert record is not None
     assert record.ended
     assert record.decided["memory"].look == 2
@@ -84,7 +84,7 @@ def test_it_stops_at_the_look_that_decides_and_goes_no_further(tiny: Tiny, monke
     assert taken == [2, 3]
     assert "0 to run" in again
     assert record.line in again
-    assert looks.read(tiny.root) == record
+    assert decisions.read(tiny.root) == record
 
 
 def test_it_goes_on_after_an_interruption_without_looking_twice(tiny: Tiny, monkeypatch):
@@ -105,7 +105,7 @@ def test_it_goes_on_after_an_interruption_without_looking_twice(tiny: Tiny, monk
     until(tiny, made)
     assert taken == [2, 3, 4]
     assert calls == [2, 3, 3, 4]
-    record = looks.read(tiny.root)
+    record = decisions.read(tiny.root)
     assert record is not None
     assert record.ended
     assert record.open == ("memory",)
@@ -124,13 +124,13 @@ def test_a_look_judges_its_own_seeds_only_at_its_own_level(tiny: Tiny):
 
 def test_what_was_declared_stays(tiny: Tiny):
     until(tiny, study(tiny))
-    before = (tiny.root / looks.NAME).read_text()
+    before = (tiny.root / decisions.NAME).read_text()
     changed = study(tiny, LOOKS.replace("4]", "6]") + CLAIM)
     with pytest.raises(
         UserError, match=r"looks\.json: the looks.* were changed after look \d of 3"
     ):
         until(tiny, changed)
-    assert (tiny.root / looks.NAME).read_text() == before
+    assert (tiny.root / decisions.NAME).read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_a_wrong_section_is_refused_with_its_line(tiny: Tiny, wrong: str, line: 
 
 
 def test_a_damaged_record_is_refused_and_left_alone(tmp_path: Path):
-    path = tmp_path / looks.NAME
+    path = tmp_path / decisions.NAME
     for text in ("{", "[]", '{"format": 2}', '{"format": 1, "seeds": [2]}'):
         path.write_text(text)
         with pytest.raises(UserError, match="it is damaged"):
-            looks.read(tmp_path)
+            decisions.read(tmp_path)
         assert path.read_text() == text
     path.unlink()
-    assert looks.read(tmp_path) is None
+    assert decisions.read(tmp_path) is None
 
 
 def test_looks_are_part_of_what_is_registered_and_of_no_trial(tiny: Tiny):

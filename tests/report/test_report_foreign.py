@@ -250,7 +250,7 @@ def test_the_benchmark_of_d3rlpy(tmp_path, no_latex, no_figures):
 
 
 def _story(about) -> Story:
-    from ablate.analyse.analysis import analyse
+    from ablate.analyse.answer import analyse
     from ablate.report.story import gather
 
     study = about.study

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import report_samples as samples
 
-from ablate.analyse.further import Further, further
+from ablate.analyse.beyond import Beyond, beyond
 from ablate.report import further as told
 from ablate.report import tex
 from ablate.study.hypotheses import Hypothesis
@@ -44,11 +44,11 @@ def table(study) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def found(table, study) -> Further:
+def found(table, study) -> Beyond:
     """All there is on the sample table."""
     where = {"data": "lq-mix/episode", "head": "mse", "mixer": ["gru", "mlp", "attention", "bag"]}
     claims = [CLAIMS[0].model_copy(update={"where": where}), *CLAIMS[1:]]
-    return further(table, claims, study.levels, metric="rollout.score")
+    return beyond(table, claims, study.levels, metric="rollout.score")
 
 
 def test_words_tables_and_macros_say_what_was_found(found):
@@ -72,7 +72,7 @@ def test_words_tables_and_macros_say_what_was_found(found):
 
 def test_what_a_table_cannot_serve_is_a_reason(table, study):
     single = table[table["seed"] == 0].drop(columns="rollout.score_median")
-    nothing = further(single, [CLAIMS[0]], study.levels, metric="rollout.score")
+    nothing = beyond(single, [CLAIMS[0]], study.levels, metric="rollout.score")
     assert "fewer than two factors" in nothing.reasons["attribution"]
     assert "every cell has a single seed" in nothing.reasons["variance"]
     assert nothing.variance is None
@@ -80,6 +80,6 @@ def test_what_a_table_cannot_serve_is_a_reason(table, study):
     assert words["What brings the gain"].startswith("Not attributed: fewer than two factors")
     assert told.macros(nothing)["UniverseCount"] == "2"
     assert (
-        further(table, [], study.levels, metric="rollout.score").reasons["multiverse"]
+        beyond(table, [], study.levels, metric="rollout.score").reasons["multiverse"]
         == "the study has no hypothesis."
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.analyse.table import check, factor_columns, finished, metric_columns
+from ablate.analyse.tidy import check, factor_columns, finished, metric_columns
 from ablate.errors import UserError
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 
@@ -241,3 +241,8 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path_factory, columns):
     except UserError as error:
         problem = str(error)
     assert "\n" not in problem
+
+
+def test_pairing_is_declared_never_guessed(tmp_path):
+    assert not load_foreign(write(tmp_path)).paired
+    assert load_foreign(write(tmp_path, STUDY + "paired: true\n")).paired

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ablate import words
-from ablate.analyse.calibration import Calibration, calibrations, overall
 from ablate.analyse.intervals import combine, interval
+from ablate.analyse.targets import TargetCurve, overall, target_curves
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
@@ -41,13 +41,13 @@ def draw(results: Results) -> base.Drawn | None:
     ends = rows.groupby("data", observed=True)["target"].agg(["min", "max"])
     rows = rows.assign(low=rows["data"].map(ends["min"]), high=rows["data"].map(ends["max"]))
     rows = rows if by else rows.assign(all="")
-    return calibration(calibrations(rows, [by or "all"]), by, tuple(rows["trial"]))
+    return calibration(target_curves(rows, [by or "all"]), by, tuple(rows["trial"]))
 
 
 def calibration(
-    found: Mapping[str, Sequence[Calibration]], by: str, trials: Sequence[str] = ()
+    found: Mapping[str, Sequence[TargetCurve]], by: str, trials: Sequence[str] = ()
 ) -> base.Drawn | None:
-    """The figure of these calibrations, whose variants are levels of the factor `by`."""
+    """The figure of these target_curves, whose variants are levels of the factor `by`."""
     names = sorted({one.data for variant in found.values() for one in variant})
     if not names:
         return None
@@ -115,7 +115,7 @@ def _reach(values: np.ndarray) -> float:
     return (high - low) / 2
 
 
-def _slope(found: Sequence[Calibration]) -> str:
+def _slope(found: Sequence[TargetCurve]) -> str:
     estimate = overall(found, "slope")
     if estimate is None:
         return "unknown"
@@ -127,7 +127,7 @@ def _level(by: str, variant: str) -> str:
     return f"{words.level(by, variant)}: " if by else ""
 
 
-def _errors(found: Mapping[str, Sequence[Calibration]], by: str) -> str:
+def _errors(found: Mapping[str, Sequence[TargetCurve]], by: str) -> str:
     said = []
     for variant, ones in found.items():
         estimate = overall(ones, "error_inside")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ablate.analyse.descriptive import pairing
 from ablate.analyse.sentences import answer, sentence
-from ablate.analyse.table import (
+from ablate.analyse.tidy import (
     check,
     factor_columns,
     failed,
@@ -60,7 +60,7 @@ def analyse(
     metric: str = "",
     paired: bool = True,
 ) -> Analysis:
-    """Analyse a tidy table: one row a trial, columns as `ablate.analyse.table` says.
+    """Analyse a tidy table: one row a trial, columns as `ablate.analyse.tidy` says.
 
     levels: the study's declared levels of every factor and of `data`; those in the table when None.
     margin: for hypotheses in normalised points that state none. registered: whether the hypotheses were

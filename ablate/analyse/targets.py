@@ -23,7 +23,7 @@ QUANTITIES = ("slope", "intercept", "error_inside", "error_outside")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class TargetCurve:
     """One variant on one data set, in normalised points.
 
     targets (T,) in increasing order; achieved (S, T); low, high: the range of the training returns.
@@ -42,7 +42,9 @@ class Calibration:
     error_outside: Floats
 
 
-def calibrate(data: str, targets: Floats, achieved: Floats, low: float, high: float) -> Calibration:
+def target_curve(
+    data: str, targets: Floats, achieved: Floats, low: float, high: float
+) -> TargetCurve:
     """Fit one variant on one data set: targets (T,), achieved (S, T), range of training returns."""
     order = np.argsort(targets, kind="stable")
     targets, achieved = np.asarray(targets, float)[order], np.asarray(achieved, float)[:, order]
@@ -54,7 +56,7 @@ def calibrate(data: str, targets: Floats, achieved: Floats, low: float, high: fl
         centred = targets[inside] - targets[inside].mean()
         slope = achieved[:, inside] @ centred / float(centred @ centred)
         intercept = achieved[:, inside].mean(axis=1) - slope * targets[inside].mean()
-    return Calibration(
+    return TargetCurve(
         data=data,
         targets=targets,
         achieved=achieved,
@@ -67,7 +69,7 @@ def calibrate(data: str, targets: Floats, achieved: Floats, low: float, high: fl
     )
 
 
-def overall(found: Sequence[Calibration], quantity: str) -> Estimate | None:
+def overall(found: Sequence[TargetCurve], quantity: str) -> Estimate | None:
     """A quantity (one of QUANTITIES) averaged over the data sets that have it, for new seeds; None
     where none has it from two seeds or more."""
     cells = [getattr(one, quantity) for one in found]
@@ -77,8 +79,8 @@ def overall(found: Sequence[Calibration], quantity: str) -> Estimate | None:
     return combine(np.full(len(cells), 1.0 / len(cells)), cells)
 
 
-def calibrations(rows: pd.DataFrame, by: Sequence[str]) -> dict[str, list[Calibration]]:
-    """Variant (combination of the columns `by`) -> its data sets' calibrations.
+def target_curves(rows: pd.DataFrame, by: Sequence[str]) -> dict[str, list[TargetCurve]]:
+    """Variant (combination of the columns `by`) -> its data sets' target_curves.
 
     rows: one a run and target, columns COLUMNS and `by`; low and high are the range of the data
     set's training returns, in the same normalised points as target and achieved. Seeds that lack a
@@ -102,13 +104,13 @@ def calibrations(rows: pd.DataFrame, by: Sequence[str]) -> dict[str, list[Calibr
             f"calibration: two rows for data={first['data']}, seed={first['seed']}, "
             f"target={first['target']:g}; allowed: one."
         )
-    out: dict[str, list[Calibration]] = {}
+    out: dict[str, list[TargetCurve]] = {}
     for key, group in rows.groupby([*by, "data"], sort=True, observed=True):
         *levels, data = key
         wide = group.pivot(index="seed", columns="target", values="achieved").dropna(axis=0)
         if wide.empty:
             continue
-        made = calibrate(
+        made = target_curve(
             str(data),
             wide.columns.to_numpy(dtype=float),
             wide.to_numpy(dtype=float),

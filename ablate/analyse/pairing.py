@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyse.intervals import Estimate, Floats, Units, combine
-from ablate.analyse.table import factor_columns, failed, usable, values
-from ablate.analyse.tests import Block
+from ablate.analyse.randomisation import Block
+from ablate.analyse.tidy import factor_columns, failed, usable, values
 from ablate.study.contrast import ACROSS, Contrast, level_text
 from ablate.study.hypotheses import Claim
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ablate.analyse.attribution import Attribution, attribute, declared
 from ablate.analyse.leave_out import with_failed_as_worst, without_each_data_set
 from ablate.analyse.multiverse import Multiverse, multiverse
-from ablate.analyse.table import last_budget
+from ablate.analyse.tidy import last_budget
 from ablate.analyse.variance import Anova, Components, anova, components
 from ablate.errors import UserError
 from ablate.study.contrast import Level
@@ -22,7 +22,7 @@ from ablate.study.hypotheses import Hypothesis
 
 
 @dataclass(frozen=True)
-class Further:
+class Beyond:
     """What else the trials say. Parts are None where there is nothing to say, and `reasons` (part ->
     why) tells. without, failed: as `ablate.analyse.leave_out` gives them, perhaps empty."""
 
@@ -35,7 +35,7 @@ class Further:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def further(
+def beyond(
     table: pd.DataFrame,
     hypotheses: Sequence[Hypothesis],
     levels: Mapping[str, Sequence[Level]],
@@ -47,7 +47,7 @@ def further(
     metric: str,
     crossing: pd.DataFrame | None = None,
     paired: bool = True,
-) -> Further:
+) -> Beyond:
     """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.
 
     The multiverse is that of the primary hypotheses, or of all where none is. metric: of variance,
@@ -92,7 +92,7 @@ def further(
         )
     else:
         reasons["multiverse"] = "the study has no hypothesis."
-    return Further(
+    return Beyond(
         attribution=attribution,
         variance=found,
         anova=effects,
