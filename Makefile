@@ -10,7 +10,7 @@ study: $(VENV)/.ready
 	$(RUN) ablate report studies/memory_vs_arch.yaml --profile quick
 
 test: $(VENV)/.ready
-	$(RUN) pytest
+	$(RUN) pytest -n auto
 
 test-slow: $(VENV)/.ready
 	$(RUN) pytest -m slow

@@ -131,7 +131,8 @@ class Slots(nn.Module):
                 for m, slot in enumerate(slots):
                     value = each[m]
                     if later and slot < first:
-                        value = torch.cat([torch.zeros_like(value[:, :1]), value], 1)
+                        nothing = value.new_zeros(len(value), 1, *value.shape[2:])
+                        value = torch.cat([nothing, value], 1)
                     found[slot] = value[:, : rows.shape[1]]
         return torch.stack([found[slot] for slot in range(self.spec.slots)], dim=2)
 
