@@ -129,9 +129,8 @@ def make(
     the cells and the usual number of seeds of their table.
 
     pilot: a tidy table of trials, called `name`; without one, or with `spreads` (a name of
-    `spreads.PUBLISHED`), published spreads. Raises UserError for a study without
-    hypotheses, a
-    table that cannot be read, or when nothing can be said of any hypothesis.
+    `spreads.PUBLISHED`), published spreads. Raises UserError for a study without hypotheses, a table that
+    cannot be read, or when nothing can be said of any hypothesis.
     """
     if not study.hypotheses:
         raise UserError(f"power: the study '{study.study}' declares no hypotheses.")

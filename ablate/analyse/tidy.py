@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from pandas.core.groupby import SeriesGroupBy
 
 from ablate.analyse.intervals import Floats
 from ablate.config import is_factor
@@ -33,12 +34,27 @@ def factor_columns(table: pd.DataFrame) -> list[str]:
 
 
 def last_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the largest budget of every fit; all rows where no column `budget` is."""
+    """The rows at the largest budget of their cell; all rows where no column `budget` is.
+
+    A seed that lacks the last checkpoint of its cell is missing there: no mean mixes budgets.
+    """
     if "budget" not in table.columns:
         return table
-    by = ["fit"] if "fit" in table.columns else [*factor_columns(table), "seed"]
-    most = table.groupby(by, observed=True, dropna=False)["budget"].transform("max")
+    most = _by_cell(table).transform("max")
     return table[(table["budget"] == most) | most.isna()]
+
+
+def several_budgets(table: pd.DataFrame) -> bool:
+    """Whether any cell was measured at more than one budget."""
+    return "budget" in table.columns and bool((_by_cell(table).nunique() > 1).any())
+
+
+def _by_cell(table: pd.DataFrame) -> SeriesGroupBy:
+    """The budgets, grouped by cell."""
+    factors = factor_columns(table)
+    if not factors:
+        return table.assign(all=0).groupby("all")["budget"]
+    return table.groupby(factors, observed=True, dropna=False)["budget"]
 
 
 def apart_from_presets(table: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from ablate.analyse import power_table
 from ablate.analyse.calibrate import Calibration, calibrate
 from ablate.analyse.power_table import PowerTable
-from ablate.analyse.tidy import apart_from_presets
+from ablate.analyse.tidy import apart_from_presets, last_budget
 from ablate.errors import UserError
 from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
 from ablate.study.load import load
@@ -77,8 +77,9 @@ def _load(path: Path, profile: str | None, overrides: Sequence[str]) -> Study | 
 
 
 def _runs(study: Study | ForeignStudy, path: Path) -> pd.DataFrame:
-    """The tidy table at `path`."""
+    """The tidy table at `path`, at the last budget of every cell."""
     if isinstance(study, Study):
-        return apart_from_presets(read_table(path, required=NEEDED), study.factors)
+        rows = last_budget(read_table(path, required=NEEDED))
+        return apart_from_presets(rows.reset_index(drop=True), study.factors)
     found = read_foreign(path)
     return tidy(study, found.table, found.file, found.names).table

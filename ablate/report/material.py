@@ -15,7 +15,9 @@ from ablate.analyse import tidy as frame
 from ablate.analyse.answer import Analysis, analyse
 from ablate.analyse.beyond import Beyond, beyond
 from ablate.analyse.decisions import Record
+from ablate.analyse.replication import COLUMNS as REPLICATIONS
 from ablate.analyse.sentences import answer, sentence
+from ablate.analyse.verdict import by_budget
 from ablate.config import STANDARD
 from ablate.report import story, subject, summaries
 from ablate.report.findings import Finding
@@ -39,7 +41,8 @@ class Results:
     was recorded during training. series: trial, response, index, value of the responses over an index.
     tuning: arm, draws, value, the best judged value after so many draws. audit: one record a model.
     yardsticks: data, context and the responses of the exact posterior. reference: an earlier measurement,
-    columns as in `reference.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
+    columns as in `reference.COLUMNS`. replications: what every hypothesis came to under other streams, columns as
+    in `replication.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
     registration: content of study.json, empty for a table that is not ours. folder: results/<study>, where
     the record of looks lies.
     """
@@ -55,6 +58,7 @@ class Results:
     audit: Sequence[dict[str, Any]] = ()
     yardsticks: pd.DataFrame = field(default_factory=lambda: _none("data", "context"))
     reference: pd.DataFrame = field(default_factory=lambda: _none(*REFERENCE))
+    replications: pd.DataFrame = field(default_factory=lambda: _none(*REPLICATIONS))
     foreign: bool = False
     reading: Sequence[str] = ()
     registration: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +73,9 @@ class Results:
     def subject(self) -> Subject:
         """What the report is about, at the last budget. Raises UserError when no trial that counts has
         finished."""
-        return replace(self._asked, table=summaries.last_budget(self._asked.table))
+        return replace(
+            self._asked, table=frame.last_budget(self._asked.table).reset_index(drop=True)
+        )
 
     @property
     def budgets(self) -> pd.DataFrame:
@@ -139,6 +145,19 @@ class Results:
             metric=self.metric,
             paired=self.study.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
+        )
+
+    @cached_property
+    def by_budget(self) -> pd.DataFrame:
+        """The verdicts at every budget: `verdict.by_budget` of the profile's trials."""
+        return by_budget(
+            self.budgets,
+            self.study.hypotheses,
+            self.study.levels,
+            alpha=self.alpha,
+            margin=self.study.margin,
+            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            paired=self.study.paired,
         )
 
     @cached_property

@@ -24,7 +24,15 @@ MAKERS = (
     "config.py",
     "words.py",
 )  # what decides how results are told
-TABLES = ("table", "curves", "series", "tuning", "yardsticks", "reference")  # of `Results`
+TABLES = (  # of `Results`
+    "table",
+    "curves",
+    "series",
+    "tuning",
+    "yardsticks",
+    "reference",
+    "replications",
+)
 
 
 def sha(content: bytes) -> str:
@@ -129,7 +137,7 @@ def entry(
     trials and further facts of a figure or table; numbers: macro -> value and trials.
     """
     story = results.story
-    hashes = row_hashes(results.rows)
+    hashes = row_hashes(results.budgets)
     places = {trial: place for place, trial in enumerate(hashes)}
 
     def ranges(trials: Iterable[str]) -> str:

@@ -54,6 +54,8 @@ def ours(study: Study, results: Path) -> Results:
         found["curves"] = fits.merge(read_curves(folder.curves), on="fit").drop(columns="fit")
     if folder.series.exists():
         found["series"] = read_series(folder.series)
+    if folder.replications.exists():
+        found["replications"] = read_csv(folder.replications)
     if study.tune is not None and folder.tuning.exists():
         arms = tuning_arms(study, registration["data"])
         draws = read_table(folder.tuning)

@@ -31,8 +31,8 @@ class Subject:
 
     table: one row a trial, each with an id. hash: of what was run, or of how the table is read.
     registered: when the hypotheses were first kept, empty when never; confirmatory: they are still
-    those. planned: trials. designs: (name, why, cells). settings: (name, value) of what the file
-    says holds in every trial. reading: how a table from elsewhere was read, in words.
+    those. planned: trials at the last budget of their fits. designs: (name, why, cells). settings:
+    (name, value) of what the file says holds in every trial. reading: how a table from elsewhere was read, in words.
     """
 
     study: Study | ForeignStudy
@@ -72,6 +72,7 @@ def of(
     hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
     mine = rows.of_profile(study, table, hashes)
     cells = expand.cells(study)
+    asked = expand.trials(study, {**dict.fromkeys(study.data, ""), **hashes})
     return Subject(
         study=study,
         table=mine,
@@ -81,9 +82,7 @@ def of(
         registered=str(registration.get("registered", "")),
         confirmatory=registration.get("hypotheses_hash") == identity.hypotheses_hash(study),
         hashes=hashes,
-        planned=max(
-            len(expand.trials(study, {**dict.fromkeys(study.data, ""), **hashes})), len(mine)
-        ),
+        planned=max(_at_the_end(asked), len(frame.last_budget(mine))),
         fraction=aliasing(expand.frame(cells, study), study.levels),
         designs=tuple(
             (name, design.why, sum(name in cell.designs for cell in cells))
@@ -93,6 +92,14 @@ def of(
         size=_size(study, mine, cells) if registration else "",
         reading=tuple(reading),
     )
+
+
+def _at_the_end(trials: Sequence[expand.Trial]) -> int:
+    """How many trials are at the last budget of their fit."""
+    last: dict[str, int] = {}
+    for trial in trials:
+        last[trial.fit.id] = max(trial.budget, last.get(trial.fit.id, 0))
+    return sum(trial.budget == last[trial.fit.id] for trial in trials)
 
 
 def _flat(changes: Mapping[str, Any], path: str = "") -> list[str]:

@@ -37,19 +37,6 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[frame.finished(table)]
 
 
-def last_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the last budget of their cell; all of a table without budgets."""
-    if "budget" not in table.columns:
-        return table
-    by = frame.factor_columns(table)
-    last = (
-        table.groupby(by, dropna=False, observed=True)["budget"].transform("max")
-        if by
-        else table["budget"].max()
-    )
-    return table[table["budget"] == last].reset_index(drop=True)
-
-
 def mentioned(name: str, hypotheses: Sequence[Hypothesis]) -> int:
     """How many hypotheses compare levels of the factor `name`."""
     return sum(

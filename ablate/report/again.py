@@ -1,0 +1,103 @@
+"""The verdicts again: at every budget of a study that has several, and under other streams where it was replicated."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ablate import words
+from ablate.analyse import replication
+from ablate.analyse import tidy as frame
+from ablate.registry import register
+from ablate.report import summaries
+from ablate.report.findings import Finding
+from ablate.report.grid import Grid
+from ablate.report.material import Results
+
+
+@register("table", "budgets", order=10)
+def budgets(results: Results) -> Grid | None:
+    """Each hypothesis at every budget; None where no fit was measured at more than one."""
+    table = results.budgets
+    if not frame.several_budgets(table):
+        return None
+    found = results.by_budget
+    findings = {finding.id: finding for finding in results.findings}
+    rows: list[tuple[str, ...]] = []
+    for name, group in found.groupby("hypothesis", sort=False):
+        finding = findings[str(name)]
+        rows.append((finding.id,))
+        for row in group.to_dict("records"):
+            rows.append(_last(row, finding) if row["last"] else _earlier(row, finding))
+    return Grid(
+        "budgets",
+        "Verdicts by budget",
+        "The verdict on each hypothesis at every budget of training, from the same fits: estimates in the unit of its "
+        "criterion, with 95 % intervals, corrected by Holm's method within each budget. The study is decided at the "
+        "last budget; the others show whether the answer depends on how long the models trained.".replace(
+            "95 %", words.percent(1.0 - results.alpha)
+        ),
+        ("updates", "estimate", "interval", "trials", "verdict"),
+        tuple(rows),
+        tuple(summaries.finished(table)["trial"].astype(str)),
+        small=True,
+    )
+
+
+def _earlier(row: dict, finding: Finding) -> tuple[str, ...]:
+    """A line of a budget at which nothing is decided."""
+    response, updates = finding.response, f"{int(row['budget']):,}"
+    if math.isnan(row["estimate"]):
+        return (updates, "–", "–", "–", str(row["verdict"]))
+    return (
+        updates,
+        response.amount(row["estimate"], sign=not finding.absolute),
+        response.span(row["low"], row["high"]),
+        f"{row['trials']:,}",
+        str(row["verdict"]),
+    )
+
+
+def _last(row: dict, finding: Finding) -> tuple[str, ...]:
+    """The line of the last budget: the verdict itself, which an earlier look may have settled."""
+    decided = {"estimate": finding.estimate, "low": finding.low, "high": finding.high}
+    return _earlier({**row, **decided, "verdict": finding.verdict}, finding)
+
+
+@register("table", "replications", order=11)
+def replications(results: Results) -> Grid | None:
+    """How the intervals of replications cover each other's means; None where the study has none."""
+    told = {finding.id: finding for finding in results.findings}
+    known: pd.DataFrame = results.replications[results.replications["hypothesis"].isin(list(told))]
+    if known.empty:
+        return None
+    rows = []
+    for row in replication.coverage(known).to_dict("records"):
+        finding = told[str(row["hypothesis"])]
+        response = finding.response
+        several = row["replications"] > 1
+        rows.append(
+            (
+                finding.id,
+                str(row["replications"]),
+                str(row["covered"]) if row["replications"] > 2 else "–",
+                response.amount(row["estimate"], sign=not finding.absolute),
+                response.amount(row["between"]) if several else "–",
+                response.amount(row["half_width"]),
+            )
+        )
+    level = words.listing(words.percent(x) for x in sorted(known["confidence"].unique()))
+    return Grid(
+        "replications",
+        "Replications under other streams",
+        "The study again under other streams, that is other initial weights, batches, evaluation episodes and, where "
+        f"they are generated, data: how many of the replications' {level} intervals cover the mean of the others, the "
+        "mean of their estimates and its standard deviation between replications, and the mean half width of the "
+        "intervals. An honest interval covers somewhat less often than its confidence says, since the mean of the "
+        "others is itself uncertain.",
+        ("claim", "replications", "covered", "mean estimate", "SD between", "half width"),
+        tuple(rows),
+        (),
+        small=True,
+    )
