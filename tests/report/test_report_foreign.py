@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,26 @@ def _story(about) -> Story:
             registered=False,
         ),
     )
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_contrasts_are_within_seeds_only_where_the_study_says_so(tmp_path, paired):
+    """A common shift of each seed widens Welch's interval and is no part of the paired one."""
+    rng = np.random.default_rng(3)
+    shift = rng.normal(0.0, 9.0, 6)
+    scores = {algo: 50.0 + 4.0 * (algo == "A") + shift + rng.normal(0, 1, 6) for algo in "AB"}
+    table = pd.DataFrame(
+        [
+            {"task": "hop", "Algorithm": algo, "seed": seed, "score": score, "status": "done"}
+            for algo, found in scores.items()
+            for seed, score in enumerate(found)
+        ]
+    )
+    text = STUDY.replace("{algo: [A, B], width: [16, 64]}", "{algo: [A, B]}")
+    text = text.replace("[hop, run]", "[hop]").rpartition("  - {id: width")[0]
+    files = Files(tmp_path, table, text + ("paired: true\n" if paired else ""))
+    (verdict,) = elsewhere(files.study, files.table, files.results).analysis.verdicts
+    test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
+    expected = test(scores["A"], scores["B"]).confidence_interval(0.95)
+    assert (verdict.low, verdict.high) == pytest.approx(expected, rel=1e-9)
+    assert verdict.verdict == ("supported" if paired else "inconclusive")
