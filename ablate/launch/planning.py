@@ -94,8 +94,7 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
     """
     sizes: dict[tuple[int, int], list[str]] = {}
     for name in dict.fromkeys(cell.data for cell in cells):
-        env = catalogue.spec(name).make_env(1)
-        sizes.setdefault((env.observation_dim, env.action_dim), []).append(name)
+        sizes.setdefault(catalogue.dimensions(name), []).append(name)
     head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
     lines = [
         "Tokens a timestep, and the timesteps that a context in tokens holds:",

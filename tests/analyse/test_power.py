@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,25 @@ from ablate.analyse import planned, power, power_table, spreads
 from ablate.analyse.spreads import Between, Spreads
 from ablate.analyse.verdict import EQUIVALENT, SUPPORTED, judge
 from ablate.errors import UserError
-from ablate.study.expand import cells as expand_cells
-from ablate.study.expand import frame
+from ablate.study import expand
 from ablate.study.load import load
 from ablate.track.table import read_table
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies" / "memory_vs_arch_locomotion.yaml"
 FACTORS = ["data", "mixer", "context", "condition", "history", "head"]
+
+
+def shipped():
+    """A shipped study, its hypotheses about responses that are known here."""
+    made = load(STUDY)
+    renamed = [
+        h.model_copy(
+            update={"metric": h.metric.rpartition(".")[2].replace("score", "sample.score")}
+        )
+        for h in made.hypotheses
+    ]
+    return made.model_copy(update={"hypotheses": tuple(renamed)})
 
 
 def design(data: int = 3, mixers: tuple[str, ...] = ("mlp", "gru", "attention")) -> pd.DataFrame:
@@ -154,7 +166,7 @@ def test_published_spreads_give_the_known_table(data_sets, seeds, population, fi
         [claim(test="difference")],
         levels(cells),
         cells,
-        {"score": spreads.published("d3rlpy", cells, "rollout.score")},
+        {"score": spreads.published("d3rlpy", cells, "sample.score")},
         seeds=seeds,
         alpha=0.05,
         margin=3.0,
@@ -238,8 +250,8 @@ def test_a_short_pilot_is_not_taken_at_its_word():
     ],
 )
 def test_a_pilot_that_says_nothing_is_refused(change, line):
-    made = load(STUDY)
-    table = change(pilot()).rename(columns={"score": "rollout.score"})
+    made = shipped()
+    table = change(pilot()).rename(columns={"score": "sample.score"})
     with pytest.raises(UserError, match=line) as refused:
         power_table.make(made, table, repetitions=50)
     assert "\n" not in str(refused.value)
@@ -253,7 +265,7 @@ def test_one_seed_and_no_cells_and_no_hypotheses_are_refused():
         forecast([claim()], cells.iloc[:0])
     with pytest.raises(UserError, match="the design doesn't have its cells"):
         forecast([claim(where={"data": "d7"})], cells)
-    made = load(STUDY)
+    made = shipped()
     with pytest.raises(UserError, match="declares no hypotheses"):
         power_table.make(made.model_copy(update={"hypotheses": ()}))
 
@@ -269,7 +281,7 @@ def test_one_data_set_says_nothing_of_others():
 
 
 def test_without_a_pilot_the_published_spreads_are_named(tmp_path):
-    made = load(STUDY)
+    made = shipped()
     text = power_table.from_files(made, tmp_path, None, None, read_table).text()
     assert "d3rlpy-benchmarks" in text
     assert "action_error: none (published spreads" in text
@@ -281,19 +293,27 @@ def test_without_a_pilot_the_published_spreads_are_named(tmp_path):
         power_table.from_files(made, tmp_path, tmp_path / "none.csv", "d3rlpy", read_table)
 
 
-def test_a_shipped_study_on_a_pilot():
-    made = load(STUDY)
-    cells = frame(expand_cells(made), made)
-    rng = np.random.default_rng(0)
-    table = cells.loc[cells.index.repeat(3)].reset_index(drop=True)
-    table["seed"] = np.tile(range(3), len(cells))
-    shared = rng.normal(0.0, 5.0, 3)[table["seed"]]
-    for metric in {h.metric for h in made.hypotheses}:
-        table[metric] = shared + rng.normal(50.0, 3.0, len(table))
+def test_the_shipped_studys_own_runs():
+    """A pilot of all its cells, in which half of a trial's variance belongs to its seed."""
+    made = shipped()
+    rng = np.random.default_rng(11)
+    cells = expand.frame(expand.cells(made), made)
+    table = cells.merge(pd.DataFrame({"seed": range(6)}), how="cross")
+    metrics = list(dict.fromkeys(h.metric for h in made.hypotheses))
+    for metric in metrics:
+        shift = rng.normal(0.0, 5.0, (6,))
+        table[metric] = 50.0 + shift[table["seed"]] + rng.normal(0.0, 5.0, len(table))
+    main = next(h.metric for h in made.hypotheses if h.primary)
     found = power_table.make(made, table, repetitions=100)
     assert len(found.forecasts) == len(made.hypotheses)
     text = found.text()
-    assert "Measured pairing: equal seeds correlate by r = " in text
+    measured = re.search(r"Measured pairing: equal seeds correlate by r = (\S+)", text)
+    by_data = []
+    for _, group in table.groupby("data"):
+        wide = group.set_index(["mixer", "context", "condition", "seed"])[main].unstack("seed")
+        between = wide.T.corr().to_numpy()  # of the seeds of each two cells
+        by_data.append(between[~np.eye(len(between), dtype=bool)].mean())
+    assert float(measured[1]) == pytest.approx(np.mean(by_data), abs=0.05)
     assert "Costs: of one worker" in text
     files = found.files()
     assert len(json.loads(files["power.json"])["forecasts"]) == len(made.hypotheses)
