@@ -24,9 +24,8 @@ def pairing(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     One row a data set: data, correlation, p, cells, seeds, left_out. Cells are the variants that
     vary and have every seed of the data set (`left_out` counts the others). `p` is two-sided, from
-    shuffling the seeds within each cell. Positive: paired contrasts are sharper than the
-    intervals, which don't count on pairing. Rows without at least two such cells and three seeds
-    hold nan.
+    shuffling the seeds within each cell. Positive: contrasts formed within seeds are sharper than
+    unpaired ones. Rows without at least two such cells and three seeds hold nan.
     """
     rows = []
     for data, group in usable(table, metric).groupby("data", sort=True, observed=True):

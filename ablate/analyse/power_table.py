@@ -31,7 +31,7 @@ REPETITIONS = 1000
 
 @dataclass(frozen=True)
 class PowerTable:
-    """The forecasts of a study and what they rest on. paired: what pairing by seeds would buy."""
+    """The forecasts of a study and what they rest on. paired: what pairing by seeds buys."""
 
     study: str
     profile: str
@@ -262,7 +262,7 @@ def _paired(pilot: pd.DataFrame, metric: str) -> str:
     change = math.sqrt(max(1.0 - mean, 0.0)) - 1.0
     effect = (
         f"paired contrasts detect differences {abs(change):.0%} "
-        f"{'smaller' if change < 0 else 'larger'}"
+        f"{'smaller' if change < 0 else 'larger'} than unpaired ones do"
     )
     worth = (
         f"; on {sure} of {len(found)} data sets it isn't chance."

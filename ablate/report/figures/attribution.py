@@ -141,7 +141,8 @@ def _caption(found: Attribution) -> str:
     said = (
         f"What brings the gain: Shapley shares of {changes}, averaged over "
         f"{words.count(len(found.data_sets), 'data set')}; they sum to the total. Thick: {level} "
-        "Welch–Satterthwaite intervals for new seeds on these data sets"
+        "intervals for new seeds on these data sets"
+        + (f" ({found.pairing})" if found.pairing else "")
     )
     if found.total_population is not None:
         said += (
