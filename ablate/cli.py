@@ -6,19 +6,25 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperCommand
 
+from ablate.data_cli import data_app
 from ablate.errors import UserError
+from ablate.terminal import (
+    RESULTS,
+    Plugin,
+    Results,
+    command,
+    console,
+    load_plugins,
+    transfer,
+)
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
@@ -27,14 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(
-    help="Data sets: look at them, fetch, collect, convert and check them.",
-    epilog="Example: python -m ablate data list",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(data_app, name="data")
-console = Console(soft_wrap=True)
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
@@ -45,64 +44,7 @@ Set = Annotated[
     typer.Option("--set", help="Override, e.g. --set train.updates=1000; repeatable."),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds; short for --set seeds=N.")]
-Plugin = Annotated[
-    list[str] | None,
-    typer.Option(help="FILE.py or module with parts of your own; repeatable."),
-]
-Results = Annotated[Path, typer.Option(help="Where results lie, one folder a study.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")]
-Debug = Annotated[bool, typer.Option(help="Show the trace of an error.")]
-RESULTS = Path("results")
-
-
-def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn errors meant for people into one line and exit code 2, an interruption into 130."""
-
-    @wraps(function)
-    def call(*args: Any, debug: bool = False, **options: Any) -> None:
-        try:
-            code = function(*args, **options)
-        except UserError as error:
-            if debug:
-                raise
-            print(f"ablate: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            print(
-                "ablate: stopped; what is finished is kept. The same command goes on from here.",
-                file=sys.stderr,
-            )
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            raise  # `| head` has seen enough: no error, which typer knows
-        except OSError as error:
-            if debug:
-                raise
-            print(f"ablate: {error.filename or 'system'}: {error.strerror}.", file=sys.stderr)
-            raise typer.Exit(2) from None
-        if code:
-            raise typer.Exit(code)
-
-    # Typer reads the signature: the option that every command shares is added here, once.
-    import inspect
-
-    signature = inspect.signature(function, eval_str=True)
-    debug = inspect.Parameter(
-        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
-    )
-    call.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), debug]
-    )
-    call.__annotations__ = {**function.__annotations__, "debug": Debug}
-    return call
-
-
-def _plugins(plugin: list[str] | None) -> tuple[str, ...]:
-    from ablate.registry import load_plugin
-
-    for source in plugin or []:
-        load_plugin(source)
-    return tuple(plugin or ())
 
 
 def _study(study: Path, profile: str | None, overrides: list[str] | None, seeds: int | None) -> Any:
@@ -153,7 +95,7 @@ def run(
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
 
-    plugins = _plugins(plugin)
+    plugins = load_plugins(plugin)
     loaded = _study(study, profile, set_, seeds)
     options = Options(
         results=results,
@@ -241,11 +183,11 @@ def report(
     if calibrate:
         from ablate.launch import design
 
-        _plugins(plugin)
+        load_plugins(plugin)
         named = named or Path(room.last_run(results)["study"])
         print(design.calibration(named, results, table=table).text())
         return 0
-    _plugins(plugin)
+    load_plugins(plugin)
     asked = None
     chosen = any(option is not None for option in (profile, set_, seeds))
     if table is not None:
@@ -296,7 +238,7 @@ def power(
     """What a study can detect, the seeds and data sets it needs, and what they cost, by simulation."""
     from ablate.launch import design
 
-    _plugins(plugin)
+    load_plugins(plugin)
     made = design.power(
         study,
         results,
@@ -325,7 +267,7 @@ def plan(
     """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
     from ablate.launch.planning import describe
 
-    _plugins(plugin)
+    load_plugins(plugin)
     print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
     return 0
 
@@ -342,7 +284,7 @@ def status(
     """Fits and trials that have a result; attempts that failed or died are listed."""
     from ablate.launch.standing import describe
 
-    _plugins(plugin)
+    load_plugins(plugin)
     print(describe(_study(study, profile, set_, None), results))
     return 0
 
@@ -379,7 +321,7 @@ def train(
     from ablate.launch import single
     from ablate.launch.run import cache_folder
 
-    _plugins(plugin)
+    load_plugins(plugin)
     config = presets.configuration(preset, data, set_ or [])
     with transfer(f"{preset} on {data}", unit="per mille") as progress:
         made = single.train(
@@ -424,7 +366,7 @@ def evaluate(
     from ablate.launch import single
     from ablate.launch.run import cache_folder
 
-    _plugins(plugin)
+    load_plugins(plugin)
     scores = single.evaluate(
         run, cache_folder(results), target or [], episodes, set_ or [], device=device, video=video
     )
@@ -453,7 +395,7 @@ def audit(
     """Which lags, rows and conditions a model depends on, as trained and as acting; refuses what leaks."""
     from ablate.audit.audit import audit_config
 
-    _plugins(plugin)
+    load_plugins(plugin)
     results = [audit_config(name, context, history, condition, head) for name in models]
     for result in results:
         print(json.dumps(result.record()) if as_json else result.text() + "\n")
@@ -482,183 +424,6 @@ def bench(
 
     show(console, part, table)
     return 0
-
-
-@data_app.command("list", epilog="Example: python -m ablate data list")
-@command
-def data_list(plugin: Plugin = None) -> int:
-    """All data sets that can be named in a study file."""
-    from ablate.data.catalogue import known_names
-    from ablate.data.hidden import GRAMMAR
-
-    _plugins(plugin)
-    for name in known_names():
-        print(name)
-    print(
-        f"Any of them can hide a part of the state, as NAME@TWIN: {GRAMMAR}.\n"
-        "Your own files: file/PATH. D4RL's and Minari's: see `data fetch`.",
-        file=sys.stderr,
-    )
-    return 0
-
-
-@data_app.command("show", epilog="Example: python -m ablate data show lq-mix/episode")
-@command
-def data_show(
-    name: str,
-    dose: Annotated[
-        bool, typer.Option(help="Measure what the past tells about the next state and action.")
-    ] = True,
-    plugin: Plugin = None,
-    results: Results = RESULTS,
-) -> int:
-    """A data set's card: where it comes from, its returns, its policies, and how much memory can tell."""
-    from ablate.data.card import card
-    from ablate.data.catalogue import load
-    from ablate.launch.run import cache_folder
-
-    _plugins(plugin)
-    for section in card(load(name, cache_folder(results)), dose):
-        table = Table(title=section.title, title_justify="left", show_header=any(section.columns))
-        for column in section.columns:
-            table.add_column(column)
-        for row in section.rows:
-            table.add_row(*row)
-        console.print(table)
-    return 0
-
-
-@data_app.command("fetch", epilog="Example: python -m ablate data fetch d4rl/hopper-medium-v2")
-@command
-def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="d4rl/ID or minari/ID; several at once.")],
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="Where files lie [$D4RL_DATASET_DIR, $MINARI_DATASETS_PATH]."),
-    ] = None,
-) -> int:
-    """Download data sets, going on where an earlier attempt stopped; size and checksum are checked."""
-    from ablate.data.fetch import fetch
-
-    for name in names:
-        with transfer(name) as progress:
-            path = fetch(name, folder, progress)
-        print(f"{name}: {path}")
-    return 0
-
-
-@data_app.command(
-    "collect",
-    epilog="Example: python -m ablate data collect --policy sb3:ppo.zip --env Hopper-v4 --steps 100000 --out my.hdf5",
-)
-@command
-def data_collect(
-    name: Annotated[str, typer.Argument(help="A data set to generate into the cache.")] = "",
-    policy: Annotated[str, typer.Option(help="A policy of yours: sb3:FILE.zip.")] = "",
-    env: Annotated[str, typer.Option(help="The gymnasium environment it acts in.")] = "",
-    steps: Annotated[int, typer.Option(help="Transitions; whole episodes are kept.")] = 100_000,
-    out: Annotated[Path | None, typer.Option(help="Where the data go.")] = None,
-    format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
-    normaliser: Annotated[
-        Path | None, typer.Option(help="VecNormalize file of the policy's training.")
-    ] = None,
-    deterministic: Annotated[bool, typer.Option(help="Act by the policy's mode.")] = False,
-    seed: Annotated[int, typer.Option(help="Of episodes and noise.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
-    plugin: Plugin = None,
-    results: Results = RESULTS,
-) -> int:
-    """Generate a data set of the catalogue, or collect one with a stable-baselines3 policy of yours."""
-    from ablate.data import commands
-    from ablate.data.catalogue import load
-    from ablate.launch.run import cache_folder
-
-    _plugins(plugin)
-    if bool(name) == bool(policy):
-        raise UserError("data collect: give either the name of a data set or --policy.")
-    if name:
-        data = load(name, cache_folder(results))
-        print(f"{name}: {data.train.num_episodes} episodes, {len(data.train.rewards)} timesteps.")
-        return 0
-    if not env or out is None:
-        raise UserError("data collect: --policy needs --env and --out.")
-    with transfer("collecting", unit="steps") as progress:
-        made = commands.collect_with(
-            policy,
-            env,
-            steps,
-            out,
-            format=format,
-            normaliser=normaliser,
-            deterministic=deterministic,
-            seed=seed,
-            overwrite=overwrite,
-            progress=lambda done: progress(done, steps),
-        )
-    print(f"{out}: {made.num_episodes} episodes, {len(made.rewards)} timesteps.")
-    print(f"In a study file: file/{out}")
-    return 0
-
-
-@data_app.command(
-    "convert",
-    epilog="Example: python -m ablate data convert mujoco/hopper/medium-v0 hopper-medium-v0 --format minari",
-)
-@command
-def data_convert(
-    source: Annotated[str, typer.Argument(help="A data set of the catalogue, a file or a folder.")],
-    target: Annotated[Path, typer.Argument(help="The file, or for Minari the folder, to write.")],
-    format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
-    plugin: Plugin = None,
-    results: Results = RESULTS,
-) -> int:
-    """Write any data set as D4RL-style HDF5, as a Minari folder, or as a Decision Transformer pickle."""
-    from ablate.data.commands import convert
-    from ablate.launch.run import cache_folder
-
-    _plugins(plugin)
-    for remark in convert(source, target, format, cache_folder(results), overwrite):
-        print(f"note: {remark}")
-    print(f"{target}: written.")
-    return 0
-
-
-@data_app.command("check", epilog="Example: python -m ablate data check my.hdf5")
-@command
-def data_check(
-    paths: Annotated[list[Path], typer.Argument(help="Files or Minari folders.")],
-) -> int:
-    """What is in a file, and whether it can be used; exit code 1 when one can't."""
-    from ablate.data.formats.files import check
-
-    bad = 0
-    for path in paths:
-        lines = check(path)
-        print("\n  ".join(lines))
-        bad += lines[-1].startswith("problem")
-    return 1 if bad else 0
-
-
-@contextmanager
-def transfer(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar for something counted; plain lines, a tenth at a time, when the output is no terminal."""
-    if not console.is_terminal:
-        shown = -1
-
-        def line(done: int, total: int | None) -> None:
-            nonlocal shown
-            tenth = 10 * done // total if total else done // 100_000_000
-            if tenth > shown:
-                shown = tenth
-                print(f"{what}: {done} of {total or '?'} {unit}", flush=True)
-
-        yield line
-        return
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 # The error of a wrong command line, of whichever click typer brings along.
