@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,12 @@ from ablate.analyse import answer
 from ablate.registry import register
 from ablate.study.hypotheses import Hypothesis
 from ablate.words import Response
+
+RUNS = Path(  # the published runs of d3rlpy-benchmarks
+    os.environ.get(
+        "D3RLPY_BENCHMARK", Path(__file__).parents[3] / "shared/data/d3rlpy_bench_final.csv"
+    )
+)
 
 
 @register("measurement", "sample")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-from analyse_samples import tidy
+from analyse_samples import RUNS, tidy
 from scipy import stats
 
 from ablate.analyse import calibrate as module
 from ablate.analyse.calibrate import Rate, variants_of
 from ablate.errors import UserError
 
-RUNS = Path(__file__).parents[3] / "shared" / "data" / "d3rlpy_bench_final.csv"
 DATA = [f"d{i}" for i in range(6)]
 
 

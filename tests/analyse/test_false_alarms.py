@@ -5,17 +5,15 @@ Bounds are the .999 quantile of the number of false alarms at the nominal level.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from analyse_samples import RUNS
 from scipy import stats
 
 from ablate.analyse.intervals import combine, p_value
 from ablate.analyse.randomisation import Block, generator, permutation, sign_flip
 
-RUNS = Path(__file__).parents[3] / "shared" / "data" / "d3rlpy_bench_final.csv"
 LEVEL = 0.05
 
 

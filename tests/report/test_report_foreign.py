@@ -264,6 +264,7 @@ def _story(about) -> Story:
             alpha=study.alpha,
             margin=study.margin,
             registered=False,
+            paired=study.paired,
         ),
     )
 
