@@ -166,8 +166,9 @@ def family_of(hypothesis: Hypothesis) -> str:
 
 
 def margin_of(hypothesis: Hypothesis, default: float | None) -> float | None:
-    """The hypothesis' margin, or the study's for a response in normalised points."""
-    if hypothesis.margin is None and response(hypothesis.metric).points:
+    """The hypothesis' margin, or the study's for a contrast of a response in normalised points."""
+    points = response(hypothesis.metric).points and hypothesis.estimator is None
+    if hypothesis.margin is None and points:
         return default
     return hypothesis.margin
 

@@ -64,10 +64,27 @@ def _measurable(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
     return None
 
 
+def _trainable(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
+    name = cell.config["algorithm"]
+    made = registry.get("algorithm", name)
+    if made.heads and cell.config["head"] not in made.heads:
+        return "head", (
+            f"the algorithm '{name}' doesn't train the head '{cell.config['head']}'. Allowed: "
+            f"{', '.join(made.heads)}."
+        )
+    if cell.config["train"]["loss"] not in made.losses:
+        return "train.loss", (
+            f"the algorithm '{name}' has no loss '{cell.config['train']['loss']}'. Allowed: "
+            f"{', '.join(made.losses)}."
+        )
+    return None
+
+
 RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] = (
     _told,
     _loss_at_hidden_positions,
     _measurable,
+    _trainable,
 )
 
 

@@ -196,7 +196,9 @@ def _settings(source: Source, found: dict[str, dict[str, Any]]) -> dict[str, dic
 def filled(hypothesis: Hypothesis, margin: float | None) -> Hypothesis:
     """With the study's margin (normalised points) and the family by rank where none is given."""
     changes: dict[str, Any] = {"says": " ".join(hypothesis.says.split())}
-    if hypothesis.margin is None and response(hypothesis.metric).points:
+    # What an estimator gives (a ratio, an offset) is not in the metric's unit: it has no margin but its own.
+    points = response(hypothesis.metric).points and hypothesis.estimator is None
+    if hypothesis.margin is None and points:
         changes["margin"] = margin
     if not hypothesis.family:
         changes["family"] = "primary" if hypothesis.primary else "secondary"
