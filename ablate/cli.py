@@ -177,7 +177,7 @@ def report(
     ] = None,
 ) -> int:
     """Write a study's HTML page and its part of the paper, or those of all studies; print the answer."""
-    from ablate.report import results as room
+    from ablate.report import commands as room
 
     named = study_ if study is None else study
     if calibrate:

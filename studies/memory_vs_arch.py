@@ -24,7 +24,7 @@ from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
 from ablate.report.grid import Grid
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 SCORE = "rollout.score"
 METRICS = (SCORE, "held-out.action_error_early")

@@ -13,7 +13,7 @@ from ablate.registry import register
 from ablate.report import summaries
 from ablate.report.findings import Finding
 from ablate.report.grid import Grid
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 
 @register("table", "budgets", order=10)

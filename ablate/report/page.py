@@ -18,7 +18,7 @@ from ablate.report import provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.grid import Grid
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 _MOST_LEVELS = 40  # of a filter
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 import ablate
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "tueplots", "jinja2")
 MAKERS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.report import figures, macros, page, paper, provenance, tables
-from ablate.report.material import Results
+from ablate.report.results import Results
 from ablate.report.shared import Part
 
 

@@ -1,191 +1,172 @@
-"""`report`: find the studies' results, or somebody else's, and hand them to the report room."""
+"""What a report is made of: the study, its tables, and what the analysis says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablate import registry
+from ablate.analyse import decisions
+from ablate.analyse import tidy as frame
+from ablate.analyse.answer import Analysis, analyse
+from ablate.analyse.beyond import Beyond, beyond
+from ablate.analyse.decisions import Record
+from ablate.analyse.replication import COLUMNS as REPLICATIONS
+from ablate.analyse.sentences import answer, sentence
+from ablate.analyse.verdict import by_budget
 from ablate.config import STANDARD
-from ablate.errors import UserError
-from ablate.report.material import Results
-from ablate.report.reference import read_reference
-from ablate.report.write import check, printed, write_index, write_paper, write_report
-from ablate.study.foreign import is_foreign, load_foreign, tidy
-from ablate.study.load import load
+from ablate.report import story, subject, summaries
+from ablate.report.findings import Finding
+from ablate.report.reference import COLUMNS as REFERENCE
+from ablate.report.story import Story
+from ablate.report.subject import Subject
+from ablate.study.foreign import ForeignStudy
 from ablate.study.schema import Study
-from ablate.study.tuning import by_draws
-from ablate.track import kept
-from ablate.track.book import tuned, tuning_arms
-from ablate.track.folder import folder_of
-from ablate.track.foreign import read_foreign
-from ablate.track.table import read_csv, read_curves, read_series, read_table
-
-SHIPPED = "studies/memory_vs_arch.yaml"
-PAPER = Path("paper")
 
 
-def last_run(results: Path) -> dict[str, Any]:
-    """How the study that was run last was called; before any run, the shipped one as it is."""
-    folder = kept.newest(results)
-    return (folder and kept.asked(folder)) or _as_it_is(Path(SHIPPED))
+def _none(*columns: str) -> pd.DataFrame:
+    """A table without rows, for what a study doesn't have."""
+    return pd.DataFrame(columns=list(columns))
 
 
-def ours(study: Study, results: Path) -> Results:
-    """The results of a loaded study at its profile. Raises UserError where nothing was run."""
-    folder = folder_of(results, study)
-    if not folder.table.exists():
-        raise UserError(
-            f"{folder.table}: there are no results yet; run them first: python -m ablate run {study.file}"
-            + ("." if study.profile == STANDARD else f" --profile {study.profile}.")
-        )
-    registration = folder.read()
-    study = tuned(study, folder, registration["data"])
-    table = read_table(folder.table)
-    found: dict[str, Any] = {
-        "yardsticks": kept.yardsticks(folder),
-        "reference": _earlier(study),
-    }
-    if folder.curves.exists():  # of fits; each trial has those of its fit
-        fits = table[["trial", "fit"]]
-        found["curves"] = fits.merge(read_curves(folder.curves), on="fit").drop(columns="fit")
-    if folder.series.exists():
-        found["series"] = read_series(folder.series)
-    if folder.replications.exists():
-        found["replications"] = read_csv(folder.replications)
-    if study.tune is not None and folder.tuning.exists():
-        arms = tuning_arms(study, registration["data"])
-        draws = read_table(folder.tuning)
-        found["tuning"] = by_draws(draws, study.tune, arms, study.tune.judge)
-    return Results(
-        study,
-        table,
-        study.profile,
-        audit=kept.audits(folder),
-        registration=registration,
-        folder=folder.root,
-        **{name: table for name, table in found.items() if table is not None},
-    )
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A study at one profile with everything that was measured; what is derived is derived once.
 
-
-def elsewhere(study: Path, table: Path, results: Path) -> Results:
-    """The results of a table from elsewhere; study: a file of either kind, one of ours takes a table
-    with our columns."""
-    if is_foreign(study):
-        theirs = load_foreign(study)
-        found = read_foreign(table)
-        tidied = tidy(theirs, found.table, found.file, found.names)
-        reading = (*found.notes, *tidied.notes)
-        folder = results / theirs.study
-        return Results(theirs, tidied.table, foreign=True, reading=reading, folder=folder)
-    loaded = load(study)
-    return Results(loaded, read_csv(table), foreign=True, folder=results / loaded.study)
-
-
-def every(results: Path) -> Iterator[Results]:
-    """All studies that have results of their own profile under `results`, each as it was run last.
-
-    A study's file is the one that was run, or `studies/<study>.yaml` beside `results`. What a study's
-    own code registers is there until the next study is asked for. Raises UserError where a study has no
-    file.
+    table: one row a trial, as it was read; `rows` are those of the profile. curves: trial, update and what
+    was recorded during training. series: trial, response, index, value of the responses over an index.
+    tuning: arm, draws, value, the best judged value after so many draws. audit: one record a model.
+    yardsticks: data, context and the responses of the exact posterior. reference: an earlier measurement,
+    columns as in `reference.COLUMNS`. replications: what every hypothesis came to under other streams, columns as
+    in `replication.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
+    registration: content of study.json, empty for a table that is not ours. folder: results/<study>, where
+    the record of looks lies.
     """
-    for path in sorted(results.glob("*/study.json")):
-        folder = path.parent
-        if not (folder / "trials.csv").exists():
-            continue
-        shipped = results.parent / "studies" / f"{folder.name}.yaml"
-        asked = kept.asked(folder) or _as_it_is(shipped)
-        if not Path(asked["study"]).is_file():
-            asked = _as_it_is(shipped)
-        if not Path(asked["study"]).is_file():
-            raise UserError(
-                f"{folder}: whose results are these? There is no {shipped}; put the study's file there, "
-                "or move the folder away."
-            )
-        with registry.scope():
-            yield _asked(asked, results)
 
+    study: Study | ForeignStudy
+    table: pd.DataFrame
+    profile: str = STANDARD
+    curves: pd.DataFrame = field(default_factory=lambda: _none("trial", "update"))
+    series: pd.DataFrame = field(
+        default_factory=lambda: _none("trial", "response", "index", "value")
+    )
+    tuning: pd.DataFrame = field(default_factory=lambda: _none("arm", "draws", "value"))
+    audit: Sequence[dict[str, Any]] = ()
+    yardsticks: pd.DataFrame = field(default_factory=lambda: _none("data", "context"))
+    reference: pd.DataFrame = field(default_factory=lambda: _none(*REFERENCE))
+    replications: pd.DataFrame = field(default_factory=lambda: _none(*REPLICATIONS))
+    foreign: bool = False
+    reading: Sequence[str] = ()
+    registration: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
-def make(
-    asked: Results | None, results: Path, paper: Path | None = None, venue: str | None = None
-) -> str:
-    """Write the report of `asked`, or of the paper with all studies and of what was run last; what to
-    print. paper: where the paper lies, `paper/` when None, or the folder of results that don't belong
-    there: those of another profile or other streams, and tables from elsewhere."""
-    if asked is not None:
-        told = [printed(write_report(asked, _place(asked, results, paper), venue), asked.story)]
-    else:
-        told = _of_all(results, paper or PAPER, venue)
-    index = write_index(results, paper or PAPER)
-    return "\n\n".join(told) + (f"\n  {index}: all studies" if index else "")
+    @cached_property
+    def _asked(self) -> Subject:
+        """The subject with its trials at every budget."""
+        return subject.of(self.study, self.table, self.registration, self.reading)
 
-
-def _of_all(results: Path, paper: Path, venue: str | None) -> list[str]:
-    """Write the paper, and before it the report of what was run last where it doesn't belong there."""
-    told, newest, story = [], kept.newest(results), None
-    if newest is not None and newest.parent != results:
-        with registry.scope():
-            last = _asked(last_run(results), results)
-            told.append(printed(write_report(last, newest / "paper", venue), last.story))
-
-    def studies() -> Iterator[Results]:
-        nonlocal story
-        for one in every(results):
-            if one.folder == newest:
-                story = one.story
-            yield one
-
-    if any(results.glob("*/trials.csv")):
-        told.append(printed(write_paper(studies(), paper, venue), story))
-    if not told:
-        raise UserError(
-            f"{results}: there are no results yet; run a study first: python -m ablate run {SHIPPED}."
-        )
-    return told
-
-
-def stale(asked: Results | None, results: Path, paper: Path | None = None) -> list[str]:
-    """What of the report of `asked`, or of the paper with all studies, is not as the results say; and what
-    is wrong in the paper's own text. One line each."""
-    if asked is None:
-        return check(every(results), paper or PAPER, whole=True)
-    return check([asked], _place(asked, results, paper), whole=False)
-
-
-def refuse_foreign(study: Path) -> None:
-    """Raise UserError for a study of somebody else's runs, which cannot be reported without a table."""
-    if is_foreign(study):
-        raise UserError(
-            f"{study}: this study is about a table from elsewhere; name it: "
-            f"python -m ablate report --table FILE --study {study}."
+    @cached_property
+    def subject(self) -> Subject:
+        """What the report is about, at the last budget. Raises UserError when no trial that counts has
+        finished."""
+        return replace(
+            self._asked, table=frame.last_budget(self._asked.table).reset_index(drop=True)
         )
 
+    @property
+    def budgets(self) -> pd.DataFrame:
+        """The trials of the profile at every budget, one row each, every one with an id."""
+        return self._asked.table
 
-def _as_it_is(study: Path) -> dict[str, Any]:
-    """A study file named without anything else."""
-    return {**dict.fromkeys(kept.ASKED), "study": study}
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The trials at the last budget of their fits, which verdicts rest on."""
+        return self.subject.table
 
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The responses that hypotheses are about, those of primary ones first; without hypotheses the first
+        number of the table."""
+        ordered = sorted(self.study.hypotheses, key=lambda hypothesis: not hypothesis.primary)
+        named = tuple(dict.fromkeys(hypothesis.metric for hypothesis in ordered))
+        return named or tuple(frame.metric_columns(self.rows)[:1])
 
-def _asked(asked: dict[str, Any], results: Path) -> Results:
-    """The results of a study by how a command named it."""
-    for source in asked["plugins"] or ():
-        registry.load_plugin(source)
-    overrides = [*(asked["set"] or ()), *([f"seeds={asked['seeds']}"] if asked["seeds"] else ())]
-    return ours(load(Path(asked["study"]), asked["profile"], overrides), results)
+    @property
+    def metric(self) -> str:
+        """The response that the study is about first of all."""
+        return self.metrics[0]
 
+    @cached_property
+    def record(self) -> Record | None:
+        """The looks that were taken, of these hypotheses; None where the study isn't run look by look."""
+        if self.foreign or self.folder is None:
+            return None
+        return decisions.of(decisions.read(self.folder), self.subject.hypotheses_hash)
 
-def _earlier(study: Study) -> pd.DataFrame | None:
-    """An earlier measurement, which lies beside the study file."""
-    if study.file is None:
-        return None
-    return read_reference(study.file.with_name(f"{study.study}.reference.csv"))
+    @property
+    def alpha(self) -> float:
+        """The level at which verdicts are taken."""
+        return self.study.alpha if self.record is None else self.record.level
 
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The verdicts, with what earlier looks decided put back."""
+        found = analyse(
+            self.rows,
+            self.study.hypotheses,
+            self.study.levels,
+            alpha=self.alpha,
+            margin=self.study.margin,
+            registered=self.subject.confirmatory,
+            metric=self.metric,
+            paired=self.study.paired,
+        )
+        if self.record is None:
+            return found
+        held = decisions.held(found.verdicts, self.record)
+        told = tuple(replace(verdict, sentence=sentence(verdict)) for verdict in held)
+        return replace(found, verdicts=told, answer=answer(told))
 
-def _place(results: Results, root: Path, paper: Path | None) -> Path:
-    """Where a study's part of a paper belongs."""
-    assert results.folder is not None
-    apart = results.foreign or results.folder.parent != root
-    return paper or (results.folder / "paper" if apart else PAPER)
+    @cached_property
+    def further(self) -> Beyond:
+        """What the trials say beyond the verdicts."""
+        return beyond(
+            self.rows,
+            self.study.hypotheses,
+            self.study.levels,
+            self.curves,
+            alpha=self.alpha,
+            margin=self.study.margin,
+            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            metric=self.metric,
+            paired=self.study.paired,
+            crossing=summaries.crossing(self.rows, self.study.hypotheses),
+        )
+
+    @cached_property
+    def by_budget(self) -> pd.DataFrame:
+        """The verdicts at every budget: `verdict.by_budget` of the profile's trials."""
+        return by_budget(
+            self.budgets,
+            self.study.hypotheses,
+            self.study.levels,
+            alpha=self.alpha,
+            margin=self.study.margin,
+            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            paired=self.study.paired,
+        )
+
+    @cached_property
+    def story(self) -> Story:
+        """What paper, page and terminal say."""
+        line = "" if self.record is None else self.record.line
+        return story.gather(self.subject, self.analysis, self.further, line)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The hypotheses with their verdicts."""
+        return self.story.findings

@@ -13,7 +13,7 @@ from ablate.analyse import tidy as frame
 from ablate.report import again, further, summaries, tex  # noqa: F401 (again registers its tables)
 from ablate.report.findings import Finding, Part
 from ablate.report.grid import Grid
-from ablate.report.material import Results
+from ablate.report.results import Results
 from ablate.report.story import Story
 from ablate.report.summaries import Interval, View
 

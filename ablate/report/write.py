@@ -10,9 +10,9 @@ from pathlib import Path
 from ablate import words
 from ablate.errors import UserError
 from ablate.report import numbers, page, provenance, shared
-from ablate.report.material import Results
 from ablate.report.paper import compile_pdf, skeleton, sources
 from ablate.report.render import Rendered, render
+from ablate.report.results import Results
 from ablate.report.shared import Paper, Part
 from ablate.report.story import Story
 from ablate.track.files import write_atomic

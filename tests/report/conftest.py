@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_samples as samples
 
 from ablate.report import figures, provenance, style
-from ablate.report.material import Results
+from ablate.report.results import Results
 from ablate.report.write import Report, check, write_report
 from ablate.study.load import load
 from ablate.study.schema import Study

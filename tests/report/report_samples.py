@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.report.material import Results
+from ablate.report.results import Results
 from ablate.study import expand, identity
 from ablate.study.schema import Study
 

@@ -15,7 +15,7 @@ import report_samples as samples
 from ablate import registry
 from ablate.errors import UserError
 from ablate.report import figures, reference, style, summaries, tables
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

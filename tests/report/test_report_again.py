@@ -11,8 +11,8 @@ import report_samples as samples
 from scipy import stats
 
 from ablate.report import again
-from ablate.report.material import Results
 from ablate.report.render import render
+from ablate.report.results import Results
 from ablate.report.tables import plain
 from ablate.study.load import load
 

@@ -16,7 +16,7 @@ from ablate.errors import UserError
 from ablate.registry import register
 from ablate.report import figures, style, summaries, tables, tex
 from ablate.report.figures import base, forest
-from ablate.report.material import Results
+from ablate.report.results import Results
 from ablate.study.hypotheses import Hypothesis
 
 ROOT = Path(ablate.__file__).parents[1]

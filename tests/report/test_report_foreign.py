@@ -16,8 +16,8 @@ import pytest
 from scipy import stats
 
 from ablate.errors import UserError
+from ablate.report.commands import elsewhere, make, stale
 from ablate.report.provenance import trials
-from ablate.report.results import elsewhere, make, stale
 from ablate.report.story import Story
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import report_samples as samples
 
 from ablate.errors import UserError
 from ablate.report import figures
-from ablate.report.material import Results
 from ablate.report.provenance import trials
+from ablate.report.results import Results
 from ablate.report.write import check, printed, write_index, write_paper, write_report
 from ablate.study.load import load
 

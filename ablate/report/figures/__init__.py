@@ -36,7 +36,7 @@ from ablate.report.figures import (  # noqa: F401 (each registers itself)
 from ablate.report.figures.base import Drawn
 
 if TYPE_CHECKING:
-    from ablate.report.material import Results
+    from ablate.report.results import Results
 
 
 def chosen(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from ablate.analyse.intervals import Estimate, interval
 from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 _ROW = 0.3  # inches
 _SHARE = "#0173b2"

@@ -13,7 +13,7 @@ from ablate import words
 from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 LOGGED = {
     "observation": "state",

@@ -14,7 +14,7 @@ from ablate.analyse.targets import TargetCurve, overall, target_curves
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 TARGET, ACHIEVED = "measure.rollout.target", "rollout.return_mean"
 

@@ -11,7 +11,7 @@ from ablate import words
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MEASURES = {"heldout_loss": "held-out loss", "train_loss": "training loss"}
 MOST_PANELS = 12

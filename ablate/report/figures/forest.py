@@ -11,7 +11,7 @@ from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
 from ablate.report.findings import Finding
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 _MOST_LABELLED = 6  # claims with a line of their own; more share one line as ticks
 _LINE = 0.122  # inches of a line of text

@@ -9,7 +9,7 @@ from ablate import words
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MOST_PANELS = 15
 MOST_LEVELS = 25

@@ -11,7 +11,7 @@ from ablate import words
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MOST_RESPONSES = 3
 MOST_PANELS = 12

@@ -15,7 +15,7 @@ from ablate.errors import UserError
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MOST_PAIRS = 15  # more are compared with the best only
 MOST_BANDS = 6  # more hide each other

@@ -8,7 +8,7 @@ from ablate import words
 from ablate.registry import register
 from ablate.report import style, summaries
 from ablate.report.figures import base
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MOST_ROWS = 3  # responses
 MOST_COLUMNS = 4  # data sets

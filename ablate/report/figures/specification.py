@@ -14,7 +14,7 @@ from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
 from ablate.report.findings import Finding
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 MOST = 3  # hypotheses beside each other
 _LETTERS = {"supported": "o", "equivalent": "s", "refuted": "X", "inconclusive": "."}

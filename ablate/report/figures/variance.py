@@ -10,7 +10,7 @@ from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
 from ablate.report.further import term
-from ablate.report.material import Results
+from ablate.report.results import Results
 
 _ROW = 0.19  # inches
 _WITH_DATA, _FACTORS, _SEEDS = "#56b4e9", "#0173b2", "#949494"

@@ -12,7 +12,7 @@ from tiny_study import ROOT, TEXT, Tiny
 from ablate import registry
 from ablate.errors import UserError
 from ablate.report import reference
-from ablate.report.results import every
+from ablate.report.commands import every
 
 PROFILES = (
     TEXT.replace(
