@@ -18,7 +18,7 @@ from ablate.errors import UserError
 from ablate.learn import train as trainer
 from ablate.learn.checkpoint import load_policy
 from ablate.measure.acting import target_return
-from ablate.systems import PolicySystem
+from ablate.systems.policy import PolicySystem
 from ablate.trial import Fitted, prepare
 
 STUDY = "trial-tests"

@@ -42,6 +42,6 @@ def test_its_head_and_loss_are_ones_that_the_algorithm_trains(preset: str, algor
 def test_changes_for_a_data_set_are_those_of_the_source() -> None:
     antmaze = configuration("iql", "d4rl/antmaze-umaze-v2")["settings"]
     assert (antmaze["expectile"], antmaze["beta"], antmaze["reward_shift"]) == (0.9, 10.0, -1.0)
-    assert configuration("rvs-r", "d4rl/hopper-medium-v2")["evaluate"]["target"] == 3234.3
+    assert configuration("rvs-r", "d4rl/hopper-medium-v2")["measure"]["rollout"]["target"] == 3234.3
     for data, wanted in (("d4rl/hopper-medium-v2", 1000.0), ("d4rl/hopper-medium-expert-v2", None)):
         assert configuration("cql", data)["settings"]["return_range"] == wanted

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate import systems
 from ablate.data import catalogue
 from ablate.data.catalogue import Anchors, DataSet
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.launch.planning import describe, sights, tokens
+from ablate.models import match
 from ablate.models.match import given_width
 from ablate.study.expand import cells
 from ablate.study.foreign import is_foreign
@@ -103,7 +103,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(catalogue, "load", made)
     # Matching hundreds of widths is what takes long; it has tests of its own.
-    monkeypatch.setattr(systems, "solve_width", lambda spec, *_: given_width(spec.at(8)))
+    monkeypatch.setattr(match, "solve_width", lambda spec, *_: given_width(spec.at(8)))
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
 

@@ -42,15 +42,19 @@ def test_all_responses_of_rollouts() -> None:
         env_seeds=np.zeros((2, 4), dtype=np.int64),
     )
     found = episodes.summaries(rollouts, at, OPTIMAL / 25.0 - 2.0)
-    assert set(found) == {each.name for each in episodes.RESPONSES}
-    assert all(value.shape == (2,) for value in found.values())
+    single = [each.name for each in episodes.RESPONSES if not each.index]
+    indexed = [each.name for each in episodes.RESPONSES if each.index]
+    assert set(found) == {*single, *indexed, "episode"}
+    assert all(found[name].shape == (2,) for name in single)
+    assert all(found[name].shape == (2, 4) for name in indexed)
+    np.testing.assert_allclose(found["episode_regret"], OPTIMAL - SCORES)
     np.testing.assert_allclose(found["score"], [55.0, -50.0])
     np.testing.assert_allclose(found["score_median"], [65.0, 45.0])
     np.testing.assert_allclose(found["return_mean"], [0.2, -4.0])
     np.testing.assert_allclose(found["length"], [2.5, 5.0])
     np.testing.assert_allclose(found["regret"], [42.5, 50.0])
     assert np.isnan(found["success"]).all()
-    assert "regret" not in episodes.summaries(rollouts, at, None)
+    assert np.isnan(episodes.summaries(rollouts, at, None)["regret"]).all()
 
 
 def test_regret_and_lost_episodes_of_exact_policies() -> None:
