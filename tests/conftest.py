@@ -17,7 +17,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def module_scope() -> Iterator[None]:
+    """What a file of tests registers, as the code of a study that its fixtures load, is forgotten after it."""
+    with registry.scope():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def scope() -> Iterator[None]:
     """What a test registers is forgotten after it."""
     with registry.scope():
