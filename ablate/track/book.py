@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +121,22 @@ class Book:
         self.before = rows(table)
         measured = [n.removesuffix(".row") for n in table.columns if n.endswith(".row")]
         for row in self.before:
-            if row["status"] != COMPLETED:
+            asked = [name for name in measured if row[f"{name}.row"]]
+            if row["status"] == FAILED and not asked:  # its fit failed
+                self.known.failures[row["fit"]] = row["failure"]
                 continue
             fit = {n: v for n, v in row.items() if _of_fit(n, measured)}
             self.known.fits[row["fit"]] = fit
-            for name in measured:
-                if row[f"{name}.row"]:
-                    own = {n: v for n, v in row.items() if n.startswith(f"{name}.")}
-                    del own[f"{name}.row"]
-                    self.known.rows[row[f"{name}.row"]] = {
-                        n.removeprefix(f"{name}."): v for n, v in own.items()
-                    }
+            if row["status"] == FAILED:
+                name, _, reason = row["failure"].partition(": ")
+                self.known.failures[row.get(f"{name}.row", row["trial"])] = reason
+                continue
+            for name in asked:
+                own = {n: v for n, v in row.items() if n.startswith(f"{name}.")}
+                del own[f"{name}.row"]
+                self.known.rows[row[f"{name}.row"]] = {
+                    n.removeprefix(f"{name}."): v for n, v in own.items()
+                }
         if self.file != folder.table:
             return
         if folder.curves.exists():
@@ -138,12 +144,18 @@ class Book:
                 self.known.curves.setdefault(row.pop("fit"), []).append(row)
         if folder.series.exists():
             ids = {row["trial"]: row for row in self.before}
+            told: dict[
+                str, str
+            ] = {}  # row id -> the trial that told it first; several may share a row
             for row in rows(read_series(folder.series)):
                 measurement, _, response = row["response"].rpartition(".")
                 trial = ids.get(row["trial"])
-                if trial is not None:
+                if trial is None:
+                    continue
+                name = trial[f"{measurement}.row"]
+                if told.setdefault(name, row["trial"]) == row["trial"]:
                     point = {"response": response, "index": row["index"], "value": row["value"]}
-                    self.known.series.setdefault(trial[f"{measurement}.row"], []).append(point)
+                    self.known.series.setdefault(name, []).append(point)
 
     def take(self, names: Collection[str] | None) -> None:
         """Enter the attempts of these fits and measurements (all of the store when None); write the tables."""
@@ -176,7 +188,7 @@ class Book:
 
     def outdated(self) -> int:
         """How many rows of the table are of these trials' levels, by other code, data or settings."""
-        return len(self._superseded())
+        return len(self._superseded)
 
     def summary(self) -> Summary:
         """How many trials of this profile have which status."""
@@ -224,18 +236,19 @@ class Book:
                 mine[one.id] = self._line(one, status, failure)
             elif one.id in old:
                 mine[one.id] = old[one.id]
-        gone = {name for name, successor in self._superseded().items() if successor in mine}
+        gone = {name for name, successor in self._superseded.items() if successor in mine}
         kept_rows = [r for name, r in old.items() if name not in mine and name not in gone]
         return [*mine.values(), *kept_rows]
 
     def _line(self, one: Trial, status: str, failure: str) -> dict[str, Any]:
         line = {**self._factors(one), "status": status, "failure": failure}
+        fit = self.known.fits.get(one.fit.id)
+        if fit is None:
+            return line
+        line |= fit | {f"{name}.row": row for name, row in one.rows.items()}
         if status != COMPLETED:
             return line
-        fit = self.known.fits[one.fit.id]
-        line |= fit
         for name, row in one.rows.items():
-            line[f"{name}.row"] = row
             given = self.known.rows[row]
             line |= {f"{name}.{n}": v for n, v in given.items() if "@" not in n}
             line |= self._at(name, row)
@@ -272,9 +285,13 @@ class Book:
             row[name] = one.level(name)
         return {**row, "budget": one.budget, "seed": one.seed}
 
+    @cached_property
+    def _yardsticks(self) -> pd.DataFrame | None:
+        return kept.yardsticks(self.folder)
+
     def _yardstick(self, one: Trial) -> float:
         """The exact posterior's action error with the trial's window; NaN where it isn't known."""
-        found = kept.yardsticks(self.folder)
+        found = self._yardsticks
         if found is None or "action_error" not in found:
             return math.nan
         mine = found[
@@ -284,6 +301,7 @@ class Book:
         ]
         return float(mine["action_error"].iloc[0]) if len(mine) else math.nan
 
+    @cached_property
     def _superseded(self) -> dict[str, str]:
         """Trials of the table that are not asked for, each with the one that looks the same.
 

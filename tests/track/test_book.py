@@ -228,3 +228,37 @@ def test_the_exact_posterior_s_error_is_the_yardstick_of_convergence(
             assert table["converged"].tolist() == [expected]
         else:
             assert "converged" not in table
+
+
+def test_a_clone_without_runs_keeps_one_copy_of_what_trials_share(tmp_path: Path) -> None:
+    """Two trials that differ in a measurement's option share the rows of the other: its values over an index too."""
+    one, other = trial(0), trial(0)
+    other.config["measure"] = {**other.config["measure"], "held-out": {"more": 1}}
+    object.__setattr__(other, "id", "another")
+    finish(tmp_path, one)
+    study = dataclasses.replace(STUDY, factors={"mixer": ("gru",)})
+    first = read_series(book(tmp_path, one, other, study=study).folder.series)
+    assert len(first) == 4  # two values of two trials
+    shutil.rmtree(tmp_path / "s" / "runs")
+    for _ in range(2):
+        again = book(tmp_path, one, other, study=study)
+        assert len(again.known.series[one.rows["rollout"]]) == 2
+        assert read_series(again.folder.series).equals(first)
+
+
+def test_failures_of_a_committed_table_are_done_until_they_are_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    fit_failed, row_failed, fine = trial(0), trial(1), trial(2)
+    put(tmp_path, fit_failed.fit.id, Outcome(failure="diverged: loss 9 at update 3"))
+    finish(tmp_path, fine)
+    put(tmp_path, row_failed.fit.id, Outcome({"parameters": 9.0, "loss_fall": 0.05}))
+    put(tmp_path, row_failed.rows["rollout"], Outcome(failure="it fell over: badly"))
+    trials = (fit_failed, row_failed, fine)
+    before = read_table(book(tmp_path, *trials).folder.table)
+    shutil.rmtree(tmp_path / "s" / "runs")
+    made = book(tmp_path, *trials)
+    assert made.summary() == Summary(3, 1, 2, 0)
+    assert read_table(made.folder.table).equals(before)
+    assert row_failed.fit.id in made.known.fits  # trained: only what failed is measured again
+    assert [one.seed for one in made.todo(retry_failed=True)] == [0, 1]
