@@ -429,6 +429,8 @@ def test_a_policy_of_several_choices_collects(tmp_path: Path) -> None:
             out = tmp_path / f"{format}-v0"
             made = collect_with(f"sb3:{tmp_path / 'x.zip'}", "Still-v0", 20, out, format=format)
             assert made.actions.shape == (20, 5)
+            found = files.inspect(out).trajectories
+            np.testing.assert_array_equal(found.actions, made.actions)
     finally:
         del gymnasium.registry["Still-v0"]
 
