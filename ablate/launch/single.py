@@ -5,6 +5,7 @@ It is a fit like any other (same system, same audit, same Sacred record), kept u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
 from ablate.launch.work import CohortJob, MeasureJob, work
-from ablate.learn.checkpoint import load_policy
+from ablate.learn.checkpoint import described, load_policy, put
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained
 from ablate.registry import get
@@ -157,20 +158,26 @@ def evaluate(
     torch.set_num_threads(1)
     path = checkpoint(path)
     tensors, about = load_policy(path)
-    streams, seed = str(about.pop("study")), int(about.pop("seed"))
-    budget = int(about.pop("budget"))
-    about.pop("width", None)
-    name = next((n for n in ACTS if n in about["measure"]), ACTS[0])
-    options = {**about["measure"].get(name, {}), "episodes": episodes, **_settings(overrides)}
-    config = complete({**about, "measure": {name: options}}, str(path))
-    system = trial.prepare(config, cache, device)
-    model = system.model(streams, seed)
-    model.load_state_dict(tensors)
-    models = Trained(system, [model.eval()], streams, [seed], budget)
+    said = described(path, tensors, about)
+    measured = said.config["measure"]
+    name = next((n for n in ACTS if n in measured), ACTS[0])
+    options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
+    config = complete({**said.config, "measure": {name: options}}, f"evaluate {path}")
+    asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
+    try:
+        system = trial.prepare(config, cache, device)
+        if system.matched.parameters > sum(each.numel() for each in tensors.values()):
+            raise ValueError(f"it would have {system.matched.parameters} parameters")
+        model = system.model(said.streams, said.seed)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: it doesn't describe the model that it holds ({line}).") from error
+    put(path, tensors, model)
+    models = Trained(system, [model.eval()], said.streams, [said.seed], said.budget)
     measurement = get("measurement", name)
     scores = []
-    for target in targets or [config["measure"][name]["target"]]:
-        asked = target_return(system.data, _number(target))
+    for target in asked_for:
+        asked = target_return(system.data, target)
         chosen = measurement.Options.model_validate({**config["measure"][name], "target": asked})
         rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
@@ -229,13 +236,19 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
             raise unknown(
                 f"--set {text}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
             )
-        made[option] = yaml.safe_load(value)
+        try:
+            made[option] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"--set {text[:80]}: '{value[:80]}' is no YAML value.") from None
     return made
 
 
-def _number(text: str | float) -> str | float:
-    """A number where the text is one."""
+def _number(text: str) -> str | float:
+    """The target that a text names: a number where it is one. Raises UserError for one that isn't finite."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return text
+    if not math.isfinite(found):
+        raise UserError(f"--target {text}: allowed: a finite number, or p0 ... p100.")
+    return found
