@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.measure.openloop import External

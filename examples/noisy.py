@@ -9,10 +9,10 @@ is refused before anything runs, as every level would train the same model.
 import torch
 from pydantic import Field
 
+from ablate.data.streams import torch_stream
 from ablate.learn import objective
 from ablate.learn.objective import Objective
 from ablate.registry import register
-from ablate.streams import torch_stream
 
 
 @register("algorithm", "noisy-bc", label="BC through noise")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories
 from ablate.models.agent import Agent, Stored
 from ablate.models.layouts import Fields, Layout

@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
+from ablate.data.streams import stream, torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError, unknown
-from ablate.streams import stream, torch_stream
 
 Array = NDArray[np.float64]
 QUESTIONS = ("dynamics", "behaviour")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 
 BLOCK = 64  # updates drawn at once; any block can be redrawn alone, so a resumed run sees the same batches
 

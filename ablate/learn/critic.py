@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, Visibility
 from ablate.learn.implicit_q import ImplicitQ
 from ablate.learn.objective import Objective, Settings

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories, action_variance, wanted_actions
 from ablate.models.agent import Agent, stored
 from ablate.models.layouts import Layout

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, draw_targets
 from ablate.learn.checkpoint import Trained, load_training_state, save_training_state
 from ablate.learn.objective import Batch, Objective, Source, TrainingData, learning_rate

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, Visibility, gather_windows
 from ablate.learn.objective import Objective, Source
 from ablate.learn.transitions import Transitions

@@ -15,8 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate import registry, streams
+from ablate import registry
 from ablate.config import Section
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.joint import JointSettings, joint_rows

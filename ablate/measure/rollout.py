@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ablate import streams
+from ablate.data import streams
 from ablate.envs.base import VectorEnv
 from ablate.models.agent import Actable
 from ablate.models.conditions import Moment

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import presets, registry
+from ablate import registry
 from ablate.config import (
     FACTORS,
     MEASURED,
@@ -26,7 +26,7 @@ from ablate.config import (
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.models.tokens import tokens_of
-from ablate.study import identity
+from ablate.study import identity, presets
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate import streams
 from ablate.config import Config, timesteps
+from ablate.data import streams
 from ablate.data.best import best
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.normalise import Scales, fit_scales

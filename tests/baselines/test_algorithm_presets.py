@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ablate.learn.objective import settings_of
-from ablate.presets import configuration
 from ablate.registry import get
+from ablate.study.presets import configuration
 
 PRESETS = {
     "bc": "bc", "ten-percent-bc": "bc", "rvs-r": "bc", "rvs-g": "bc",
@@ -19,7 +19,7 @@ PRESETS = {
 
 
 def page(name: str) -> dict[str, Any]:
-    return yaml.safe_load((resources.files("ablate.presets") / f"{name}.yaml").read_text())
+    return yaml.safe_load((resources.files("ablate.study.presets") / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize(("preset", "algorithm"), PRESETS.items())

@@ -34,7 +34,7 @@ from ablate.models.layouts import Layout
 from ablate.models.match import match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.presets import configuration
+from ablate.study.presets import configuration
 
 TRAIN: dict[str, Any] = {
     "updates": 20, "targets_per_update": 24, "loss": "all", "learning_rate": 3e-3, "schedule": "cosine",

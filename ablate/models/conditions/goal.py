@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.models.conditions.base import Condition, Moment, Numbers
 from ablate.registry import register
 
