@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.learn import objective
 from ablate.learn.objective import Batch, Source, set_rate
 from ablate.learn.values import ValueObjective, follow_
 from ablate.models.heads import Head
 from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 LOG_STD_RANGE = (-20.0, 2.0)  # CORL, `ReparameterizedTanhGaussian`
 LOG_STD_OFFSET = -1.0  # CORL, `TanhGaussianPolicy`: where the learned offset starts
@@ -99,7 +98,7 @@ def _log_slope(before: Tensor) -> Tensor:
 class CQL(ValueObjective):
     """Soft actor-critic whose twin critics' losses have alpha * (logsumexp_a Q(s, a) - Q(s, logged a)) added."""
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`.
 
         Sources: CORL, configs/offline/cql/<env>/<data>.yaml for locomotion, unless said otherwise.

@@ -13,12 +13,11 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from ablate.learn import objective
 from ablate.learn.implicit_q import ImplicitQ
 from ablate.learn.objective import Batch, Source
 from ablate.learn.values import ValueObjective
 from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 
 @register("algorithm", "iql")
@@ -30,7 +29,7 @@ class IQL(ValueObjective):
     summed over dimensions, as CORL's deterministic variant.
     """
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate, schedule) stand under `train`."""
 
         expectile: float = Field(default=0.7, gt=0, lt=1)  # paper, section 5.2; 0.5 is SARSA

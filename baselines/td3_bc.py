@@ -13,11 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate.learn import objective
 from ablate.learn.objective import Batch, Source
 from ablate.learn.values import ValueObjective, follow_, frozen_copy
 from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 
 @register("algorithm", "td3+bc")
@@ -27,7 +26,7 @@ class TD3BC(ValueObjective):
     The policy's loss is mean((pi - a)^2) - alpha / mean|Q| * mean(Q(s, pi)).
     """
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`."""
 
         alpha: float = Field(default=2.5, ge=0)  # weight of Q against imitation; paper, section 5

@@ -53,9 +53,8 @@ from ablate.analyse.pairing import Resolved, Untestable, resolve
 from ablate.analyse.randomisation import generator
 from ablate.analyse.tidy import usable, values
 from ablate.analyse.trends import nearest_rise
-from ablate.config import Section
 from ablate.errors import UserError
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.study.contrast import Level, level_text, parse
 from ablate.study.hypotheses import Claim
 

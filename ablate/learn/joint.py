@@ -27,7 +27,7 @@ from ablate.data.catalogue import DataSpec
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.critic import Critic, CriticSettings, CriticTraining
-from ablate.learn.objective import Batch, Objective, Part, Settings
+from ablate.learn.objective import Batch, Objective, Part
 from ablate.learn.transitions import Transitions, transitions
 from ablate.models import conditions
 from ablate.models.assembly import Model, build
@@ -35,7 +35,7 @@ from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.registry import get, register
+from ablate.registry import Section, get, register
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class JointSource:
         return rows.masked_fill(over.unsqueeze(-1), float("nan")), inside
 
 
-class JointSettings(Settings):
+class JointSettings(Section):
     """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py)."""
 
     bins: int = Field(default=100, ge=2)
@@ -200,10 +200,9 @@ def fit_model(
 class Joint(Objective):
     """Trains the joint models of `stack` on a `JointSource`."""
 
-    Settings: ClassVar[type[Settings]] = JointSettings
+    Settings: ClassVar[type[Section]] = JointSettings
     losses: ClassVar[tuple[str, ...]] = ("all",)
     system: ClassVar[str] = "joint"
-    imagines: ClassVar[bool] = True
 
     def __init__(
         self,

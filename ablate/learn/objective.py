@@ -18,14 +18,13 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from ablate.data.windows import Visibility, gather_windows
-from ablate.errors import UserError, unknown
+from ablate.errors import unknown
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
-from ablate.registry import get, register
+from ablate.registry import Section, checked, get, register
 
 
 class TrainingData(Protocol):
@@ -96,12 +95,6 @@ class Batch:
     targets: Tensor
 
 
-class Settings(BaseModel):
-    """An algorithm's own hyper-parameters; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 @dataclass(frozen=True)
 class Part:
     """Tensors that are trained or kept, and the optimiser that trains them, if one does."""
@@ -114,13 +107,13 @@ class Objective(ABC):
     """Trains the S policies of `stack` on `source`, in place.
 
     Class attributes:
-        Settings: its own hyper-parameters, a subclass of `ablate.learn.objective.Settings`.
+        Settings: its own hyper-parameters.
         heads: registered heads that it can train; empty where any will do.
         losses: levels of `train.loss` that it knows.
         transitions: whether it needs `source.transitions`.
-        system: the registered system that reads data, trains and acts for it (`ablate.systems`).
+        system: the registered system that reads data, trains and acts for it (`ablate.systems`); of `joint`, models
+            predict whole trajectories, which can be searched over.
         starts: whether `train.windows` says where a window's target is; False where it draws windows its own way.
-        imagines: whether its model predicts whole trajectories, so that they can be searched over.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
     Args:
@@ -130,13 +123,12 @@ class Objective(ABC):
     Raises UserError for settings, a head or a loss that the algorithm doesn't have.
     """
 
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[Section]] = Section
     heads: ClassVar[tuple[str, ...]] = ()
     losses: ClassVar[tuple[str, ...]] = ("last", "all")
     transitions: ClassVar[bool] = False
     system: ClassVar[str] = "policy"
     starts: ClassVar[bool] = False
-    imagines: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
     def __init__(
@@ -150,7 +142,7 @@ class Objective(ABC):
     ) -> None:
         self.stack, self.source, self.train = stack, source, train
         self.study, self.seeds = study, list(seeds)
-        self.settings: Any = checked_settings(type(self), settings)
+        self.settings: Any = checked(self.Settings, settings, "settings")
         self.device = source.table.device
         if self.heads and stack.spec.head not in self.heads:
             raise unknown("head: the algorithm's policy", stack.spec.head, self.heads)
@@ -290,34 +282,6 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimiser.param_groups:
         group["lr"] = rate
-
-
-def checked_settings(
-    algorithm: type[Objective], settings: Mapping[str, Any], where: str = "settings"
-) -> Settings:
-    """The algorithm's settings with its defaults filled in.
-
-    Raises UserError, one line, for a key that it doesn't have or a value out of range.
-    """
-    try:
-        return algorithm.Settings.model_validate(dict(settings))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            raise unknown(where, name, algorithm.Settings.model_fields) from None
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        raise UserError(
-            f"{where}.{name}: found '{problem['input']}'; {text[0].lower() + text[1:].rstrip('.')}."
-        ) from None
-
-
-def settings_of(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a registered algorithm as plain JSON, defaults filled in.
-
-    Raises UserError for an unknown algorithm, and as `checked_settings`.
-    """
-    return checked_settings(get("algorithm", algorithm), settings).model_dump(mode="json")
 
 
 def learning_rate(update: int, train: Mapping[str, Any]) -> float:

@@ -16,7 +16,6 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate import registry
-from ablate.config import Section
 from ablate.data import streams
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
@@ -24,7 +23,7 @@ from ablate.learn.joint import JointSettings, joint_rows
 from ablate.measure.base import Measurement, Trained
 from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.words import Response
 
 # Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
@@ -210,7 +209,7 @@ class OpenLoop(Measurement):
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
         """See `Measurement.refusal`."""
-        if not registry.get("algorithm", config["algorithm"]).imagines:
+        if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 "the measurement 'open-loop' samples imagined trajectories, which the algorithm "
                 f"'{config['algorithm']}' doesn't predict; allowed: joint"

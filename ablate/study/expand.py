@@ -19,8 +19,8 @@ from ablate.config import (
     SECTIONS,
     TOKENS,
     budgets,
-    checked,
     fit_part,
+    plain,
     settled,
 )
 from ablate.data import catalogue
@@ -219,7 +219,8 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
             for path, value in settings.items():
                 put(made, path, value)
             for section in SECTIONS:
-                made[section] = checked(SECTIONS[section], made[section], section, study.study)
+                where = f"{study.study}: {section}"
+                made[section] = plain(SECTIONS[section], made[section], where)
             for seed in range(tune.seeds):
                 fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
                 found.setdefault((arm, draw), []).append(

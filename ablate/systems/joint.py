@@ -30,7 +30,7 @@ from ablate.models.match import Matched, match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
-from ablate.plan.options import plan_options
+from ablate.plan.options import PlanOptions
 from ablate.registry import get, register
 
 TARGETS = 512  # every one is a whole window
@@ -114,9 +114,9 @@ class JointSystem:
         return JointProgram(Stack(list(models)))
 
     def actor(self, models: Sequence[Model], options: Mapping[str, Any]) -> TrajectoryAgent:
-        """The models as they act: by likelihood, or where `options` hold those of a plan, by search."""
-        decode = "plan" if options.get("searched") else "likelihood"
-        return TrajectoryAgent(models, self.layout, plan_options(options.get("plan") or {}), decode)
+        """The models as they act: by search as the `plan` of `options` says, or without one directly."""
+        plan = options.get("plan", PlanOptions(objective="direct"))
+        return TrajectoryAgent(models, self.layout, plan)
 
     def source(self, program: JointProgram) -> JointSource:
         """What the trainer reads."""

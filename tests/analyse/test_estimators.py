@@ -16,9 +16,8 @@ from ablate.analyse import estimators, power
 from ablate.analyse.estimators import Asked, Estimator, logit_fit, make, over_seeds
 from ablate.analyse.expressions import evaluate
 from ablate.bench.inference import made_up_curves
-from ablate.config import Section
 from ablate.errors import UserError
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.study.contrast import level_text
 
 SCORE = Asked("score")
