@@ -95,6 +95,4 @@ def memory_rows(
 
 
 if __name__ == "__main__":
-    import baselines  # noqa: F401 - registers the mixers
-
     print(json.dumps(one_update(sys.argv[1], float(sys.argv[2]), *map(int, sys.argv[3:5]))))

@@ -23,13 +23,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.data.catalogue import DataSpec
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.critic import Critic, CriticSettings, CriticTraining
 from ablate.learn.objective import Batch, Objective, Part
 from ablate.learn.transitions import Transitions, transitions
-from ablate.models import conditions
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
@@ -153,16 +151,6 @@ def _transitions(
     rewards, _ = values_to_go(trajectories, settings.discount, settings.penalty)
     made = transitions(trajectories, read, device)
     return replace(made, rewards=torch.from_numpy(rewards).to(device, made.rewards.dtype))
-
-
-def joint_layout(
-    config: Mapping[str, Any], data: DataSpec, observation_dim: int, action_dim: int
-) -> Layout:
-    """What a joint model is told before its sequence. Raises UserError for a condition that the data don't record."""
-    if unmet := conditions.unmet(config["condition"], data):
-        raise UserError(unmet)
-    told = (config["history"], config["condition"], data.shown_goal)
-    return Layout(observation_dim, action_dim, data.num_policies, *told)
 
 
 def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:

@@ -19,7 +19,6 @@ from ablate.learn.joint import (
     JointSettings,
     JointSource,
     fit_model,
-    joint_layout,
     joint_source,
     joint_spec,
 )
@@ -68,7 +67,7 @@ class JointSystem:
     def prepare(cls, config: Config, data: DataSet, device: str) -> JointSystem:
         """See `System.prepare`."""
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
-        layout = joint_layout(config, data.spec, *sizes)
+        layout = Layout.of(config, data.spec, *sizes)
         spec = joint_spec(config, layout)
         matched = match(spec, config["model"])
         return cls(
@@ -86,7 +85,7 @@ class JointSystem:
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
         """See `System.shape`."""
-        return joint_spec(config, joint_layout(config, data, observation_dim, action_dim))
+        return joint_spec(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property
     def context(self) -> int:

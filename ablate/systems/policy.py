@@ -16,12 +16,10 @@ from ablate.data.best import best
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
-from ablate.errors import UserError
 from ablate.learn.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.objective import Source
 from ablate.learn.train import windows_per_update
 from ablate.learn.transitions import transitions
-from ablate.models import conditions
 from ablate.models.agent import Agent, at_context, stored
 from ablate.models.assembly import Model, build, flops_per_target
 from ablate.models.discretise import Discretiser
@@ -65,7 +63,7 @@ class PolicySystem:
             config=config,
             data=data,
             trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
-            layout=row_layout(config, data.spec, *sizes),
+            layout=Layout.of(config, data.spec, *sizes),
             scales=scales.to(device),
             matched=matched,
             spec=spec.at(matched.width),
@@ -76,7 +74,7 @@ class PolicySystem:
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
         """See `System.shape`."""
-        return ModelSpec.of(config, row_layout(config, data, observation_dim, action_dim))
+        return ModelSpec.of(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property
     def context(self) -> int:
@@ -156,18 +154,3 @@ class PolicySystem:
             "flops_per_target": float(flops_per_target(self.spec)),
             "targets": float(train["updates"] * per_update),
         }
-
-
-def row_layout(config: Config, data: DataSpec, observation_dim: int, action_dim: int) -> Layout:
-    """What a policy is told of a timestep. Raises UserError for a condition that the data don't record."""
-    if unmet := conditions.unmet(config["condition"], data):
-        raise UserError(unmet)
-    return Layout(
-        observation_dim=observation_dim,
-        action_dim=action_dim,
-        policies=data.num_policies,
-        history=config["history"],
-        condition=config["condition"],
-        goal=data.shown_goal,
-        timesteps=config["model"]["timesteps"] > 0,
-    )

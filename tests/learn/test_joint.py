@@ -21,7 +21,6 @@ from ablate.learn.joint import (
     JointSettings,
     decayed_names,
     fit_model,
-    joint_layout,
     joint_rate,
     joint_rows,
     joint_source,
@@ -244,9 +243,7 @@ def test_what_it_reads() -> None:
 def test_refusals() -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0")
     with pytest.raises(UserError, match="shows a goal's place"):
-        joint_layout(
-            config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3
-        )
+        Layout.of(config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3)
     with pytest.raises(UserError, match="one after another"):
         objective(shape(), [5, 6], seeds=2, critic={"width": 8, "batch": 4})
     with pytest.raises(UserError, match="serves no joint model"):
