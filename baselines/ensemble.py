@@ -112,7 +112,7 @@ class GaussianEnsemble(nn.Module):
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `ablate.measure.openloop.Dynamics`. Raises UserError where no actions are given: it has none."""
+        """See `ablate.measure.openloop.JointDynamics`. Raises UserError where no actions are given: it has none."""
         if actions is None:
             raise UserError(
                 "ensemble: it predicts no actions of its own; allowed: logged ones or a policy."

@@ -7,16 +7,12 @@ is followed. AntMaze there: expectile 0.9, beta 10, rewards minus 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor
 
 from ablate.learn.implicit_q import ImplicitQ
-from ablate.learn.objective import Batch, Source
+from ablate.learn.objective import Batch
 from ablate.learn.values import ValueObjective
-from ablate.models.stack import Stack
 from ablate.registry import Section, register
 
 
@@ -48,16 +44,9 @@ class IQL(ValueObjective):
 
     settings: Settings
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Source,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
+    def begin(self) -> None:
+        """See `Objective.begin`."""
+        super().begin()
         own = self.settings
         self.values = ImplicitQ(
             self,

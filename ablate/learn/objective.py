@@ -151,9 +151,16 @@ class Objective(ABC):
         if self.transitions and source.transitions is None:
             raise ValueError(f"{type(self).__name__}: the source has no transitions.")
         self.parts: dict[str, Part] = {}
-        self.optimiser = self.add(
-            "", stack.parameters(), train["learning_rate"], train["weight_decay"]
-        )
+        rates = train["learning_rate"], train["weight_decay"]
+        self.optimiser = self.add("", stack.parameters(), *rates, self.undecayed())
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 - most need nothing
+        """Set up what is trained beside the policy, once `source`, `stack` and `settings` are known: nothing."""
+
+    def undecayed(self) -> list[Tensor]:
+        """The policy's parameters that weight decay leaves alone: none."""
+        return []
 
     @classmethod
     def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
@@ -190,13 +197,21 @@ class Objective(ABC):
         tensors: Sequence[Tensor],
         learning_rate: float | None = None,
         weight_decay: float = 0.0,
+        undecayed: Sequence[Tensor] = (),
     ) -> Any:
-        """Declare further tensors, "" being the policy's; with a learning rate, their optimiser is returned."""
+        """Declare further tensors, "" being the policy's; with a learning rate, their optimiser is returned.
+
+        undecayed: those of the tensors that weight decay leaves alone.
+        """
         made = None
         if learning_rate is not None:
             kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+            apart = {id(tensor) for tensor in undecayed}
+            groups: list[dict[str, Any]] = [{"params": [t for t in tensors if id(t) not in apart]}]
+            if apart:
+                groups.append({"params": list(undecayed), "weight_decay": 0.0})
             made = kind[self.train.get("optimiser", "adamw")](
-                list(tensors),
+                groups,
                 lr=learning_rate,
                 betas=tuple(self.train.get("betas", (0.9, 0.999))),
                 weight_decay=weight_decay,

@@ -8,7 +8,7 @@ played, how much of the past is seen, and what the model's head is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,25 +30,6 @@ from ablate.words import Response
 External = Callable[[Tensor], Tensor]
 
 
-class Dynamics(Protocol):
-    """A model that imagines."""
-
-    def imagine(
-        self,
-        context: Tensor,
-        observation: Tensor,
-        horizon: int,
-        samples: int,
-        actions: Tensor | External | None,
-        seed: int,
-    ) -> Tensor:
-        """`samples` futures (E, samples, h, N) of E beginnings: observations 1 .. h timesteps ahead.
-
-        context: (E, L, D) raw rows (s, a, r, V) before the present; observation: (E, N). actions: logged ones
-        (E, h, M), an external policy, or None for the model's own. seed: of all that is drawn.
-        """
-
-
 class JointDynamics:
     """A joint model, sampled slot by slot; its window slides where it is full.
 
@@ -68,7 +49,11 @@ class JointDynamics:
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `Dynamics.imagine`."""
+        """`samples` futures (E, samples, h, N) of E beginnings: observations 1 .. h timesteps ahead.
+
+        context: (E, L, D) raw rows (s, a, r, V) before the present; observation: (E, N). actions: logged ones
+        (E, h, M), an external policy, or None for the model's own. seed: of all that is drawn.
+        """
         spec = self.model.spec
         first, last = spec.observation_dim, spec.observation_dim + spec.action_dim
         generator = torch.Generator(device=observation.device).manual_seed(seed)
