@@ -23,8 +23,8 @@ class Reading(BaseModel):
         rescale_actions: actions are in units of their own: put their bounds (the environment's; the
             data's own extremes where no environment is known) to -1 and 1.
         clip_actions: put actions beyond [-1, 1], after any rescaling, onto the bound.
-        choices: number of choices of a discrete action whose numbers are whole; None for the
-            environment's, else one more than the largest in a file of integers.
+        choices: number of choices of a discrete action; None for the environment's, else one more than
+            the largest in a file of integers; 0: actions are magnitudes, although they are whole.
         map: name in the file -> our name (observations, actions, rewards, terminals, timeouts,
             next_observations); several names onto one of ours are put side by side, in this order.
         terminals: what it means that episodes end as terminal at the time limit. "as-is": these are true
@@ -38,7 +38,7 @@ class Reading(BaseModel):
     horizon: int | None = Field(default=None, ge=1, le=10**9, strict=True)
     rescale_actions: bool = Field(default=False, strict=True)
     clip_actions: bool = Field(default=False, strict=True)
-    choices: int | None = Field(default=None, ge=2, le=1 << 16, strict=True)
+    choices: int | None = Field(default=None, ge=0, le=1 << 16, strict=True)
     map: dict[str, str] = Field(default_factory=dict)
     terminals: Terminals = "ask"
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0, allow_inf_nan=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ablate.data.reading import Reading
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 
+# Only names from the registry: "module:name" would import a module that the file chooses.
+ENVIRONMENT_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+", re.ASCII)
 # Deflate can't shrink by more than 1,032 to 1 (zlib's technical details): a file that declares more
 # doesn't hold it.
 DENSEST = 1100
@@ -40,6 +44,17 @@ def valid(path: Path, trajectories: Trajectories) -> Trajectories:
     """Returns them; raises UserError naming the file, the array, the row and the broken rule."""
     replace(trajectories, name=str(path)).validate()
     return trajectories
+
+
+def refuse_changes(path: Path, reading: Reading) -> None:
+    """Raises UserError when a file that our writer made is to be read otherwise than it was written."""
+    kept = {"environment", "horizon", "held_out"}  # where it is evaluated, what is trained on
+    changes = [key for key in reading.said if key not in kept]
+    if changes:
+        raise UserError(
+            f"{path}: {', '.join(changes)} can't be said of a file that was written here, whose episodes and"
+            " actions are as they were read then; say it of the file that it was made from."
+        )
 
 
 class Budget:

@@ -30,7 +30,7 @@ import numpy as np
 
 from ablate import registry
 from ablate.data.formats import minari_spaces
-from ablate.data.formats.base import Contents, one_line, printable, valid, whole
+from ablate.data.formats.base import ENVIRONMENT_ID, Contents, one_line, printable, valid, whole
 from ablate.data.formats.hdf5_source import Source, opened
 from ablate.data.formats.minari_spaces import Space
 from ablate.data.reading import AS_IT_IS, Reading
@@ -42,8 +42,6 @@ METADATA = "metadata.json"
 LARGEST_METADATA = 1 << 26  # bytes; a set's description takes some kB
 # Minari's names: (namespace/)name-vN, the namespace of at least two characters.
 DATASET_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+", re.ASCII)
-# Only names from the registry: "module:name" would import a module that the file chooses.
-ENVIRONMENT_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+", re.ASCII)
 # The oldest version with this layout: every 0.5 opens what says so.
 MINARI_VERSION = "0.5.0"
 OURS = "ablate"
