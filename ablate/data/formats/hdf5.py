@@ -23,17 +23,19 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ablate.data.formats.base import Contents, one_line, printable, refuse_changes, valid, whole
+from ablate.data.formats.base import Contents, printable, refuse_changes, valid, whole
 from ablate.data.formats.hdf5_source import Source, opened, shown
 from ablate.data.formats.rows import (
     PER_STEP,
     Rows,
+    Several,
     Task,
     Timeouts,
     assemble,
     cast,
     column,
     flags,
+    joined,
     missing,
     named,
     side_by_side,
@@ -236,7 +238,7 @@ def _d3rlpy(source: Source, reading: Reading, notes: list[str]) -> Rows:
                 continue
             one = f"{match[1]}_{episode}"
             several = [f"{one}_{part}" for part in range(len(keys)) if f"{one}_{part}" in keys]
-            columns[match[1]] = several if match[2] else one
+            columns[match[1]] = Several(several) if match[2] else one
         if "terminated" in columns:
             columns["terminals"] = columns.pop("terminated")
         found = _read(source, f"{path}: episode {episode}", columns, reading, notes, apart=True)
@@ -246,7 +248,7 @@ def _d3rlpy(source: Source, reading: Reading, notes: list[str]) -> Rows:
             found["terminals"] = np.zeros(steps, dtype=ended.dtype)
             found["terminals"][-1:] = ended
         _keep(f"{path}: episode {episode}", parts, found)
-    return _joined(path, parts)
+    return joined(path, parts)
 
 
 def _robomimic(
@@ -271,7 +273,7 @@ def _robomimic(
             made_in = json.loads(told)["env_name"]
             about["env_name"] = printable(str(made_in), 60)
             notes.append(f"recorded in robomimic's '{about['env_name']}'")
-    return _joined(path, parts)
+    return joined(path, parts)
 
 
 def _take(source: Source, group: str, reading: Reading, notes: list[str]) -> dict[str, np.ndarray]:
@@ -290,7 +292,7 @@ def _take(source: Source, group: str, reading: Reading, notes: list[str]) -> dic
                 each for each in arrays if source.is_link(each) or len(source.shape(each) or ()) < 3
             ]
             if narrow:
-                found[key] = narrow
+                found[key] = Several(narrow)
             if len(narrow) < len(arrays):
                 note = f"images in '{key}' were left out"
                 notes += [] if note in notes else [note]
@@ -313,25 +315,25 @@ def _read(
         if key not in taken and not ends:
             raise missing(where, key, list(found))
     seen, after = taken["observations"], taken.get("next_observations")
-    if isinstance(seen, list):
+    if isinstance(seen, Several):
         names = [each.rpartition("/")[2] for each in seen]
         note = f"observations are {shown(names)}, side by side"
         notes += [] if note in notes else [note]
-        if isinstance(after, list) and "next_observations" not in reading.map.values():
+        if isinstance(after, Several) and "next_observations" not in reading.map.values():
             same = {each.rpartition("/")[2]: each for each in after}
             if set(names) <= set(same):
-                taken["next_observations"] = [same[each] for each in names]
+                taken["next_observations"] = Several(same[each] for each in names)
             else:
                 del taken["next_observations"]
     arrays = {}
     for ours, keys in taken.items():
-        several = keys if isinstance(keys, list) else [keys]
+        several = keys if isinstance(keys, Several) else [keys]
         read = [source.read(key) for key in several]
         present = [array for array in read if array is not None]
         if len(present) < len(several):
             raise missing(where, ours, list(found))
         arrays[ours] = present[0] if len(present) == 1 else side_by_side(where, present)
-        if isinstance(keys, list) and len(present) == 1:
+        if isinstance(keys, Several) and len(present) == 1:
             arrays[ours] = present[0].reshape(len(present[0]), -1)
     return arrays
 
@@ -345,14 +347,6 @@ def _keep(where: str, parts: dict[str, list[np.ndarray]], found: dict[str, np.nd
         raise UserError(f"{where} has other arrays than the episodes before.")
     for key, array in found.items():
         parts.setdefault(key, []).append(array)
-
-
-def _joined(path: Path, parts: dict[str, list[np.ndarray]]) -> Rows:
-    try:
-        arrays = {key: np.concatenate(each) for key, each in parts.items()}
-    except ValueError as error:
-        raise UserError(f"{path}: episodes differ in shape ({one_line(error)}).") from error
-    return Rows(arrays, [len(each) for each in parts["rewards"]])
 
 
 def _check_hash(path: Path, found: Trajectories, about: dict[str, Any]) -> None:

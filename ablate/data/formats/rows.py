@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ablate import registry
-from ablate.data.formats.base import ENVIRONMENT_ID, printable
+from ablate.data.formats.base import ENVIRONMENT_ID, one_line, printable
 from ablate.data.reading import Reading
 from ablate.data.trajectories import ACTION_TOLERANCE, OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError, unknown
@@ -48,6 +48,7 @@ class Rows:
             `next_observations`.
         discrete: whether the file itself says that actions are choices.
         scaled: whether actions are in [-1, 1] already, by what the file says of them.
+        told: whether the format itself keeps terminals apart from time limits.
     """
 
     arrays: dict[str, np.ndarray]
@@ -55,6 +56,11 @@ class Rows:
     final: np.ndarray | None = None
     discrete: bool = False
     scaled: bool = False
+    told: bool = False
+
+
+class Several(list[Any]):
+    """Entries of a file that are put side by side."""
 
 
 class Task:
@@ -109,7 +115,7 @@ class Task:
 def named(
     where: object, found: dict[str, Any], reading: Reading, notes: list[str]
 ) -> dict[str, Any]:
-    """The entries that have a name of ours (lists of them where `map` puts several side by side).
+    """The entries that have a name of ours (Several of them where `map` puts them side by side).
 
     Raises UserError for a `map` of what isn't there, or onto what isn't known, and where two entries
     could be meant.
@@ -122,7 +128,7 @@ def named(
         if theirs not in found:
             raise unknown(f"{where}: map", printable(theirs, 40), [printable(k, 40) for k in found])
         given.setdefault(ours, []).append(found[theirs])
-    taken.update({key: each[0] if len(each) == 1 else each for key, each in given.items()})
+    taken.update({key: each[0] if len(each) == 1 else Several(each) for key, each in given.items()})
     for ours, others in ALIASES.items():
         there = [each for each in others if each in found and each not in reading.map]
         if ours in taken or not there:
@@ -157,6 +163,15 @@ def side_by_side(where: object, parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 
+def joined(path: Path, parts: dict[str, list[np.ndarray]]) -> Rows:
+    """Episodes one after the other; parts: by our names, an array an episode."""
+    try:
+        arrays = {key: np.concatenate(each) for key, each in parts.items()}
+    except ValueError as error:
+        raise UserError(f"{path}: episodes differ in shape ({one_line(error)}).") from error
+    return Rows(arrays, [len(each) for each in parts["rewards"]])
+
+
 def assemble(
     path: Path,
     name: str,
@@ -187,7 +202,7 @@ def assemble(
     starts = np.concatenate([[0], last + 1])
     if not published:
         terminations, truncations = _meant(
-            path, starts, terminations, truncations, reading, task, notes
+            path, rows, starts, terminations, truncations, reading, task, notes
         )
     if arrays["observations"].dtype in (np.float64, np.int64, np.uint64):
         notes.append(f"{arrays['observations'].dtype} numbers were rounded to float32")
@@ -354,6 +369,7 @@ def _cuts(ends: np.ndarray, horizon: int) -> np.ndarray:
 
 def _meant(
     path: Path,
+    rows: Rows,
     starts: np.ndarray,
     terminations: np.ndarray,
     truncations: np.ndarray,
@@ -375,7 +391,7 @@ def _meant(
     if reading.terminals == "as-is" or count < 2:
         return terminations, truncations
     alike = count == episodes
-    if alike or (task.horizon is not None and count > MANY * episodes):
+    if not rows.told and (alike or (task.horizon is not None and count > MANY * episodes)):
         which = "every one of the" if alike else f"{count} of the"
         at = f", {task.whence}" if task.horizon == limit else ""
         raise UserError(
@@ -459,7 +475,8 @@ def _remedy(
         return f"Beyond their own bounds: {clip}."
     rescale = "--rescale-actions (`rescale_actions: true`)"
     if low is not None and high is not None and ((wide >= low) & (wide <= high)).all():
-        return f"They are in the units of {task.name}, {_interval(low, high)}: say {rescale}."
+        units = f"Where they are in the units of {task.name}, {_interval(low, high)}, say {rescale}"
+        return f"{units}; else {clip}."
     units = "" if task.name else " and the environment, --env ID"
     return f"Where they are in units of their own, say {rescale}{units}; else {clip}."
 

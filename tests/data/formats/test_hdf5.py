@@ -86,7 +86,7 @@ def test_what_version_2_records_besides(tmp_path):
 
 def test_files_of_version_0_without_timeouts(tmp_path):
     path = d4rl_file(tmp_path / "a.hdf5", timeouts=None)
-    with pytest.raises(UserError, match="has no 'timeouts'.*--horizon N"):
+    with pytest.raises(UserError, match=r"has no 'timeouts'.*--horizon N"):
         read_hdf5(path)
     np.testing.assert_array_equal(read_hdf5(path, published=True).episode_starts, [0, 4])
     # A time limit of 3 counts from each start: rows 0-2, 3 (terminal), 4-6, 7-9.
