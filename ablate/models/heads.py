@@ -275,7 +275,6 @@ class Mixture(Head):
         return total - F.pad(total[..., :-1], (1, 0))
 
     def each_loss(self, params: Tensor, numbers: Tensor) -> Tensor:
-        """See `Head.each_loss`."""
         return -self.each_log_prob(params, numbers)
 
     def number(self, params: Tensor, m: int) -> Tensor:
@@ -284,7 +283,6 @@ class Mixture(Head):
         return torch.cat([log_weights, means[..., m], log_std[..., m]], dim=-1)
 
     def expected(self, params: Tensor, m: int) -> Tensor:
-        """See `Head.expected`."""
         log_weights, means, _ = self._split(params)
         return self._clipped((log_weights.exp() * means[..., m]).sum(-1))
 
@@ -489,11 +487,9 @@ class Categorical(Binned):
         self.size = size
 
     def number_logits(self, params: Tensor, m: int) -> Tensor:
-        """See `Binned.number_logits`."""
         return params[..., m * self.size : (m + 1) * self.size]
 
     def log_probs(self, params: Tensor, index: Tensor) -> Tensor:
-        """See `Binned.log_probs`."""
         return self._log_probs(params)
 
     def mean(self, params: Tensor) -> Tensor:
@@ -548,11 +544,9 @@ class Autoregressive(Binned):
     chains: Tensor  # (CHAINS, M) noise of the chains that the mean is taken over
 
     def flops(self) -> int:
-        """See `Head.flops`."""
         return 2 * (self.linear.weight.numel() + self.out.numel())
 
     def log_probs(self, params: Tensor, index: Tensor) -> Tensor:
-        """See `Binned.log_probs`."""
         offset = torch.arange(self.action_dim - 1, device=index.device) * self.size
         earlier = self.earlier(index[..., :-1] + offset).cumsum(-2)  # (..., M-1, H)
         hidden = params.unsqueeze(-2) + F.pad(earlier, (0, 0, 1, 0))  # (..., M, H)
@@ -560,11 +554,9 @@ class Autoregressive(Binned):
         return self.normalise(logits)
 
     def number_logits(self, params: Tensor, m: int) -> Tensor:
-        """See `Binned.number_logits`."""
         return F.gelu(params) @ self.out[m] + self.bias[m]
 
     def told(self, params: Tensor, m: int, number: Tensor) -> Tensor:
-        """See `Head.told`."""
         return params + self.earlier(number + m * self.size) if m < self.action_dim - 1 else params
 
     def mean(self, params: Tensor) -> Tensor:
