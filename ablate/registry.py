@@ -42,7 +42,7 @@ BUILT_IN = (
     "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.estimators"}
+LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
 OURS = ("ablate", "baselines")
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none
