@@ -44,7 +44,7 @@ BUILT_IN = (
     "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.estimators"}
+LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
 COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
 OURS = ("ablate", COMPARATORS.name)
 GROUP = "ablate.plugins"

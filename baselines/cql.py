@@ -118,7 +118,6 @@ class CQL(ValueObjective):
     settings: Settings
 
     def begin(self) -> None:
-        """See `Objective.begin`."""
         super().begin()
         own = self.settings
         self.critic = self.value_networks("critic", networks=2, actions=True)

@@ -45,7 +45,6 @@ class IQL(ValueObjective):
     settings: Settings
 
     def begin(self) -> None:
-        """See `Objective.begin`."""
         super().begin()
         own = self.settings
         self.values = ImplicitQ(

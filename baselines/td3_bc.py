@@ -43,7 +43,6 @@ class TD3BC(ValueObjective):
     settings: Settings
 
     def begin(self) -> None:
-        """See `Objective.begin`."""
         super().begin()
         self.critic = self.value_networks("critic", networks=2, actions=True)
         self.target_critic = self.critic.frozen_copy()

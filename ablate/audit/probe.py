@@ -69,7 +69,6 @@ class Planted(Layout):
     planted: dict[str, np.ndarray] = field(default_factory=dict)
 
     def told(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
-        """See `Layout.told`."""
         return self.planted
 
 

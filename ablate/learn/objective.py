@@ -276,7 +276,6 @@ class Supervised(Objective):
     starts: ClassVar[bool] = True
 
     def update(self, batch: Batch, rate: float) -> Tensor:
-        """See `Objective.update`."""
         source, stack = self.source, self.stack
         cut = source.starting if self.train.get("windows", "end") == "start" else source.ending
         features, rows, lengths = cut(batch.targets)  # (S, B, K, F), (S, B, K), (S, B)

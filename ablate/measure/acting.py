@@ -112,7 +112,6 @@ class Rollout(Measurement):
         state: Literal["re-encoded", "carried"] = "re-encoded"
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
-        """See `Measurement`."""
         return acted(trained, options, self.settings(options))
 
     @staticmethod
@@ -122,7 +121,6 @@ class Rollout(Measurement):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """See `Measurement.reads`."""
         return read_options(config, cls.Options.model_fields)
 
 
@@ -136,7 +134,6 @@ class Plan(Measurement):
         """Those of acting, and of the search."""
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
-        """See `Measurement`."""
         return acted(trained, options, self.settings(options))
 
     @staticmethod
@@ -152,7 +149,6 @@ class Plan(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        """See `Measurement.refusal`."""
         if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 f"the measurement 'plan' searches over imagined trajectories, which the algorithm "
@@ -164,7 +160,6 @@ class Plan(Measurement):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """See `Measurement.reads`."""
         objective = config["measure"]["plan"]["objective"]
         unread = {"target", "decrement"}
         if objective != "return":

@@ -163,7 +163,6 @@ class OpenLoop(Measurement):
         greedy: bool = False
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
-        """See `Measurement`."""
         system = trained.system
         truth, before = system.data.held_out, system.context - 1
         there = len(_possible(truth, before, options.horizon))
@@ -195,7 +194,6 @@ class OpenLoop(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        """See `Measurement.refusal`."""
         if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 "the measurement 'open-loop' samples imagined trajectories, which the algorithm "

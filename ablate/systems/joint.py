@@ -65,7 +65,6 @@ class JointSystem:
 
     @classmethod
     def prepare(cls, config: Config, data: DataSet, device: str) -> JointSystem:
-        """See `System.prepare`."""
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
         layout = Layout.of(config, data.spec, *sizes)
         spec = joint_spec(config, layout)
@@ -84,7 +83,6 @@ class JointSystem:
     def shape(
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
-        """See `System.shape`."""
         return joint_spec(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property

@@ -51,7 +51,6 @@ class PolicySystem:
 
     @classmethod
     def prepare(cls, config: Config, data: DataSet, device: str) -> PolicySystem:
-        """See `System.prepare`."""
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
         spec = cls.shape(config, data.spec, *sizes)
         matched = match(spec, config["model"])
@@ -73,7 +72,6 @@ class PolicySystem:
     def shape(
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
-        """See `System.shape`."""
         return ModelSpec.of(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property

@@ -13,7 +13,8 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from ablate.analyse import estimators, power
-from ablate.analyse.estimators import Asked, Estimator, logit_fit, make, over_seeds
+from ablate.analyse.curves import logit_fit
+from ablate.analyse.estimators import Asked, Estimator, make, over_seeds
 from ablate.analyse.expressions import evaluate
 from ablate.bench.inference import made_up_curves
 from ablate.errors import UserError
