@@ -23,16 +23,19 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from ablate.errors import UserError, unknown
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Section")
 BUILT_IN = (
     "ablate.models",
     "ablate.data",
@@ -41,7 +44,7 @@ BUILT_IN = (
     "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.estimators"}
+LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
 COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
 OURS = ("ablate", COMPARATORS.name)
 GROUP = "ablate.plugins"
@@ -65,6 +68,32 @@ class Part:
     version: str
     label: str = ""
     order: int = LAST
+
+
+class Section(BaseModel):
+    """Options that a part declares, or a section of the configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def checked(section: type[S], values: Mapping[str, Any], where: str) -> S:
+    """The section with these values and its defaults; where: what it is called in a study file, `train`.
+
+    Raises UserError, one line, for a key that it doesn't have or a value out of range.
+    """
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise unknown(where, name, section.model_fields) from None
+        text = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
+        if not name:  # of several values together, which the message names
+            raise UserError(f"{where}.{text}.") from None
+        raise UserError(
+            f"{where}.{name}: found '{problem['input']}'; {text[0].lower() + text[1:]}."
+        ) from None
 
 
 # Kinds whose levels are sums of parts joined by `+`, and what the parts of one level are sorted by: the spelling of a

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ablate.cli.shared import RESULTS, Plugin, Results, command, console, load_plugins, transfer
 from ablate.errors import UserError
-from ablate.terminal import RESULTS, Plugin, Results, command, console, load_plugins, transfer
 
 data_app = typer.Typer(
     help="Data sets: look at them, fetch, collect, convert and check them.",
