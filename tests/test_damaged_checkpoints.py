@@ -22,11 +22,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ablate import presets
 from ablate.errors import UserError
 from ablate.launch import single
 from ablate.learn import checkpoint
 from ablate.learn.checkpoint import save_policy
+from ablate.study import presets
 
 SMALL = (
     "model.width=16", "model.layers=1", "train.updates=4", "train.warmup=1", "context=2", "train.points=1",

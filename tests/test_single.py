@@ -116,7 +116,7 @@ def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     [
         (["train", "--preset", "iqll", "--data", "tmaze/passive-3"], "Did you mean 'iql'"),
         (["train", "--preset", "mine.yaml", "--data", "tmaze/passive-3"], "there is no such file"),
-        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "no 'train.update'"),
+        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "'update' is not known"),
         (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "x"], "expected KEY=VALUE"),
         (["train", "--preset", "dt", "--data", "nowhere/x"], "nowhere"),
         (["evaluate", "nothing"], "there is no such checkpoint"),
