@@ -57,7 +57,9 @@ _SECRET = st.text(string.ascii_letters + "!$%&*+,:=@~^", max_size=12).map(
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(_PLAIN, _PLAIN, _SECRET, _SECRET, st.booleans(), st.sampled_from("?#;"))
 def test_no_secret_of_an_address_is_shown(
     host: str, path: str, password: str, query: str, named: bool, mark: str

@@ -28,6 +28,7 @@ from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained
 from ablate.registry import get
 from ablate.study.expand import Fit, Trial
+from ablate.systems import remarks
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
 
@@ -53,11 +54,12 @@ def train(
     *,
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda fraction, text: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
-    Goes on where an interrupted training stopped. Raises UserError for what the user has to mend, also
-    when the model fails its audit or diverges.
+    note: told what hardly fits the data. Goes on where an interrupted training stopped. Raises UserError for what
+    the user has to mend, also when the model fails its audit or diverges.
     """
     check_device(device)
     for name in config["measure"]:
@@ -78,6 +80,8 @@ def train(
         }
         if all(name in done for name in names) and path.exists():
             return Model(path, _metrics(one, done), known=True)
+        for line in remarks(config, catalogue.load(config["data"], cache)):
+            note(line)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
