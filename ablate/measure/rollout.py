@@ -14,6 +14,7 @@ from ablate.models.agent import Actable
 from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
 
+
 @dataclass(frozen=True)
 class Rollouts:
     """Per policy and episode, (S, E): undiscounted return, success (NaN where the task has none), length,

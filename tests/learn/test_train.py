@@ -62,7 +62,9 @@ def test_the_trainer_equals_a_loop_written_by_hand(loss: str, least: int, balanc
     train_cohort(stack, source, settings, STUDY, [5], [12], nothing)
 
     data = trajectories()
-    exact = data.observations.astype(np.float64)  # scales are summed so and kept in single precision
+    exact = data.observations.astype(
+        np.float64
+    )  # scales are summed so and kept in single precision
     mean, std = (values.astype(np.float32) for values in (exact.mean(0), exact.std(0)))
     seen = (data.observations - mean) / std
 
