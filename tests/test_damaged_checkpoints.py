@@ -250,3 +250,12 @@ def test_wrong_requests_are_one_line(
     with pytest.raises(UserError, match=message) as refusal:
         single.evaluate(whole, cache, targets, 1, overrides)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_checkpoint_may_not_say_what_is_imported(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no file may say what is imported; --plugin this\.module does"
+    ):
+        single._refuse_import(tmp_path, {"reading": {"environment": "this.module:Own-v0"}})
+    for named in ("Hopper-v4", "gymnasium:Hopper-v4", None):
+        single._refuse_import(tmp_path, {"reading": {"environment": named}})

@@ -6,6 +6,7 @@ It is a fit like any other (same system, same audit, same Sacred record), kept u
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,7 @@ def evaluate(
     said = described(path, tensors, about)
     measured = said.config["measure"]
     name = next((n for n in ACTS if n in measured), ACTS[0])
+    _refuse_import(path, said.config)
     options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
     config = complete({**said.config, "measure": {name: options}}, f"evaluate {path}")
     asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
@@ -190,6 +192,16 @@ def evaluate(
             Score(asked, returns, system.data.anchors.score(returns), rollouts.success[0])
         )
     return scores
+
+
+def _refuse_import(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError where a checkpoint names a package to be imported (`package:ID`) that isn't already."""
+    named = str((config.get("reading") or {}).get("environment") or "")
+    package = named.rpartition(":")[0]
+    if package and package not in sys.modules:
+        raise UserError(
+            f"{path}: it acts in {named[:80]}, and no file may say what is imported; --plugin {package[:80]} does."
+        )
 
 
 def checkpoint(path: Path) -> Path:

@@ -116,8 +116,8 @@ def remarks(config: Mapping[str, Any], data: DataSet) -> list[str]:
         return []
     return [
         f"{config['data']}: train.return_scale is {scale:g}, and returns reach {largest:.3g}, so that the model is"
-        f" shown numbers up to {largest / scale:.2g} and targets mean little to it; --set train.return_scale=null scales by"
-        " the spread of these returns."
+        f" shown numbers up to {largest / scale:.2g} and targets mean little to it; --set train.return_scale=null"
+        " scales by the spread of these returns."
     ]
 
 
