@@ -44,6 +44,24 @@ class Anchors:
         return 100.0 * (returns - self.low) / (self.high - self.low)
 
 
+# Where nobody has said which returns score 0 and 100, a score is the plain return.
+PLAIN = Anchors(0.0, 100.0, "no reference returns are known: scores are plain returns")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a file of the user's says before it is needed whole.
+
+    observation_dim, action_dim: numbers in each. horizon: the time limit, or the longest episode where none
+    is known. lacking: why no policy can act on it, a sentence; empty where the environment is known.
+    """
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    lacking: str = ""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """How a data set is made and how policies trained on it are evaluated.
@@ -71,6 +89,9 @@ class DataSpec:
             policy is known. Ask for them by `optimal_returns`.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
+        recorded: what a file says of itself; None for data that come with their environment.
+        read_as: the same set read in another way (see `ablate.data.reading.Reading`), given what is said of it;
+            None where there is only one way.
     """
 
     name: str
@@ -90,6 +111,28 @@ class DataSpec:
     exact: Callable[[], list[dict[str, str | float]]] | None = None
     goal: tuple[int, ...] = ()
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
+    recorded: Callable[[], Recorded] | None = None
+    read_as: Callable[[Mapping[str, Any]], DataSpec] | None = None
+
+    @property
+    def lacks_simulator(self) -> str:
+        """Why no policy can act on it, in a sentence; empty where the data set has an environment."""
+        return "" if self.recorded is None else self.recorded().lacking
+
+    @property
+    def horizon(self) -> int:
+        """Timesteps after which an episode ends at the latest; without an environment, the longest on record."""
+        if self.recorded is not None and self.lacks_simulator:
+            return self.recorded().horizon
+        return self.make_env(1).horizon
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Numbers of an observation, before anything is hidden, and of an action."""
+        if self.recorded is not None:
+            return self.recorded().observation_dim, self.recorded().action_dim
+        env = self.make_env(1)
+        return env.observation_dim, env.action_dim
 
     def optimal_returns(self, seeds: Sequence[int]) -> np.ndarray | None:
         """`optimal` of these seeds, computed once for each list; None where it isn't known."""
@@ -177,21 +220,30 @@ def known_names() -> list[str]:
     )
 
 
-def spec(name: str) -> DataSpec:
-    """The specification of a data set, without generating or reading anything.
+def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
+    """The specification of a data set, without generating anything.
+
+    reading: how a file of the user's is to be read, keys of `ablate.data.reading.Reading`.
 
     What a twin adds noise to or fills in needs the data: its environment and generator come with
-    `load`. Raises UserError for an unknown family, member or twin, with the nearest known name.
+    `load`. Raises UserError for an unknown family, member or twin, with the nearest known name, and for a
+    reading of data that come with their own environment.
     """
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
     if family not in registry.names("data") or not slash:
-        raise unknown("data", name, known_names())
+        raise _unknown(name)
     part: Family = registry.get("data", family)()
     found = part.resolve(member, name)
+    if said := {key: value for key, value in (reading or {}).items() if value != DEFAULTS.get(key)}:
+        if found.read_as is None:
+            raise UserError(
+                f"data: '{name}' is read in one way only; '{next(iter(said))}' is for files of your own: file/PATH."
+            )
+        found = found.read_as(said)
     if not at:
         return found
-    width = found.make_env(1).observation_dim
+    width, _ = found.dimensions
     hiding = parse(twin, name, width, part.coordinates(member))
     _check_twin(hiding, found, name)
     return replace(
@@ -209,14 +261,14 @@ def spec(name: str) -> DataSpec:
     )
 
 
-def dimensions(name: str) -> tuple[int, int]:
-    """Numbers of an observation and of an action, a twin's too, without generating or reading anything.
+def dimensions(name: str, reading: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """Numbers of an observation and of an action, a twin's too, without generating anything.
 
     Raises UserError as `spec` does.
     """
-    env = spec(name.partition("@")[0]).make_env(1)
-    hiding = spec(name).hiding
-    return env.observation_dim if hiding is None else len(hiding.observable), env.action_dim
+    observation, action = spec(name.partition("@")[0], reading).dimensions
+    hiding = spec(name, reading).hiding
+    return observation if hiding is None else len(hiding.observable), action
 
 
 def _unresolved(*_: Any) -> Any:
@@ -228,15 +280,15 @@ def fingerprint(name: str) -> str:
     return _fingerprint(spec(name))
 
 
-def load(name: str, cache: Path) -> DataSet:
+def load(name: str, cache: Path, reading: Mapping[str, Any] | None = None) -> DataSet:
     """The data set, generated on first use and cached as HDF5 under `cache`/<fingerprint>/.
 
-    Two processes may load at once. Raises UserError when the name isn't known, when a cached file
+    reading: as of `spec`. Two processes may load at once. Raises UserError when the name isn't known, when a cached file
     is damaged (naming it and the remedy) or when the cache can't be written.
     """
-    found = spec(name)
+    found = spec(name, reading)
     if found.hiding is not None:
-        base = load(name.partition("@")[0], cache)
+        base = load(name.partition("@")[0], cache, reading)
         resolved = _resolve(found.hiding, found, base)
         cached = found.hiding.anew  # a view is made faster than it is read
         found = replace(resolved, anchors=lambda: base.anchors, cached=cached)

@@ -103,6 +103,7 @@ class Rollout(Measurement):
     """The models act by themselves, asked for a return where they are told one."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(ActingOptions):
         """`context`: K of acting, that of training where it is null. `state`: past K timesteps the window is
@@ -131,6 +132,7 @@ class Plan(Measurement):
     """The models act by search over what they imagine (`ablate.plan`), for return or for likelihood."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(ActingOptions):
         """Those of acting, and of the search (`ablate.plan.options.PlanOptions`); `beam` is the number of

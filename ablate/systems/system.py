@@ -106,7 +106,7 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> System[Any, Any
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
     config = complete(config)
-    data = catalogue.load(config["data"], cache)
+    data = catalogue.load(config["data"], cache, config["reading"])
     if config["train"]["split"] == "tuning":
         data = data.for_tuning
     algorithm = get("algorithm", config["algorithm"])
