@@ -24,6 +24,7 @@ from ablate.data.formats.minari import (
     write_minari,
 )
 from ablate.data.formats.pickles import inspect_pickle, write_pickle
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, Trajectories
 from ablate.errors import UserError, unknown
 
@@ -56,20 +57,20 @@ def detect(path: Path) -> str:
     )
 
 
-def inspect(path: Path, name: str | None = None) -> Contents:
+def inspect(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """Trajectories with what the file says of itself; raises UserError as the format's reader does."""
     format = detect(path)
     if format == "hdf5":
-        return inspect_hdf5(path, name)
-    return inspect_minari(path, name) if format == "minari" else inspect_pickle(path, name)
+        return inspect_hdf5(path, name, reading)
+    return (inspect_minari if format == "minari" else inspect_pickle)(path, name, reading)
 
 
-def read(path: Path, name: str | None = None) -> Trajectories:
+def read(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Trajectories:
     """Trajectories of a file or folder in any of FORMATS, which is told from its content.
 
-    Raises UserError, one line, as the format's reader does.
+    reading: what the file leaves open. Raises UserError, one line, as the format's reader does.
     """
-    return inspect(path, name).trajectories
+    return inspect(path, name, reading).trajectories
 
 
 def write(
@@ -103,12 +104,19 @@ def write(
     writer(path, trajectories, kept)
 
 
-def convert(source: Path, target: Path, format: str, *, overwrite: bool = False) -> list[str]:
+def convert(
+    source: Path,
+    target: Path,
+    format: str,
+    *,
+    reading: Reading = AS_IT_IS,
+    overwrite: bool = False,
+) -> list[str]:
     """Write what is at `source` to `target` in another format; returns remarks, a sentence each.
 
     Raises UserError as `read` and `write` do.
     """
-    found = inspect(source)
+    found = inspect(source, reading=reading)
     remarks = list(found.notes)
     about = {key: value for key, value in found.about.items() if _plain(value)}
     environment = about.get("environment")
@@ -128,12 +136,12 @@ def convert(source: Path, target: Path, format: str, *, overwrite: bool = False)
     return remarks
 
 
-def check(path: Path) -> list[str]:
+def check(path: Path, reading: Reading = AS_IT_IS) -> list[str]:
     """What is at `path`, in lines for people; the last one says what is wrong, or that nothing is."""
     lines = [f"{path}"]
     try:
         lines.append(f"format: {detect(path)}")
-        found = inspect(path)
+        found = inspect(path, reading=reading)
     except UserError as error:
         return [*lines, f"problem: {error}"]
     data = found.trajectories

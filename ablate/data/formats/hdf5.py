@@ -20,6 +20,7 @@ import numpy as np
 
 from ablate.data.formats.base import Contents, printable, valid, whole
 from ablate.data.formats.hdf5_source import Source, opened, shown
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError
 
@@ -86,6 +87,7 @@ def read_hdf5(
 def inspect_hdf5(
     path: Path,
     name: str | None = None,
+    reading: Reading = AS_IT_IS,
     *,
     timeouts: Timeouts = "auto",
     horizon: int | None = None,

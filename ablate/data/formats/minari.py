@@ -33,6 +33,7 @@ from ablate.data.formats import minari_spaces
 from ablate.data.formats.base import Contents, one_line, printable, valid, whole
 from ablate.data.formats.hdf5_source import Source, opened
 from ablate.data.formats.minari_spaces import Space
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError
 
@@ -73,7 +74,7 @@ def read_minari(folder: Path, name: str | None = None) -> Trajectories:
     return inspect_minari(folder, name).trajectories
 
 
-def inspect_minari(folder: Path, name: str | None = None) -> Contents:
+def inspect_minari(folder: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """As read_minari, with what the set says of itself and the habits that were dealt with."""
     path = _data_file(folder)
     about: dict[str, Any] = {}

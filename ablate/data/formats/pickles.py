@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ablate.data.formats.base import Budget, Contents, one_line, printable, valid, whole
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, PER_EPISODE, REQUIRED, Trajectories
 from ablate.errors import UserError
 
@@ -46,7 +47,7 @@ def read_pickle(path: Path, name: str | None = None) -> Trajectories:
     return inspect_pickle(path, name).trajectories
 
 
-def inspect_pickle(path: Path, name: str | None = None) -> Contents:
+def inspect_pickle(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """As read_pickle, with what the file says of itself and the habits that were dealt with."""
     if not path.is_file():
         there = "is no file" if path.exists() else "there is no such file"
