@@ -23,6 +23,7 @@ from ablate.data.behaviour import Behaviour
 from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
 from ablate.data.hidden import MASKED, Filled, Hiding, parse
+from ablate.data.reading import AS_IT_IS, Reading, checked
 from ablate.data.split import hold_out
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
@@ -53,13 +54,15 @@ class Recorded:
     """What a file of the user's says before it is needed whole.
 
     observation_dim, action_dim: numbers in each. horizon: the time limit, or the longest episode where none
-    is known. lacking: why no policy can act on it, a sentence; empty where the environment is known.
+    is known. lacking: why no policy can act on it, a sentence; empty where the environment is known. plain: no
+    reference returns are known, so that scores are returns.
     """
 
     observation_dim: int
     action_dim: int
     horizon: int
     lacking: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,6 @@ class DataSpec:
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
         recorded: what a file says of itself; None for data that come with their environment.
-        read_as: the same set read in another way (see `ablate.data.reading.Reading`), given what is said of it;
-            None where there is only one way.
     """
 
     name: str
@@ -112,7 +113,6 @@ class DataSpec:
     goal: tuple[int, ...] = ()
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
     recorded: Callable[[], Recorded] | None = None
-    read_as: Callable[[Mapping[str, Any]], DataSpec] | None = None
 
     @property
     def lacks_simulator(self) -> str:
@@ -204,6 +204,16 @@ class Family(ABC):
         Raises UserError with the nearest known name.
         """
 
+    def read_as(self, member: str, name: str, reading: Reading) -> DataSpec:
+        """`resolve` of a set that lies in a file of the user's, to be read as said.
+
+        Raises UserError for a family whose sets are read in one way only.
+        """
+        told = next(iter(reading.said), "folder")
+        raise UserError(
+            f"data: '{name}' is read in one way only; '{told}' is for files of your own: file/PATH or minari/ID."
+        )
+
     @abstractmethod
     def names(self) -> list[str]:
         """Well-known members, with the family's name and without twins."""
@@ -232,15 +242,15 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
     if family not in registry.names("data") or not slash:
-        raise _unknown(name)
-    part: Family = registry.get("data", family)()
-    found = part.resolve(member, name)
-    if said := {key: value for key, value in (reading or {}).items() if value != DEFAULTS.get(key)}:
-        if found.read_as is None:
+        if Path(name).exists():
             raise UserError(
-                f"data: '{name}' is read in one way only; '{next(iter(said))}' is for files of your own: file/PATH."
+                f"data: '{name}' is a file or folder, not the name of a data set; of a file of yours the name is"
+                f" 'file/{name}'."
             )
-        found = found.read_as(said)
+        raise unknown("data", name, known_names())
+    part: Family = registry.get("data", family)()
+    said = checked(reading or {})
+    found = part.resolve(member, name) if said == AS_IT_IS else part.read_as(member, name, said)
     if not at:
         return found
     width, _ = found.dimensions
@@ -283,8 +293,8 @@ def fingerprint(name: str) -> str:
 def load(name: str, cache: Path, reading: Mapping[str, Any] | None = None) -> DataSet:
     """The data set, generated on first use and cached as HDF5 under `cache`/<fingerprint>/.
 
-    reading: as of `spec`. Two processes may load at once. Raises UserError when the name isn't known, when a cached file
-    is damaged (naming it and the remedy) or when the cache can't be written.
+    reading: as of `spec`. Two processes may load at once. Raises UserError when the name isn't known, when a
+    cached file is damaged (naming it and the remedy) or when the cache can't be written.
     """
     found = spec(name, reading)
     if found.hiding is not None:

@@ -11,6 +11,7 @@ from ablate.data import catalogue
 from ablate.data.collect import collect, concatenate
 from ablate.data.formats import files
 from ablate.data.reading import checked
+from ablate.data.split import HELD_OUT
 from ablate.data.stable_baselines import StableBaselines
 from ablate.data.trajectories import Trajectories
 from ablate.envs.gymnasium_env import Gymnasium

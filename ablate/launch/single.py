@@ -161,8 +161,9 @@ def evaluate(
     """Let a trained model act, once for each target (by default the one that it was trained for).
 
     path: its checkpoint, or a folder that holds one. overrides: options of acting, as KEY=VALUE; of a model
-    that searched, options of its search. reading: laid over how its data were read. video: the file for a film of the first episode at the first
-    target. Raises UserError for a folder without a checkpoint, and as the configuration does.
+    that searched, options of its search. reading: laid over how its data were read. video: the file for a film
+    of the first episode at the first target. Raises UserError for a folder without a checkpoint, for data without
+    a simulator, and as the configuration does.
     """
     check_device(device)
     torch.set_num_threads(1)
@@ -241,9 +242,9 @@ def lines(model: Model) -> list[str]:
 def _predicted(found: Mapping[str, Any]) -> list[str]:
     """What is known of prediction in held-out episodes, a line each."""
     return [
-        f"{response.said} {found[name]:.4g}{f' {response.unit}' if response.unit else ''}"
+        f"{response.said} {value:.4g} {response.unit}".rstrip()
         for response in get("measurement", "held-out").responses
-        if (name := f"held-out.{response.name}") in found and found[name] == found[name]
+        if (value := found.get(f"held-out.{response.name}")) is not None and value == value
     ]
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ablate.data.reading import Reading
+from ablate.data.reading import checked
+from ablate.errors import UserError
 from ablate.study.source import Source
 
 FILE = "file/"  # how the name of a file of the user's begins
@@ -44,18 +43,9 @@ def entries(source: Source) -> tuple[Any, dict[str, dict[str, Any]]]:
         if not isinstance(name, str):
             continue
         try:
-            made = Reading.model_validate(said).said
-        except ValidationError as error:
-            problem = error.errors()[0]
-            here = (*key, *problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                raise source.unknown(
-                    here, "an entry of 'data' has no", problem["loc"][0], (*Reading.model_fields, "name")
-                ) from None
-            text = str(problem["msg"])
-            raise source.refuse(
-                here, f"{problem['loc'][0]}: {text[0].lower()}{text[1:].rstrip('.')}."
-            ) from None
+            made = checked(said).said
+        except UserError as error:
+            raise source.refuse(key, str(error)) from None
         if name.startswith(FILE) and not Path(name.removeprefix(FILE)).expanduser().is_absolute():
             made["folder"] = str(Path(source.file).parent)
         if made:
