@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ablate.data.trajectories import OPTIONAL, PER_EPISODE
 from ablate.errors import UserError, unknown
 
+# What a file holds, a row a timestep, and what else it may hold of each.
+LAYOUT = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+NAMES = (*LAYOUT, *(name for name in OPTIONAL if name not in PER_EPISODE))
 Terminals = Literal["ask", "as-is", "time-limit"]
 
 
@@ -27,10 +31,11 @@ class Reading(BaseModel):
         rescale_actions: actions are in units of their own: put their bounds (the environment's; the
             data's own extremes where no environment is known) to -1 and 1.
         clip_actions: put actions beyond [-1, 1], after any rescaling, onto the bound.
-        choices: number of choices of a discrete action whose numbers are whole; None for the
-            environment's, else one more than the largest in a file of integers.
+        choices: number of choices of a discrete action; None for the environment's, else one more than
+            the largest in a file of integers; 0: actions are magnitudes, although they are whole.
         map: our name (observations, actions, rewards, terminals, timeouts, next_observations) -> name in the
-            file; of several, as in "position+velocity", the arrays are put side by side, in this order.
+            file; of several, as in "position+velocity", the arrays are put side by side, in this order. Said
+            the other way round, it is turned.
         terminals: what it means that episodes end as terminal at the time limit. "as-is": these are true
             ends. "time-limit": they were cut there. "ask": refuse where every episode ends so.
         held_out: share of the episodes that isn't trained on, at least one episode; 0 trains on all.
@@ -44,13 +49,25 @@ class Reading(BaseModel):
     horizon: int | None = Field(default=None, ge=1, le=10**9, strict=True)
     rescale_actions: bool = Field(default=False, strict=True)
     clip_actions: bool = Field(default=False, strict=True)
-    choices: int | None = Field(default=None, ge=2, le=1 << 16, strict=True)
+    choices: int | None = Field(default=None, ge=0, le=1 << 16, strict=True)
     map: dict[str, str] = Field(default_factory=dict)
     terminals: Terminals = "ask"
     held_out: float = Field(default=0.1, ge=0.0, lt=1.0, allow_inf_nan=False)
     random: float | None = Field(default=None, allow_inf_nan=False)
     expert: float | None = Field(default=None, allow_inf_nan=False)
     folder: str = ""
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _ours_first(cls, found: Any) -> Any:
+        if not isinstance(found, dict) or set(found) <= set(NAMES):
+            return found
+        if not set(map(str, found.values())) <= set(NAMES):
+            return found
+        turned: dict[str, str] = {}
+        for theirs, ours in found.items():
+            turned[ours] = f"{turned[ours]}+{theirs}" if ours in turned else theirs
+        return turned
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Reading:

@@ -247,6 +247,25 @@ def quiet_mujoco() -> Iterator[None]:
         mujoco.set_mju_user_warning(None)
 
 
+def time_limit(env_id: str) -> int | None:
+    """The step at which the environment ends an episode by itself; None where it doesn't.
+
+    Raises UserError when the id isn't known.
+    """
+    found: int | None = _spec(env_id).max_episode_steps
+    return found
+
+
+def action_space(env_id: str) -> spaces.Space[Any]:
+    """What the environment takes; raises UserError when it isn't known or can't be made here."""
+    _spec(env_id)
+    env = _make(env_id, {})
+    try:
+        return env.action_space
+    finally:
+        env.close()
+
+
 def _spec(env_id: str) -> Any:
     """The registered specification; a package that registers it (package:id) is imported first.
 

@@ -30,11 +30,20 @@ import numpy as np
 
 from ablate import registry
 from ablate.data.formats import minari_spaces
-from ablate.data.formats.base import Contents, one_line, printable, valid, whole
+from ablate.data.formats.base import (
+    ENVIRONMENT_ID,
+    Contents,
+    one_line,
+    printable,
+    refuse_changes,
+    valid,
+    whole,
+)
 from ablate.data.formats.hdf5_source import Source, opened
 from ablate.data.formats.minari_spaces import Space
+from ablate.data.formats.rows import PER_STEP, Rows, Task, assemble
 from ablate.data.reading import AS_IT_IS, Reading
-from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
+from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 
 DATA = Path("data", "main_data.hdf5")
@@ -42,12 +51,9 @@ METADATA = "metadata.json"
 LARGEST_METADATA = 1 << 26  # bytes; a set's description takes some kB
 # Minari's names: (namespace/)name-vN, the namespace of at least two characters.
 DATASET_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+", re.ASCII)
-# Only names from the registry: "module:name" would import a module that the file chooses.
-ENVIRONMENT_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+", re.ASCII)
 # The oldest version with this layout: every 0.5 opens what says so.
 MINARI_VERSION = "0.5.0"
 OURS = "ablate"
-_PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,20 @@ def read_minari(folder: Path, name: str | None = None) -> Trajectories:
 def inspect_minari(folder: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """As read_minari, with what the set says of itself and the habits that were dealt with."""
     path = _data_file(folder)
-    about: dict[str, Any] = {}
     notes: list[str] = []
     with opened(path) as source:
         metadata = _metadata(path, source)
         about = describe(path, metadata)
         label = name or about["name"]
-        found = _read(source, label, metadata, notes)
+        rows = _read(source, metadata, notes)
     ours = metadata.get(OURS)
     expected = ours.get("content_hash") if isinstance(ours, dict) else None
+    if reading.map:
+        raise UserError(f"{path}: a Minari set has its own names; there is nothing to map.")
+    if expected is not None:
+        refuse_changes(path, reading)
+        reading = Reading(terminals="as-is")
+    found = assemble(path, label, rows, reading, Task(reading), notes)
     if expected not in (None, found.content_hash):
         raise UserError(
             f"{path}: its content has changed since it was written (hash {found.content_hash},"
@@ -283,7 +294,7 @@ def _metadata(path: Path, source: Source | None) -> dict[str, Any]:
     return found
 
 
-def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[str]) -> Trajectories:
+def _read(source: Source, metadata: Mapping[str, Any], notes: list[str]) -> Rows:
     path = source.path
     names = {each for each in source.keys() if each.startswith("episode_")}  # noqa: SIM118
     count = len(names)
@@ -321,6 +332,12 @@ def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[st
         for extra, array in _extras(source, group, steps, OURS in metadata).items():
             keep(extra, array)
     lengths = [len(each) for each in parts["rewards"]]
+    total = metadata.get("total_steps", sum(lengths))
+    if total != sum(lengths):
+        raise UserError(
+            f"{path}: {sum(lengths)} steps are there and {printable(str(total), 20)} are said to be"
+            " ('total_steps'): the set is incomplete, or its description is another's."
+        )
     for key in [key for key in parts if len(parts[key]) != count]:
         notes.append(f"'{key}' was left out: not every episode has it")
         del parts[key]
@@ -330,14 +347,12 @@ def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[st
         arrays = {key: np.concatenate(each) for key, each in parts.items()}
     except ValueError as error:
         raise UserError(f"{path}: episodes differ in shape ({one_line(error)}).") from error
-    for key, (dtype, _) in OPTIONAL.items():
-        if key in arrays:
-            arrays[key] = arrays[key].astype(dtype, copy=False)
     goal = _goal(seen)
     if goal is not None:
         arrays["goal"] = np.ascontiguousarray(arrays["observations"][:, goal])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Trajectories(name=name, **arrays, episode_starts=starts)
+    arrays["terminals"], arrays["timeouts"] = arrays.pop("terminations"), arrays.pop("truncations")
+    final = arrays.pop("final_observations", None)
+    return Rows(arrays, lengths, final=final, scaled=True, told=True)
 
 
 def _reader(source: Source, group: str) -> Callable[[str], np.ndarray]:
@@ -359,7 +374,7 @@ def _flags(where: str, key: str, array: np.ndarray, steps: int) -> np.ndarray:
 def _extras(source: Source, group: str, steps: int, ours: bool) -> dict[str, np.ndarray]:
     """Optional arrays under `infos`: in our sets by name, else the simulator's state."""
     if ours:
-        found = {key: source.read(f"{group}/infos/{key}") for key in _PER_STEP}
+        found = {key: source.read(f"{group}/infos/{key}") for key in PER_STEP}
         return {key: array for key, array in found.items() if array is not None}
     both = [source.read(f"{group}/infos/{key}") for key in ("qpos", "qvel")]
     # One row more than actions: from the reset on, so that row t is before action t.
@@ -509,7 +524,7 @@ def _write_episode(
     group["terminations"] = trajectories.terminations[rows]
     group["truncations"] = trajectories.truncations[rows]
     infos = group.create_group("infos")
-    for key in _PER_STEP:
+    for key in PER_STEP:
         array = getattr(trajectories, key)
         if array is not None:
             infos[key] = array[rows]
