@@ -54,15 +54,12 @@ class Recorded:
     """What a file of the user's says before it is needed whole.
 
     observation_dim, action_dim: numbers in each. horizon: the time limit, or the longest episode where none
-    is known. lacking: why no policy can act on it, a sentence; empty where the environment is known. plain: no
-    reference returns are known, so that scores are returns.
+    is known.
     """
 
     observation_dim: int
     action_dim: int
     horizon: int
-    lacking: str = ""
-    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,9 @@ class DataSpec:
             policy is known. Ask for them by `optimal_returns`.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
-        recorded: what a file says of itself; None for data that come with their environment.
+        recorded: what a file says of itself; None where the environment says it.
+        lacking: why no policy can act on the data, in a sentence, empty where one can; None for data that come with
+            their environment.
     """
 
     name: str
@@ -113,11 +112,12 @@ class DataSpec:
     goal: tuple[int, ...] = ()
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
     recorded: Callable[[], Recorded] | None = None
+    lacking: Callable[[], str] | None = None
 
     @property
     def lacks_simulator(self) -> str:
         """Why no policy can act on it, in a sentence; empty where the data set has an environment."""
-        return "" if self.recorded is None else self.recorded().lacking
+        return "" if self.lacking is None else self.lacking()
 
     @property
     def horizon(self) -> int:

@@ -110,7 +110,7 @@ class Study(Section):
     def unmeasured(self) -> tuple[str, ...]:
         """What can't be measured, and why, a sentence for each data set without an environment."""
         return tuple(
-            f"No policy can act on {name}, so only prediction is measured there: {why}"
+            f"No policy can act on {name}, so that only prediction is measured there: {why}"
             for name, why in self.lacking.items()
         )
 

@@ -112,15 +112,15 @@ def stored(
             return ""
         if reading.simulated is False:
             return "it is said to have no simulator."
-        return f"{path} names no environment; --env ID (`environment: ID` in a study's data entry) does."
+        return "it names no environment; --env ID (`environment: ID` in a study's data entry) does."
 
     def recorded() -> Recorded:
         horizon = reading.horizon or fact().longest
-        return Recorded(*fact().dims, horizon, lacking(), anchors() == PLAIN)
+        return Recorded(*fact().dims, horizon)
 
     def make_env(num_envs: int) -> VectorEnv:
         if why := lacking():
-            raise UserError(f"{name}: no policy can act on it: {why}")
+            raise UserError(f"{name}: no policy can act on it, since {why}")
         base = _ours(fact().about)
         if base is None:
             found = _environment(path, fact().about, metadata(), reading)
@@ -154,6 +154,7 @@ def stored(
         anchors=anchors,
         cached=False,
         recorded=recorded,
+        lacking=lacking,
     )
 
 

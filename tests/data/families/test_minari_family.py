@@ -115,7 +115,7 @@ def test_what_cannot_be_evaluated_says_so(root):
     folder = write_minari(root, "swings-v0", swings(2, 3))
     spec = catalogue.spec("minari/swings-v0")
     assert spec.generate()[0].num_episodes == 1
-    with pytest.raises(UserError, match="swings-v0 names no environment"):
+    with pytest.raises(UserError, match="no policy can act on it, since it names no environment"):
         spec.make_env(1)
     alter(folder, env_spec='{"id": "Pendulam-v1"}')
     with pytest.raises(UserError, match="'Pendulam-v1' is not registered"):
