@@ -109,8 +109,7 @@ class D4RL(Family):
 def recorded(entry: Entry, folder: Path) -> Recorded:
     """The sizes of a file's observations and actions, and its task's time limit."""
     every, _ = read(entry, folder)
-    longest = int(every.lengths.max())
-    return Recorded(every.observations.shape[1], every.actions.shape[1], entry.horizon or longest)
+    return Recorded(every.observations.shape[1], every.actions.shape[1], entry.horizon)
 
 
 def read(entry: Entry, folder: Path, aligned: bool = False) -> tuple[Trajectories, list[str]]:
