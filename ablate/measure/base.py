@@ -23,10 +23,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ablate import registry
-from ablate.config import Section
 from ablate.data.catalogue import DataSpec
 from ablate.errors import UserError
 from ablate.models.assembly import Model
+from ablate.registry import Section
 from ablate.systems import System
 from ablate.words import Response
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ablate import registry, streams
-from ablate.config import Section
+from ablate import registry
+from ablate.data import streams
 from ablate.learn.joint import JointSettings, joint_rows
 from ablate.measure.base import Measurement, Trained
 from ablate.models.assembly import block
 from ablate.plan.imagine import Imagination
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.words import Response
 
 CHUNK = 256  # windows encoded at once

@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
-from ablate import presets, registry
-from ablate.config import MEASURED, ModelSection, Section, TrainSection
+from ablate import registry
+from ablate.config import MEASURED, ModelSection, TrainSection
 from ablate.data import catalogue
 from ablate.errors import UserError
+from ablate.registry import Section
+from ablate.study import presets
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
