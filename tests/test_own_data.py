@@ -123,9 +123,10 @@ def typed(line: str) -> list[str]:
     words = shlex.split(line)
     options = [part for each in SMALL for part in ("--set", each)]
     if words[0] == "run":
-        return [*words, "--launcher", "inline", "--seeds", "2", *options]
-    if words[0] == "report":
-        return [*words, "--seeds", "2", *options]
+        words += ["--launcher", "inline"]
+    if words[0] in ("run", "report"):
+        few = [] if "patients.yaml" in words else ["--set", "measure.rollout.episodes=3"]
+        return [*words, "--seeds", "2", *options, *few]
     if words[0] == "train":
         one = ("model.width=16", "measure.rollout.episodes=2")
         return [*words, *options[:8], *(part for each in one for part in ("--set", each))]

@@ -120,6 +120,11 @@ class DataSpec:
         return "" if self.lacking is None else self.lacking()
 
     @property
+    def plain(self) -> bool:
+        """Whether it is in a file for which nobody knows reference returns, so that scores are returns."""
+        return self.recorded is not None and self.anchors() == PLAIN
+
+    @property
     def horizon(self) -> int:
         """Timesteps after which an episode ends at the latest; without an environment, the longest on record."""
         if self.recorded is not None and self.lacks_simulator:

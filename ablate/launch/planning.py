@@ -48,7 +48,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
     for name, design in study.designs.items():
         count = sum(name in cell.designs for cell in cells)
         lines.append(f"  {name}: {count} cells. {design.why}".rstrip())
-    lines += ["", *study.unmeasured] if study.unmeasured else []
+    lines += ["", *study.remarks] if study.remarks else []
     lines += ["", "What the fraction can tell:"]
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
     lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]

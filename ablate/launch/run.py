@@ -270,7 +270,7 @@ def _tell_plan(
         f"{len(trials) - len(todo)} are done, {len(todo)} to run.",
         highlight=False,
     )
-    for sentence in study.unmeasured:
+    for sentence in study.remarks:
         console.print(f"note: {sentence}", highlight=False)
     if jobs:
         workers = min(options.workers, len(jobs))

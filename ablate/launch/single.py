@@ -18,7 +18,7 @@ from ablate import trial
 from ablate.analyse.descriptive import mean_interval
 from ablate.config import complete, fit_part
 from ablate.data import catalogue
-from ablate.data.catalogue import PLAIN
+from ablate.data.catalogue import PLAIN, DataSet
 from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
@@ -41,6 +41,7 @@ class Model:
     """A trained model: its checkpoint, what was measured, and whether it was there before.
 
     remark: what can't be measured, and why. plain: no reference returns are known, so that scores are returns.
+    split: how many episodes are held out, in words.
     """
 
     checkpoint: Path
@@ -48,6 +49,7 @@ class Model:
     known: bool
     remark: str = ""
     plain: bool = False
+    split: str = ""
 
 
 def train(
@@ -72,7 +74,12 @@ def train(
         if refusal := get("measurement", name).refusal(config):
             raise UserError(f"{refusal}.")
     data = catalogue.load(config["data"], cache, config["reading"])
-    content, plain = data.content_hash, data.anchors == PLAIN
+    content = data.content_hash
+    about: dict[str, Any] = {
+        "remark": remark,
+        "plain": data.anchors == PLAIN,
+        "split": _split(data),
+    }
     fit = Fit(STUDY, seed, fit_part(config), content)
     one = Trial(fit, dict(config), config["train"]["updates"])
     folder = StudyFolder(results / STUDY, STUDY)
@@ -86,7 +93,7 @@ def train(
             if a.status == COMPLETED
         }
         if all(name in done for name in names) and path.exists():
-            return Model(path, _metrics(one, done), True, remark, plain)
+            return Model(path, _metrics(one, done), True, **about)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
@@ -111,7 +118,15 @@ def train(
             if found.status != COMPLETED:
                 raise UserError(f"{found.run_id}: {found.status.lower()}. {found.failure}".rstrip())
             done[found.trial_id] = found.result
-    return Model(path, _metrics(one, done), False, remark, plain)
+    return Model(path, _metrics(one, done), False, **about)
+
+
+def _split(data: DataSet) -> str:
+    """How many episodes are trained on and held out, in words."""
+    trained, held = data.train.num_episodes, data.held_out.num_episodes
+    if data.train.content_hash == data.held_out.content_hash:
+        return f"all {trained} episodes trained on, so that prediction is measured on what was learned from"
+    return f"{trained} episodes trained on, {held} held out"
 
 
 def _metrics(one: Trial, done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,7 +234,10 @@ def checkpoint(path: Path) -> Path:
 def lines(model: Model) -> list[str]:
     """What a person wants to know of a trained model."""
     found = model.metrics
-    made = [f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from"]
+    made = [
+        f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from",
+        model.split,
+    ]
     if model.remark:
         made = [model.remark, *_predicted(found), *made]
     for name in ACTS:

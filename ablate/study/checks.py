@@ -47,7 +47,7 @@ def _acting(source: Source, study: Study) -> None:
         named += [("factors", f) for f in study.factors if f.startswith(f"measure.{part.name}.")]
         if part.value.acts and named:
             raise source.refuse(
-                named[0], f"the measurement '{part.name}' can't be had. {study.unmeasured[0]}"
+                named[0], f"the measurement '{part.name}' can't be had. {study.remarks[0]}"
             )
 
 

@@ -85,7 +85,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         filled(_qualified(source, study, h, ("hypotheses", index)), file.margin)
         for index, h in enumerate(file.hypotheses)
     )
-    return study.model_copy(update={"hypotheses": said, "notes": (*study.notes, *study.unmeasured)})
+    return study.model_copy(update={"hypotheses": said, "notes": (*study.notes, *study.remarks)})
 
 
 def _tune(
@@ -175,7 +175,7 @@ def _unmeasured(source: Source, study: Study, key: Key, metric: str) -> None:
             f"{part.name}.{r.name}" for r in part.value.responses
         }
         if part.value.acts and metric in given and study.lacking:
-            raise source.refuse(key, f"the metric '{metric}' can't be had. {study.unmeasured[0]}")
+            raise source.refuse(key, f"the metric '{metric}' can't be had. {study.remarks[0]}")
 
 
 def _presets(

@@ -108,12 +108,20 @@ class Study(Section):
                 found[name] = catalogue.spec(name, self.readings.get(name)).lacks_simulator
         return {name: why for name, why in found.items() if why}
 
-    @property
-    def unmeasured(self) -> tuple[str, ...]:
-        """What can't be measured, and why, a sentence for each data set without an environment."""
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What can't be measured, or isn't normalised, and why, a sentence for each data set of the user's."""
+        plain = []
+        for name in self.used:
+            with contextlib.suppress(UserError):  # said where the data set is looked up
+                if name not in self.lacking and catalogue.spec(name, self.readings.get(name)).plain:
+                    plain.append(name)
         return tuple(
             f"No policy can act on {name}, so that only prediction is measured there: {why}"
             for name, why in self.lacking.items()
+        ) + tuple(
+            f"Scores on {name} are plain returns, as no reference returns are known."
+            for name in plain
         )
 
 

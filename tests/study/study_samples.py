@@ -83,6 +83,7 @@ class LabSpec:
     num_policies: int
     shown_goal: tuple[int, ...] = ()
     lacks_simulator: str = ""
+    plain: bool = False
 
 
 @contextmanager
