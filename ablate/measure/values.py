@@ -79,7 +79,7 @@ class Values(Measurement):
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
         """See `Measurement.refusal`."""
-        if not registry.get("algorithm", config["algorithm"]).imagines:
+        if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 "the measurement 'values' reads predicted values, which the algorithm "
                 f"'{config['algorithm']}' doesn't predict; allowed: joint"
