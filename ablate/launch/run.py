@@ -27,6 +27,7 @@ from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
+from ablate.systems import remarks
 from ablate.track import kept
 from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
@@ -92,6 +93,7 @@ def run(
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
         trials = _asked_for(study, hashes, options)
+        _tell_remarks(console, trials, options.cache)
         folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
         write_yardsticks(study, folder, options.cache)
         book = Book(folder, study, trials)
@@ -254,6 +256,19 @@ def _tell_changed(console: Console, before: Mapping[str, str], now: Mapping[str,
                 "its trials run again.",
                 highlight=False,
             )
+
+
+def _tell_remarks(console: Console, trials: Sequence[Trial], cache: Path) -> None:
+    """What hardly fits, once for each configuration of it."""
+    said = {}
+    for one in trials:
+        config = one.config
+        if config["train"]["return_scale"] is not None:
+            key = (config["data"], config["train"]["return_scale"], config["condition"])
+            said[key] = config
+    lines = [line for c in said.values() for line in remarks(c, catalogue.load(c["data"], cache))]
+    for line in dict.fromkeys(lines):
+        console.print(f"note: {line}", highlight=False)
 
 
 def _tell_plan(
