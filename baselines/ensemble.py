@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
@@ -113,7 +113,7 @@ class GaussianEnsemble(nn.Module):
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `ablate.measure.openloop.Dynamics`. Raises UserError where no actions are given: it has none."""
+        """See `ablate.measure.openloop.JointDynamics`. Raises UserError where no actions are given: it has none."""
         if actions is None:
             raise UserError(
                 "ensemble: it predicts no actions of its own; allowed: logged ones or a policy."

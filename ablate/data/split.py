@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.streams import stream
 
 HELD_OUT = 0.1  # of the episodes
 

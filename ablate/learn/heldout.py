@@ -8,18 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories, action_variance, wanted_actions
 from ablate.models.agent import Agent, stored
 from ablate.models.layouts import Layout
-from ablate.words import Response
-
-RESPONSES = (
-    Response("action_error", "action error", "of the action variance", "lower"),
-    Response("action_error_early", "early action error", "of the action variance", "lower"),
-    Response("action_nll", "held-out action NLL", "nats", "lower"),
-    Response("loss", "held-out loss", direction="lower"),
-)
 
 EARLY = 8  # timesteps 0..7, where history has told least: the pilot's window of reference/science
 CHUNK = 2048  # targets encoded at once, in contexts up to LONG

@@ -214,7 +214,6 @@ class Model(nn.Module):
         return self.head.each(self.features(rows, prefix), rows, "each_loss")
 
     def log_density(self, rows: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """See `Slots.log_density`."""
         return self.head.log_density(self.features(rows, prefix), rows)
 
 

@@ -5,8 +5,8 @@ whose observations have one row more than its actions. What describes the set li
 `data/metadata.json` (0.5), before that in the HDF5 file's attributes (0.4), and before that the spaces
 were only in the environment (0.3).
 
-Our own sets have float32 observations and actions in [-1, 1] (or Discrete ones, where the environment
-has them), the optional arrays under `infos`, and what Minari has no place for under the key "ablate"
+Our own sets have float32 observations and actions in [-1, 1] (or Discrete and MultiDiscrete ones, where the
+environment has them), the optional arrays under `infos`, and what Minari has no place for under the key "ablate"
 of metadata.json.
 """
 
@@ -19,7 +19,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,8 +214,11 @@ def write_minari(
             else "not known; last row repeated",
         },
     }
-    discrete = json.loads(metadata["action_space"])["type"] == "Discrete"
-    actions = trajectories.actions.argmax(axis=1) if discrete else trajectories.actions
+    actions, space = trajectories.actions, json.loads(metadata["action_space"])
+    if space["type"] == "Discrete":
+        actions = actions.argmax(axis=1)
+    elif space["type"] == "MultiDiscrete":
+        actions = np.stack([each.argmax(axis=1) for each in _groups(actions, space["nvec"])], 1)
     with whole(folder) as temporary:
         data = temporary / DATA
         data.parent.mkdir(parents=True)
@@ -429,7 +432,8 @@ def _as_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
         start, n = int(space.start), int(space.n)
         return {"type": "Discrete", "dtype": "int64", "start": start, "n": n}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"type": kind, "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        counts = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": kind, "dtype": str(space.dtype), **counts}
     if isinstance(space, spaces.MultiBinary):
         return {"type": kind, "n": np.asarray(space.n).tolist()}
     if isinstance(space, spaces.Dict):
@@ -474,7 +478,6 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
     if environment and environment.partition("/")[0] not in registry.names("data"):
         env = _make(f"Minari: actions and observations must fit '{environment}'", environment)
         wide = spaces.utils.flatdim(env.observation_space)
-        hot = isinstance(env.action_space, spaces.Discrete)
         own = spaces.utils.flatdim(env.action_space)
         if (wide, own) != (seen, done):
             raise UserError(
@@ -483,14 +486,21 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
             )
         if isinstance(env.action_space, spaces.Discrete) and _one_hot(trajectories.actions):
             space = spaces.Discrete(own)
+        if isinstance(env.action_space, spaces.MultiDiscrete):
+            counts = env.action_space.nvec.ravel().tolist()
+            if all(map(_one_hot, _groups(trajectories.actions, counts))):
+                space = spaces.MultiDiscrete(counts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds that are rounded to float32
-            if not hot and env.action_space != space:
+            if isinstance(env.action_space, spaces.Box) and env.action_space != space:
                 env = gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)  # type: ignore[arg-type]
             if env.observation_space.shape != (seen,):
                 env = gymnasium.wrappers.FlattenObservation(env)
         assert env.spec is not None
-        found["env_spec"] = env.spec.to_json()
+        with contextlib.suppress(
+            ValueError, TypeError
+        ):  # made by a class or a function, not by a name
+            found["env_spec"] = env.spec.to_json()
         env.close()
     box = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
     return {
@@ -498,6 +508,11 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
         "action_space": json.dumps(_as_json(space)),
         **found,
     }
+
+
+def _groups(actions: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """Actions (T, M) by the groups of choices that they are one-hot in."""
+    return np.split(actions, np.cumsum(counts)[:-1], axis=1)
 
 
 def _one_hot(actions: np.ndarray) -> bool:
