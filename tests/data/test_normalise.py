@@ -34,7 +34,7 @@ def long_recording(offset):
     ).validate()
 
 
-@pytest.mark.parametrize("offset", [0, 100, 10_000])
+@pytest.mark.parametrize("offset", [0, 10_000])
 def test_a_million_rows_far_from_zero(offset):
     data = long_recording(offset)
     scales = fit_scales(data, 60)
