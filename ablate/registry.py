@@ -12,7 +12,8 @@ A condition or a history is a sum of such parts: `return-to-go+time` (`terms`). 
 `scope` is forgotten after it.
 
 A module outside the package is found through an entry point in the group `ablate.plugins`, or by
-`--plugin FILE_OR_MODULE` on the command line.
+`--plugin FILE_OR_MODULE` on the command line. The comparators in `baselines/` are found by where they lie, beside the
+package: whatever else has that name, in the current folder or installed, is neither taken for them nor run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +45,8 @@ BUILT_IN = (
 )
 # kind -> what is imported when the kind is asked for
 LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
-OURS = ("ablate", "baselines")
+COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
+OURS = ("ablate", COMPARATORS.name)
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none
 
@@ -251,6 +254,41 @@ def load_plugin(source: str) -> None:
         raise UserError(f"--plugin {source}: it does not import ({_line(error)}).") from error
 
 
+def process(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of a process that runs `module` of ours and finds the modules that this one does.
+
+    The current folder doesn't come first there (`-P`), so that nothing in it is taken for one of them.
+    """
+    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
+    return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, "PYTHONPATH": path}
+
+
+def _comparators() -> None:
+    """Import `baselines` from beside the package; raises UserError when it isn't there, or another has its name."""
+    name, start = COMPARATORS.name, COMPARATORS / "__init__.py"
+    known = sys.modules.get(name)
+    if known is not None:
+        found = Path(getattr(known, "__file__", None) or "a folder")
+        if found.resolve() != start:
+            raise UserError(
+                f"{found}: was imported as '{name}', the name of ablate's comparators; give it another name."
+            )
+        return
+    if not (COMPARATORS / "published.csv").is_file():
+        raise UserError(
+            f"{COMPARATORS}: it isn't there, or not ablate's; install ablate-sequence-rl anew."
+        )
+    spec = importlib.util.spec_from_file_location(name, start)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
 def _load(kind: str = "") -> None:
     """Import our own parts and every installed entry point once, on first use."""
     global _loaded
@@ -262,6 +300,7 @@ def _load(kind: str = "") -> None:
     try:
         for module in BUILT_IN:
             importlib.import_module(module)
+        _comparators()
         for entry in entry_points(group=GROUP):
             _enter(entry)
     except BaseException:

@@ -82,13 +82,18 @@ def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> d
     error = torch.cat(errors, 1)  # (S, B)
     undefined = torch.full((size,), float("nan"), device=error.device)
     return {
-        "action_error": error.mean(1) / data.variance,
-        "action_error_early": error[:, early].mean(1) / data.variance
+        "action_error": _mean(error) / data.variance,
+        "action_error_early": _mean(error[:, early]) / data.variance
         if bool(early.any())
         else undefined,
-        "action_nll": torch.cat(nll, 1).mean(1) if nll else undefined,
-        "heldout_loss": torch.cat(losses, 1).mean(1),
+        "action_nll": _mean(torch.cat(nll, 1)) if nll else undefined,
+        "heldout_loss": _mean(torch.cat(losses, 1)),
     }
+
+
+def _mean(each: Tensor) -> Tensor:
+    """(S, B) -> (S,), summed in double precision."""
+    return each.mean(1, dtype=torch.float64).to(each.dtype)
 
 
 def _chunk(context: int) -> int:

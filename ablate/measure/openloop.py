@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ablate import registry
 from ablate.data import streams
+from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.measure.base import Measurement, Trained
@@ -124,7 +125,7 @@ def errors(imagined: Tensor, truth: Tensor, scale: Tensor) -> dict[str, Tensor]:
     samples; spread: standard deviation of the samples about their mean; energy_score: mean |x - y| - mean
     |x - x'| / 2 over samples (Gneiting & Raftery 2007, equation 21), lower is better.
     """
-    x, y = imagined / scale, truth / scale
+    x, y = imagined.double() / scale, truth.double() / scale
     mean = x.mean(1)  # (E, h, N)
     rmse = (mean - y).square().mean((0, 2)).sqrt()
     spread = x.var(1, unbiased=False).mean((0, 2)).sqrt()
@@ -168,7 +169,8 @@ class OpenLoop(Measurement):
         earlier = system.rows(truth)[0][rows[:, None] + np.arange(-before, 0)]  # (E, K-1, D)
         ahead = rows[:, None] + np.arange(options.horizon)
         states = torch.from_numpy(truth.observations)
-        scale = torch.from_numpy(system.data.train.observations.std(0)).clamp(min=1e-6)
+        _, deviation = moments(system.data.train.observations)
+        scale = torch.from_numpy(deviation.astype(np.float32)).clamp(min=1e-6)
         played = torch.from_numpy(truth.actions)[ahead] if options.actions == "logged" else None
         found: dict[str, list[np.ndarray]] = {}
         for seed, model in zip(trained.seeds, trained.models, strict=True):

@@ -129,7 +129,7 @@ def rollout(
         returns += reward
         lengths += alive
         if t > 0:
-            change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
+            change += (((action - previous) ** 2).mean(-1) * alive).sum(1, dtype=np.float64)
             changes += alive.sum(1)
         previous = action
         if "success" in info:

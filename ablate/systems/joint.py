@@ -161,12 +161,20 @@ class JointSystem:
             parts.append(stack(*every, method="log_density"))
         each = torch.cat(parts, 1)  # (S, B, K, D)
         first = self.spec.observation_dim
-        action = -each[:, :, -1, first : first + self.spec.action_dim].sum(-1).mean(1)
+        action = (
+            -each[:, :, -1, first : first + self.spec.action_dim]
+            .sum(-1)
+            .mean(1, dtype=torch.float64)
+            .float()
+        )
         whole = undefined
         if each.shape[2] > 1:
             heads = stack.model.head
             whole = (
-                -heads.per_timestep(each.flatten(0, 1)).unflatten(0, each.shape[:2]).mean((1, 2))
+                -heads.per_timestep(each.flatten(0, 1))
+                .unflatten(0, each.shape[:2])
+                .mean((1, 2), dtype=torch.float64)
+                .float()
             )
         return {"action_nll": action, "timestep_nll": whole}
 
