@@ -109,6 +109,9 @@ class TrainSection(Section):
     loss: Literal["last", "all"] = (
         "last"  # the window's last action, or the action at every position
     )
+    # With loss "all": the fewest timesteps that a position sees to count, unless its episode has no more so far
+    least_visible: int = _later(1, ge=1)
+    balanced: bool = _later(False)  # every timestep counts alike, however many windows hold it
     precision: Literal["float32", "bfloat16"] = "float32"
     keep: float = _later(1.0, gt=0, le=1)  # share of the training data, the best trajectories first
     # of what the share is: of the timesteps (Chen et al. 2021) or of the trajectories (CORL)

@@ -20,7 +20,13 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ablate.data.windows import Visibility, gather_windows
+from ablate.data.windows import (
+    Visibility,
+    counted,
+    gather_windows,
+    last_rows,
+    windows_that_count,
+)
 from ablate.errors import unknown
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
@@ -81,10 +87,7 @@ class Source:
 
     @cached_property
     def _last_row(self) -> Tensor:
-        """The last row of each row's episode, (T,)."""
-        starts = torch.nonzero(self.timestep == 0).flatten()
-        ends = torch.cat([starts[1:], starts.new_tensor([len(self.timestep)])])
-        return (ends - 1).repeat_interleave(ends - starts)
+        return last_rows(self.timestep)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ class Objective(ABC):
         unread |= set() if model["timesteps"] else {"model.timestep_std"}
         unread |= set() if cls.starts else {"train.windows"}
         unread |= set() if len(cls.losses) > 1 else {"train.loss"}
+        everywhere = "all" in cls.losses and train["loss"] == "all"
+        unread |= set() if everywhere else {"train.least_visible", "train.balanced"}
         unread |= set() if train["keep"] < 1.0 else {"train.keep_by"}
         unread |= set() if "return" in condition else {"train.return_scale"}
         return frozenset(paths - unread)
@@ -270,7 +275,10 @@ class Supervised(Objective):
 
     With a return in the condition this is return-conditioned supervised learning (Chen et al. 2021; Emmons et
     al. 2022), with a goal, goal-conditioned; with `train.keep` below 1, cloning of the best trajectories.
-    `train.loss` "last" counts a window's last action, "all" the action at each of its positions.
+    `train.loss` "last" counts a window's last action, "all" the action at each of its positions: a window of K
+    timesteps then serves up to K targets, which see 1 to K of them. `train.least_visible` leaves out the
+    positions that see fewer, and `train.balanced` weighs the others so that in expectation each timestep of the
+    data counts as often as with "last", where windows at an episode's edges hold it less often.
     """
 
     starts: ClassVar[bool] = True
@@ -284,12 +292,27 @@ class Supervised(Objective):
                 mask = torch.arange(source.context, device=self.device) < lengths.unsqueeze(-1)
                 params = stack(features, mask, method="everywhere")  # (S, B, K, P)
                 each = stack.head.loss(params, source.actions[rows])  # (S, B, K)
-                loss = (each * mask).sum((1, 2)) / mask.sum((1, 2))  # (S,)
+                weight = self._weights(rows, lengths)  # (S, B, K)
+                loss = (each * weight).sum((1, 2)) / weight.sum((1, 2))  # (S,)
             else:
                 params = stack(features, lengths)  # (S, B, P)
                 loss = stack.head.loss(params, source.actions[rows[..., -1]]).mean(1)  # (S,)
         self.policy_step(loss, rate)
         return loss.detach()
+
+    def _weights(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """How much each position of windows counts, (S, B, K); rows (S, B, K), lengths (S, B)."""
+        oldest = self.source.timestep[rows[..., 0]]  # (S, B)
+        counts = counted(oldest, lengths, self.source.context, self.train.get("least_visible", 1))
+        return counts * self._share[rows] if self.train.get("balanced", False) else counts
+
+    @cached_property
+    def _share(self) -> Tensor:
+        """What a row counts in each of the windows that count it, (T,)."""
+        source, by = self.source, self.train.get("windows", "end")
+        least = self.train.get("least_visible", 1)
+        times = windows_that_count(source.timestep, source.context, least, by)
+        return 1.0 / times.to(source.actions.dtype)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

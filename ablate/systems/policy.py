@@ -18,7 +18,7 @@ from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
 from ablate.learn.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.objective import Source
-from ablate.learn.train import windows_per_update
+from ablate.learn.train import targets_per_window, windows_per_update
 from ablate.learn.transitions import transitions
 from ablate.models.agent import Agent, at_context, stored
 from ablate.models.assembly import Model, build, flops_per_target
@@ -143,8 +143,7 @@ class PolicySystem:
         """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
         train = self.config["train"]
         per_update = windows_per_update(train, self.context)
-        if train["loss"] == "all":
-            per_update *= self.context  # at most: a window at an episode's start holds fewer
+        per_update *= targets_per_window(train, self.context)
         return {
             "width": float(self.matched.width),
             "parameters": float(self.matched.parameters),

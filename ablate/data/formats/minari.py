@@ -487,7 +487,7 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
         if isinstance(env.action_space, spaces.Discrete) and _one_hot(trajectories.actions):
             space = spaces.Discrete(own)
         if isinstance(env.action_space, spaces.MultiDiscrete):
-            counts = env.action_space.nvec.ravel()
+            counts = env.action_space.nvec.ravel().tolist()
             if all(map(_one_hot, _groups(trajectories.actions, counts))):
                 space = spaces.MultiDiscrete(counts)
         with warnings.catch_warnings():
