@@ -17,6 +17,7 @@ from torch import Tensor
 from ablate.config import Config, complete
 from ablate.data import catalogue
 from ablate.data.catalogue import DataSet, DataSpec
+from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import TrainingData
 from ablate.models.agent import Actable
 from ablate.models.assembly import Model
@@ -91,6 +92,9 @@ class System(Protocol[P, H]):
         options: `context` (K of acting, null: that of training) and `state` of a policy; `plan`, the options of
         a search, of a joint model.
         """
+
+    def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
+        """Trajectories as the model reads them: rows (T, ...) and timesteps (T,)."""
 
     def source(self, program: P) -> TrainingData:
         """What the trainer reads."""
