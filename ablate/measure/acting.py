@@ -106,6 +106,7 @@ class Rollout(Measurement):
     """The models act by themselves, asked for a return where they are told one."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(ActingOptions):
         """`context`: K of acting, that of training where it is null. `state`: past K timesteps the window is
@@ -132,6 +133,7 @@ class Plan(Measurement):
     """The models act by search over what they imagine (`ablate.plan`), for return or for likelihood."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(PlanOptions, ActingOptions):
         """Those of acting, and of the search."""

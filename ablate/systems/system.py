@@ -17,6 +17,7 @@ from torch import Tensor
 from ablate.config import Config, complete
 from ablate.data import catalogue
 from ablate.data.catalogue import DataSet, DataSpec
+from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import TrainingData
 from ablate.models.agent import Actable
 from ablate.models.assembly import Model
@@ -92,6 +93,9 @@ class System(Protocol[P, H]):
         a search, of a joint model.
         """
 
+    def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
+        """Trajectories as the model reads them: rows (T, ...) and timesteps (T,)."""
+
     def source(self, program: P) -> TrainingData:
         """What the trainer reads."""
 
@@ -127,7 +131,7 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> System[Any, Any
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
     config = complete(config)
-    data = catalogue.load(config["data"], cache)
+    data = catalogue.load(config["data"], cache, config["reading"])
     if config["train"]["split"] == "tuning":
         data = data.for_tuning
     algorithm = get("algorithm", config["algorithm"])
