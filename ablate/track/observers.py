@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.track.files import refusal, replace
 from ablate.track.provenance import public
 from ablate.track.sacred_import import (
@@ -31,6 +32,7 @@ from ablate.track.sacred_import import (
     SqlObserver,
 )
 
+RECORD = "run.json"
 FIRST = 1000  # priority: the file store names the run, the other observers take that name
 SQL = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 
@@ -71,6 +73,7 @@ class TrialStorage(FileStorageObserver):
         self.trial_id = trial_id
         self.run_id = ""
         self.trouble: OSError | None = None  # why the latest write failed
+        self.kept: dict[str, str] = {}  # artifact -> its hash
         self._lock = threading.RLock()
 
     def started_event(
@@ -99,8 +102,11 @@ class TrialStorage(FileStorageObserver):
             self.run_id = name
             return name
 
-    def save_json(self, obj: object, filename: str) -> None:
-        """Replace one JSON file of the run; remembers why it failed."""
+    def save_json(self, obj: dict[str, Any], filename: str) -> None:
+        """Replace one JSON file of the run, the record with its hash; remembers why it failed."""
+        if filename == RECORD:
+            obj = {**obj, "files": self.kept}
+            obj[seal.KEY] = seal.of_run(self.trial_id, obj)
         text = json.dumps(obj, sort_keys=True, indent=1, allow_nan=False, default=_plain)
         try:
             replace(Path(str(self.dir)) / filename, text)
@@ -118,12 +124,14 @@ class TrialStorage(FileStorageObserver):
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:
         """Copy an artifact; takes half a copy away again and remembers why it failed."""
+        name = target_name or os.path.basename(filename)
+        copy = Path(str(self.dir)) / name
         try:
             super().save_file(filename, target_name)
+            self.kept[name] = seal.of_file(copy)
         except OSError as error:
             self.trouble = error
-            name = target_name or os.path.basename(filename)
-            (Path(str(self.dir)) / name).unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
             raise
 
     def __eq__(self, other: object) -> bool:
