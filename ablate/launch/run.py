@@ -31,6 +31,7 @@ from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
 from ablate.track.known import verify
+from ablate.track.observers import observer_from_url
 from ablate.track.table import rows as table_rows
 from ablate.track.table import write_table
 
@@ -86,6 +87,8 @@ def run(
     folder = folder_of(options.results, study)
     registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
+    for url in options.observers:
+        observer_from_url(url).answers()
     torch.set_num_threads(1)
     with folder.lock():
         verify(folder)

@@ -104,7 +104,8 @@ def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report)
     stacked = trial.stacked(system, len(job.fits))
     fits = dict(job.fits) if stacked else {seed: job.fits[seed] for seed in missing}
     seeds = list(fits)
-    folder = job.checkpoints / f"training-{job.cohort}"
+    # Among other seeds than before, added or taken away, a stack starts anew.
+    folder = job.checkpoints / f"training-{len(job.fits)}-{job.cohort}"
 
     def body(logs: Sequence[Log]) -> list[Outcome]:
         by_seed = dict(zip(missing, logs, strict=True))
@@ -135,7 +136,8 @@ def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report)
         ]
 
     recorded = _record(job, [_fit_entry(job, seed) for seed in missing], body)
-    shutil.rmtree(folder, ignore_errors=True)
+    for each in job.checkpoints.glob(f"training-*-{job.cohort}"):
+        shutil.rmtree(each, ignore_errors=True)
     return recorded
 
 
