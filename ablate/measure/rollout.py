@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ablate import streams
+from ablate.data import streams
 from ablate.envs.base import VectorEnv
 from ablate.models.agent import Actable
 from ablate.models.conditions import Moment
@@ -129,7 +129,7 @@ def rollout(
         returns += reward
         lengths += alive
         if t > 0:
-            change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
+            change += (((action - previous) ** 2).mean(-1) * alive).sum(1, dtype=np.float64)
             changes += alive.sum(1)
         previous = action
         if "success" in info:

@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ablate import presets, registry
-from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS, Section
+from ablate import registry
+from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS
 from ablate.errors import UserError
+from ablate.registry import Section
+from ablate.study import presets
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection

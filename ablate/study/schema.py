@@ -7,8 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from ablate import presets, registry
-from ablate.config import MEASURED, ModelSection, Section, TrainSection
+from ablate import registry
+from ablate.config import MEASURED, ModelSection, TrainSection
+from ablate.registry import Section
+from ablate.study import presets
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
