@@ -15,7 +15,6 @@ from rich.text import Text
 
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started
 
-
 Ended = Finished | Failed | Died
 
 

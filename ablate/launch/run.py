@@ -26,12 +26,11 @@ from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
-from ablate.track import kept, seal
+from ablate.track import kept, observers, seal
 from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
 from ablate.track.known import verify
-from ablate.track.observers import observer_from_url
 from ablate.track.table import rows as table_rows
 from ablate.track.table import write_table
 
@@ -88,7 +87,7 @@ def run(
     registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
     for url in options.observers:
-        observer_from_url(url).answers()
+        observers.check(url)
     torch.set_num_threads(1)
     with folder.lock():
         verify(folder)

@@ -175,6 +175,13 @@ class Database(RunObserver):
         refused = UserError(f"observer {self.url}: {type(trouble).__name__}: {line}")
         raise Refused(refused) from trouble
 
+    def answers(self) -> None:
+        """Raise what the library raises when the database doesn't."""
+        if self.scalar:
+            self.inner.engine.connect().close()
+        else:
+            self.inner.runs.database.client.server_info()
+
     def heartbeat_event(self, info: dict, captured_out: str, beat_time: Any, result: Any) -> None:
         """Pass on, with what the schema can hold."""
         self.inner.heartbeat_event(info, captured_out, beat_time, self._fit(result))
@@ -238,6 +245,30 @@ def observer_from_url(url: str) -> RunObserver:
         f"observer {public(url)}: '{scheme or url}' is not known; allowed: "
         f"mongo://HOST:PORT/DATABASE, {', '.join(name + '://...' for name in SQL)}."
     )
+
+
+def check(url: str) -> None:
+    """Raise UserError unless runs can be stored there: before anything runs, not when the first one ends.
+
+    The library and the driver must be installed, and the database must answer.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of every run
+            made = observer_from_url(url)
+        if isinstance(made, Database):
+            made.answers()
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(
+            f"observer {public(url)}: it needs {error.name}, which is missing: pip install {error.name}"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"observer {public(url)}: it can't be used ({type(error).__name__}); allowed: the address of a "
+            "database that answers."
+        ) from error
 
 
 def _need(library: str, url: str) -> None:
