@@ -24,8 +24,13 @@ from ablate.registry import register
 class File(Family):
     """Files in any readable format, a tenth of the episodes held out."""
 
-    def resolve(self, member: str, name: str, reading: Reading = AS_IT_IS) -> DataSpec:
-        path = Path(member).expanduser()
+    def resolve(self, member: str, name: str) -> DataSpec:
+        """See `Family.resolve`."""
+        return self.read_as(member, name, AS_IT_IS)
+
+    def read_as(self, member: str, name: str, reading: Reading) -> DataSpec:
+        """See `Family.read_as`."""
+        path = Path(reading.folder, Path(member).expanduser())
         format = files.detect(path)
 
         def read(label: str) -> Contents:

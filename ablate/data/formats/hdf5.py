@@ -321,7 +321,7 @@ def _read(
         names = [each.rpartition("/")[2] for each in seen]
         note = f"observations are {shown(names)}, side by side"
         notes += [] if note in notes else [note]
-        if isinstance(after, Several) and "next_observations" not in reading.map.values():
+        if isinstance(after, Several) and "next_observations" not in reading.map:
             same = {each.rpartition("/")[2]: each for each in after}
             if set(names) <= set(same):
                 taken["next_observations"] = Several(same[each] for each in names)
