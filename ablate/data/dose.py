@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
-from ablate.data.streams import stream, torch_stream
 from ablate.data.normalise import moments
+from ablate.data.streams import stream, torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError, unknown
 
