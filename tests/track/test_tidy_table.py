@@ -67,7 +67,8 @@ def test_rows_come_by_factors_budget_and_seed_whatever_their_order():
 
 
 def test_series_need_their_columns(tmp_path):
-    (tmp_path / "series.csv").write_text("trial,response,value\n")
+    frame = pd.DataFrame({"trial": ["t"], "response": ["r"], "value": [1.0]})
+    write_table(frame, tmp_path / "series.csv")
     with pytest.raises(UserError, match="column 'index' is missing"):
         read_series(tmp_path / "series.csv")
 
@@ -116,7 +117,7 @@ def test_a_wrong_table_is_refused(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_table(path, metrics=["score"])
+        read_table(path, metrics=["score"], sealed=False)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -126,4 +127,4 @@ def test_a_missing_table_and_a_missing_metric(tmp_path):
         read_table(tmp_path / "no.csv")
     (tmp_path / "t.csv").write_text(HEADER)
     with pytest.raises(UserError, match="column 'regret' is missing"):
-        read_table(tmp_path / "t.csv", metrics=["regret"])
+        read_table(tmp_path / "t.csv", metrics=["regret"], sealed=False)
