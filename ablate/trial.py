@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ablate import registry
-from ablate.config import budgets
-from ablate.learn.checkpoint import load_policy, save_policy
+from ablate.config import budgets, settled
+from ablate.errors import UserError
+from ablate.learn.checkpoint import described, load_policy, put, save_policy
 from ablate.learn.convergence import loss_fall
 from ablate.learn.train import train_cohort
 from ablate.measure.base import Measured, Trained, split
@@ -130,13 +131,19 @@ def trained(
 ) -> Trained:
     """The models of these fits after `budget` updates, from their checkpoints.
 
-    Raises UserError when a checkpoint is missing or damaged.
+    Raises UserError when a checkpoint is missing, damaged, or that of another fit.
     """
     models = []
     for seed, name in fits.items():
-        tensors, _ = load_policy(checkpoint(folder, name, budget))
+        path = checkpoint(folder, name, budget)
+        tensors, about = load_policy(path)
+        said = described(path, tensors, about)
+        if (said.streams, said.seed, said.budget) != (streams, seed, budget) or (
+            settled(said.config) != settled(system.config)
+        ):
+            raise UserError(f"{path}: holds the model of another fit; delete it to train this one.")
         model = system.model(streams, seed)
-        model.load_state_dict(tensors)
+        put(path, tensors, model)
         models.append(model.eval())
     return Trained(system, models, streams, list(fits), budget)
 

@@ -26,6 +26,7 @@ from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.schema import Study
+from ablate.systems import remarks
 from ablate.track import kept, observers, seal
 from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
@@ -69,7 +70,7 @@ def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[s
     hashes = {}
     for name in names:
         say(f"data {name}")
-        hashes[name] = catalogue.load(name, cache).content_hash
+        hashes[name] = catalogue.load(name, cache, study.readings.get(name)).content_hash
     return hashes
 
 
@@ -95,6 +96,7 @@ def run(
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
         trials = _asked_for(study, hashes, options)
+        _tell_remarks(console, trials, options.cache)
         folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
         write_yardsticks(study, folder, options.cache)
         book = Book(folder, study, trials)
@@ -263,6 +265,19 @@ def _tell_changed(console: Console, before: Mapping[str, str], now: Mapping[str,
             )
 
 
+def _tell_remarks(console: Console, trials: Sequence[Trial], cache: Path) -> None:
+    """What hardly fits, once for each configuration of it."""
+    said = {}
+    for one in trials:
+        config = one.config
+        if config["train"]["return_scale"] is not None:
+            key = (config["data"], config["train"]["return_scale"], config["condition"])
+            said[key] = config
+    lines = [line for c in said.values() for line in remarks(c, catalogue.load(c["data"], cache))]
+    for line in dict.fromkeys(lines):
+        console.print(f"note: {line}", highlight=False)
+
+
 def _tell_plan(
     console: Console,
     study: Study,
@@ -277,6 +292,8 @@ def _tell_plan(
         f"{len(trials) - len(todo)} are done, {len(todo)} to run.",
         highlight=False,
     )
+    for sentence in study.remarks:
+        console.print(f"note: {sentence}", highlight=False)
     if jobs:
         workers = min(options.workers, len(jobs))
         seconds = wall_seconds([job.cost for job in jobs], workers)
@@ -296,7 +313,7 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     rows = [] if known is None else table_rows(known)
     have = {(row["data"], row["content"], row["context"]) for row in rows}
     for name in names:
-        data = catalogue.load(name, cache)
+        data = catalogue.load(name, cache, study.readings.get(name))
         for context in contexts:
             if (name, data.content_hash, context) in have:
                 continue

@@ -13,19 +13,6 @@ from ablate.envs.base import VectorEnv
 from ablate.models.agent import Actable
 from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
-from ablate.words import Response
-
-RESPONSES = (
-    Response("score", unit="points", direction="higher", digits=1, points=True),
-    Response("score_median", "median score", "points", "higher", 1, points=True),
-    Response("return_mean", "return", "reward units", "higher", 1),
-    Response("return_std", "spread of returns", "reward units", "lower", 1),
-    Response("success", "success rate", direction="higher"),
-    Response("length", "episode length", "timesteps", digits=1),
-    Response("jerk", "action jerk", "action units", "lower"),
-    Response("regret", "regret, capped", "points", "lower", 1, points=True),
-    Response("lost", "share of lost episodes", direction="lower"),
-)
 
 
 @dataclass(frozen=True)

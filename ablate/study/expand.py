@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,10 +160,15 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     for section in SECTIONS:
         said = getattr(study, section).model_dump(mode="json", exclude_unset="preset" in levels)
         made[section] = made.get(section, {}) | said
+    made["reading"] = study.readings.get(data, {})
     measured = made.get("measure") or {name: {} for name in study.measure or MEASURED}
     for name, options in study.measure.items():
         measured[name] = measured.get(name, {}) | options
-    made["measure"] = measured
+    made["measure"] = {
+        name: options
+        for name, options in measured.items()
+        if data not in study.lacking or not registry.get("measurement", name).acts
+    }
     tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
     for name, level in (*tuned.items(), *levels.items()):
         if name not in made and _has(made, name):
@@ -239,12 +245,14 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     """How many tokens a timestep takes in a configuration's layout and data set."""
     system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
-    return len(
-        tokens_of(system.shape(one, catalogue.spec(config["data"]), *_sizes(config["data"])))
-    )
+    name, reading = config["data"], config["reading"]
+    sizes = _sizes(name, identity.canonical(reading))
+    return len(tokens_of(system.shape(one, catalogue.spec(name, reading), *sizes)))
 
 
-_sizes = functools.cache(catalogue.dimensions)
+@functools.cache
+def _sizes(name: str, reading: str) -> tuple[int, int]:
+    return catalogue.dimensions(name, json.loads(reading))
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:

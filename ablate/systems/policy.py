@@ -55,7 +55,7 @@ class PolicySystem:
         spec = cls.shape(config, data.spec, *sizes)
         matched = match(spec, config["model"])
         # By the whole training set also where only the best of it is learned from (Chen et al. 2021).
-        scales = fit_scales(data.train, data.spec.make_env(1).horizon)
+        scales = fit_scales(data.train, data.spec.horizon)
         if config["train"]["return_scale"] is not None:
             scales = replace(scales, return_to_go=config["train"]["return_scale"])
         return cls(

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ablate.errors import UserError
+from ablate.errors import UserError, public
 from ablate.track import seal
 from ablate.track.files import refusal, replace
-from ablate.track.provenance import public
 from ablate.track.sacred_import import (
     FileStorageObserver,
     MongoObserver,
@@ -171,7 +170,7 @@ class Database(RunObserver):
             else:
                 self.started = True
                 return name
-        line = (str(trouble).splitlines() or [""])[0][:200]
+        line = public((str(trouble).splitlines() or [""])[0])[:200]
         refused = UserError(f"observer {self.url}: {type(trouble).__name__}: {line}")
         raise Refused(refused) from trouble
 
@@ -242,7 +241,7 @@ def observer_from_url(url: str) -> RunObserver:
             )
         return Database(SqlObserver(url), url, scalar=True, tries=8)
     raise UserError(
-        f"observer {public(url)}: '{scheme or url}' is not known; allowed: "
+        f"observer {public(url)}: '{scheme or public(url)}' is not known; allowed: "
         f"mongo://HOST:PORT/DATABASE, {', '.join(name + '://...' for name in SQL)}."
     )
 

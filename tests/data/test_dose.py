@@ -59,8 +59,8 @@ def test_a_markov_process_gains_nothing() -> None:
         assert found.gain.low <= 0.002
 
 
-def test_it_finds_part_of_what_the_exact_posterior_knows(tmp_path) -> None:
-    data = load("lq-mix/episode", tmp_path)
+def test_it_finds_part_of_what_the_exact_posterior_knows(cache) -> None:
+    data = load("lq-mix/episode", cache)
     found = measure(data.train, "behaviour")
     held = data.held_out
     without = exact.posterior_action_error(held, 1, "episode").all

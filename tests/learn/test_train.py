@@ -62,7 +62,11 @@ def test_the_trainer_equals_a_loop_written_by_hand(loss: str, least: int, balanc
     train_cohort(stack, source, settings, STUDY, [5], [12], nothing)
 
     data = trajectories()
-    seen = (data.observations - data.observations.mean(0)) / data.observations.std(0)
+    exact = data.observations.astype(
+        np.float64
+    )  # scales are summed so and kept in single precision
+    mean, std = (values.astype(np.float32) for values in (exact.mean(0), exact.std(0)))
+    seen = (data.observations - mean) / std
 
     def window(target: int) -> list[np.ndarray]:
         first = max(target - int(data.timestep[target]), target - context + 1)
