@@ -27,7 +27,7 @@ from ablate.systems import System, prepare
 
 CURVE_TARGETS = 512
 
-__all__ = ["Fitted", "Watch", "checkpoint", "fit", "measure", "prepare", "trained"]
+__all__ = ["Fitted", "Watch", "checkpoint", "fit", "measure", "prepare", "stacked", "trained"]
 
 
 @dataclass
@@ -158,35 +158,44 @@ def measure(models: Trained, name: str, options: dict[str, Any]) -> list[Measure
     return split(name, made, found, len(models.models))
 
 
-def pace(system: System, streams: str, seeds: Sequence[int]) -> dict[str, float]:
-    """Seconds an update and seed, the seeds as one stack and one by one, measured on this device.
+def stacked(system: System, seeds: int) -> bool:
+    """Whether so many seeds of a cell train as one program or one by one.
+
+    Both ways agree to rounding only, so it is a rule, the same on every machine: by the mixer and the size of
+    the model, as measured once (`Mixer.stacks`). With dropout the ways agree in distribution only, so each
+    seed trains by itself.
+    """
+    mixer = registry.get("mixer", system.config["mixer"])
+    small = system.sizes()["parameters"] <= mixer.stacks
+    return seeds > 1 and system.stacks and small and not system.config["model"]["dropout"]
+
+
+def pace(system: System, streams: str, seeds: Sequence[int]) -> float:
+    """Seconds an update and seed in the way in which the seeds train, measured on this device.
 
     CPU time on a CPU, which other programs disturb least; elapsed time on a GPU.
     """
     train = system.config["train"] | {"updates": 6, "warmup": 1}
-    seconds = {}
-    ways = [("stacked", len(seeds)), ("single", 1)]
-    for way, size in ways if system.stacks else ways[1:]:
-        program = system.program([system.model(streams, seed) for seed in seeds[:size]])
-        marks: list[float] = []
+    mine = list(seeds) if stacked(system, len(seeds)) else list(seeds[:1])
+    program = system.program([system.model(streams, seed) for seed in mine])
+    marks: list[float] = []
 
-        def mark(update: int, loss: torch.Tensor, marks: list[float] = marks) -> None:
-            if system.device.type == "cuda":
-                torch.cuda.synchronize(system.device)
-            cpu = system.device.type == "cpu"
-            marks.append(time.process_time() if cpu else time.perf_counter())
+    def mark(update: int, loss: torch.Tensor) -> None:
+        if system.device.type == "cuda":
+            torch.cuda.synchronize(system.device)
+        cpu = system.device.type == "cpu"
+        marks.append(time.process_time() if cpu else time.perf_counter())
 
-        train_cohort(
-            program.stack,
-            system.source(program),
-            train,
-            streams,
-            seeds[:size],
-            range(1, 7),
-            mark,
-            algorithm=system.config["algorithm"],
-            settings=system.config["settings"],
-        )
-        # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
-        seconds[way] = float(np.diff(marks)[1:].min()) / size
-    return seconds
+    train_cohort(
+        program.stack,
+        system.source(program),
+        train,
+        streams,
+        mine,
+        range(1, 7),
+        mark,
+        algorithm=system.config["algorithm"],
+        settings=system.config["settings"],
+    )
+    # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
+    return float(np.diff(marks)[1:].min()) / len(mine)

@@ -102,7 +102,7 @@ def test_a_search_reads_a_critic_that_was_trained_beside_the_model(
 
 def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("imageio")
-    made = trained("bc", cache, tmp_path, "pointmaze/umaze-v1")
+    made = trained("bc", cache, tmp_path, "pointmaze/umaze-10k-v1")
     film = tmp_path / "film.gif"
     try:
         single.evaluate(made.checkpoint, cache, [], 1, [], video=film)
