@@ -142,9 +142,17 @@ def report(
     table: Annotated[
         Path | None,
         typer.Option(
-            help="Runs from elsewhere: a .csv, a .parquet, or a Sacred file store's folder."
+            help="Runs from elsewhere: a .csv, a .parquet, rliable's matrices (.npz, .json), or a Sacred file "
+            "store's folder."
         ),
     ] = None,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            help="Of a table: runs of one seed share something, such as their evaluation episodes.",
+        ),
+    ] = False,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -190,6 +198,8 @@ def report(
     load_plugins(plugin)
     asked = None
     chosen = any(option is not None for option in (profile, set_, seeds))
+    if paired and table is None:
+        raise UserError("report --paired: that is for a table of runs from elsewhere: --table FILE.")
     if table is not None:
         if named is None:
             raise UserError(
@@ -197,7 +207,7 @@ def report(
             )
         if chosen:
             raise UserError("report --table: --profile, --set and --seeds are for runs of our own.")
-        asked = room.elsewhere(named, table, results)
+        asked = room.elsewhere(named, table, results, paired)
     elif named is not None or chosen:
         file = named or Path(room.last_run(results)["study"])
         room.refuse_foreign(file)

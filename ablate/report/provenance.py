@@ -94,7 +94,7 @@ def inputs(results: Results, venue: str) -> dict[str, str]:
         "own code": "" if own is None else own.read_text(encoding="utf-8"),
         "audit": list(results.audit),
         "registration": dict(results.registration),
-        "reading": list(results.reading),
+        "reading": [*results.reading, results.paired],
         "looks": None if record is None else record.text(),
         "venue": venue,
     }
