@@ -14,12 +14,14 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
+from ablate import __version__
 from ablate.data_cli import data_app
 from ablate.errors import UserError
 from ablate.terminal import (
     RESULTS,
     Plugin,
     Results,
+    any_encoding,
     command,
     console,
     load_plugins,
@@ -32,8 +34,27 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ablate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    pass
+
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
@@ -54,6 +75,17 @@ def _study(study: Path, profile: str | None, overrides: list[str] | None, seeds:
     if seeds is not None:
         texts.append(f"seeds={seeds}")
     return load(study, profile, texts)
+
+
+def _plugins(plugin: list[str] | None, study: Path, results: Path) -> None:
+    """Load the named plugins, or those with which the study was run last."""
+    from ablate.study.source import read
+    from ablate.track import kept
+
+    if not plugin:
+        name = read(study).tree.get("study")
+        plugin = kept.plugins(results, name) if isinstance(name, str) else []
+    load_plugins(plugin)
 
 
 @app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
@@ -211,6 +243,7 @@ def report(
     elif named is not None or chosen:
         file = named or Path(room.last_run(results)["study"])
         room.refuse_foreign(file)
+        _plugins(plugin, file, results)
         asked = room.ours(_study(file, profile, set_, seeds), results)
     if check:
         return _stale(room.stale(asked, results, paper))
@@ -277,7 +310,7 @@ def plan(
     """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
     from ablate.launch.planning import describe
 
-    load_plugins(plugin)
+    _plugins(plugin, study, results)
     print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
     return 0
 
@@ -291,10 +324,10 @@ def status(
     plugin: Plugin = None,
     results: Results = RESULTS,
 ) -> int:
-    """Fits and trials that have a result; attempts that failed or died are listed."""
+    """Fits and trials that have a result, of how many; attempts that failed or died are listed."""
     from ablate.launch.standing import describe
 
-    load_plugins(plugin)
+    _plugins(plugin, study, results)
     print(describe(_study(study, profile, set_, None), results))
     return 0
 
@@ -445,6 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     SIGTERM is heard like Ctrl-C.
     """
+    any_encoding()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments, prog_name="ablate", standalone_mode=False)

@@ -101,7 +101,7 @@ class ClaimResult:
 
     estimate, low, high, df, degenerate and the p values: of the declared estimand. by_data_set: name ->
     (estimate, low, high), for new seeds. curve: means by level, of a trend. pairing: which of it is
-    paired, in words.
+    paired, in words. lost: data sets that it is about and that lack a cell.
     """
 
     label: str
@@ -121,6 +121,7 @@ class ClaimResult:
     fixed: Fixed = field(default_factory=Fixed)
     curve: Isotonic | None = None
     pairing: str = ""
+    lost: tuple[str, ...] = ()
 
 
 def assess(
@@ -184,6 +185,7 @@ def assess(
         fixed=fixed,
         curve=_curve(hypothesis, label, contrast, resolved, confidence),
         pairing=resolved.pairing,
+        lost=resolved.lost,
     )
 
 

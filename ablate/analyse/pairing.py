@@ -39,7 +39,7 @@ class Resolved:
         None. exchangeable: whether their labels may be shuffled, as nothing is paired.
     trials, failed: index labels of the table's rows that were used, and that failed, of the cells
         it is about; missing: their (cell, seed) pairs with neither a value nor a failure.
-    notes: what was left out, in words.
+    notes: what was left out, in words. lost: the data sets that lack a cell that it needs.
     """
 
     strata: tuple[str, ...]
@@ -54,6 +54,7 @@ class Resolved:
     failed: frozenset[object]
     missing: frozenset[object]
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     @property
     def replicated(self) -> bool:
@@ -215,7 +216,8 @@ def resolve(
         notes.append(f"{thin} cells with a single finished seed were left out")
     notes += pairs.notes
     lost = sorted(set(map(str, selected["data"].unique())) - set(strata))
-    if lost and strata[0] != ACROSS:
+    lost = [] if strata[0] == ACROSS else lost
+    if lost:
         notes.append(f"no complete contrast on {', '.join(lost)}")
     blocks = None
     if min(map(len, arrays)) >= 2:
@@ -233,6 +235,7 @@ def resolve(
         failed=failures,
         missing=gaps,
         notes=tuple(notes),
+        lost=tuple(lost),
     )
 
 

@@ -145,6 +145,12 @@ class Verdict:
     estimator: str = ""
     trials: tuple[str, ...] = ()
 
+    @property
+    def deciding(self) -> ClaimResult | None:
+        """The claim whose numbers these are; None where nothing was tested."""
+        found = (c for c in self.details if not self.decided_by or c.label == self.decided_by)
+        return next(found, None)
+
 
 @dataclass(frozen=True)
 class _Tested:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ablate.analyse import tidy as frame
+from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.study import expand
 from ablate.study.contrast import level_text
@@ -55,4 +56,6 @@ def _name(study: Study) -> str:
 
 
 def _remedy(study: Study) -> str:
-    return f"run `python -m ablate run studies/{study.study}.yaml --profile {study.profile}` first"
+    """What to run first: the file that the user named."""
+    profile = "" if study.profile == STANDARD else f" --profile {study.profile}"
+    return f"run `python -m ablate run {study.file or f'{study.study}.yaml'}{profile}` first"

@@ -365,6 +365,7 @@ class _Parser:
             raise self.wrong(self.peek()[2], f"expected '[' and a level after '{factor}'")
         self.factors.append(factor)
         levels: list[str] = []
+        opened = self.at
         while True:
             match = _LEVEL.match(self.text, self.at)
             assert match is not None  # it matches nothing at all, too
@@ -378,10 +379,10 @@ class _Parser:
             if level in levels:
                 raise self.wrong(position, f"'{level}' stands twice")
             after = self.text[end : end + 1]
-            if after not in (",", "]"):
-                raise self.wrong(
-                    end, f"the ']' of '{factor}[' is missing" if not after else f"expected ',' or ']', found '{after}'"
-                )
+            if not after:
+                raise self.wrong(opened, f"the ']' of '{factor}[' is missing")
+            if after not in ",]":
+                raise self.wrong(end, f"expected ',' or ']', found '{after}'")
             levels.append(level)
             self.known(factor, start, level, position)
             self.at = end + 1

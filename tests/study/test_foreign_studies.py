@@ -165,7 +165,7 @@ def test_one_data_set_needs_no_column(tmp_path):
         (lambda t: t.assign(Algorithm="C"), "no row has a declared level of 'algo'"),
         (lambda t: t.iloc[:0], "no row has a declared level of 'data'"),
         (lambda t: t.assign(trial="x"), "two rows have the trial 'x': row 1 and row 2"),
-        (lambda t: pd.DataFrame({"a;b": ["1;2"]}), "separated by ';', not by commas"),
+        (lambda t: t.assign(**{"return": "1,234"}), "that may be 1.234 or 1234"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_line(study, change, said):
