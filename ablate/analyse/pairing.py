@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import pandas as pd
 from ablate.analyse.intervals import Estimate, Floats, Units, combine
 from ablate.analyse.randomisation import Block
 from ablate.analyse.tidy import factor_columns, failed, usable, values
-from ablate.study.contrast import ACROSS, Contrast, level_text
+from ablate.study.contrast import ACROSS, Contrast, level_texts
 from ablate.study.hypotheses import Claim
 
 
@@ -74,7 +75,12 @@ class Resolved:
 
         Raises ValueError unless `replicated`.
         """
-        return combine(self.weights / len(self.names), self.cells, self.units)
+        return combine(self.weights / len(self.names), self.cells, self._shared)
+
+    @property
+    def _shared(self) -> tuple[Units, ...] | None:
+        """The units, where any two cells share one."""
+        return None if self.exchangeable else self.units
 
     @property
     def terms(self) -> Floats:
@@ -101,8 +107,9 @@ class Resolved:
         for name, value in zip(self.names, self.contrasts.tolist(), strict=True):
             mine = self._of(name)
             if all(len(self.cells[i]) >= 2 for i in mine if self.weights[i] != 0.0):
+                units = None if self.exchangeable else [self.units[i] for i in mine]
                 found[name] = combine(
-                    self.weights[mine], [self.cells[i] for i in mine], [self.units[i] for i in mine]
+                    self.weights[mine], [self.cells[i] for i in mine], units
                 )
             else:
                 found[name] = Estimate(value, math.nan, math.nan, len(mine), 0)
@@ -167,23 +174,20 @@ def shuffled_factor(contrast: Contrast) -> str | None:
 
 
 def resolve(
-    claim: Claim, table: pd.DataFrame, metric: str, paired: bool = True
+    claim: Claim, table: pd.DataFrame, metric: str, paired: bool = True, count: bool = True
 ) -> Resolved | Untestable:
     """The claim's trials, or why there is nothing to test.
 
-    paired: whether equal seeds of different cells share anything. Cells with fewer than
+    paired: whether equal seeds of different cells share anything. count: also what is missing. Cells with fewer than
     `claim.replicates` usable seeds count as missing: below two they show no spread. What needs them is
     left out of the average (`Contrast.weights`) and said in `notes`, as are unequal numbers of seeds.
     """
     factors = factor_columns(table)
     selected = _named(claim, table)
     rows = usable(selected, metric)
-    found: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for i, key in enumerate(rows[factors].itertuples(index=False, name=None)):
-        found[key].append(i)
     failures = frozenset(selected.index[failed(selected)])
-    gaps = _missing(selected, rows, table, factors)
-    groups = {key: np.array(index) for key, index in found.items()}
+    gaps = _missing(selected, rows, table, factors) if count else frozenset()
+    groups = _cells(rows, factors)
     keys = [key for key, index in groups.items() if len(index) >= claim.replicates]
     thin = len(groups) - len(keys)
     cells = pd.DataFrame(keys, columns=factors)
@@ -195,10 +199,7 @@ def resolve(
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
-    score, seeds = (
-        values(rows, metric),
-        pd.factorize(table["seed"], sort=True)[1].get_indexer(pd.Index(rows["seed"])),
-    )
+    score, seeds = values(rows, metric), pd.factorize(rows["seed"], sort=True)[0]
     used = cells.loc[weights.table.index]
     strata = tuple(str(s) for s in weights.table["stratum"])
     share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
@@ -328,6 +329,15 @@ def _combinations(contrast: Contrast, used: pd.DataFrame, strata: Sequence[str])
     return list(found.values())
 
 
+def _cells(rows: pd.DataFrame, factors: list[str]) -> dict[tuple[Any, ...], np.ndarray]:
+    """The places of the rows of each cell, cells in the order of their first row."""
+    codes = rows.groupby(factors, observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    order = np.argsort(codes, kind="stable")
+    places = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(rows) else []
+    keys = rows[factors].iloc[[mine[0] for mine in places]].itertuples(index=False, name=None)
+    return dict(zip(keys, places, strict=True))
+
+
 def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
     """The rows as tuples, empty ones where there is no column."""
     return list(frame.itertuples(index=False, name=None)) or [()] * len(frame)
@@ -338,8 +348,11 @@ def _named(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     rows = claim.select(table)
     if rows.empty:
         return rows
-    levels = [rows[factor].map(level_text) for factor in claim.contrast.factors]
-    return rows[[key in claim.contrast.terms for key in zip(*levels, strict=True)]]
+    terms = claim.contrast.terms
+    levels = [level_texts(rows[factor]) for factor in claim.contrast.factors]
+    if len(levels) == 1:
+        return rows[levels[0].isin([level for (level,) in terms])]
+    return rows[[key in terms for key in zip(*levels, strict=True)]]
 
 
 def _missing(
@@ -347,18 +360,19 @@ def _missing(
 ) -> frozenset[object]:
     """(cell, seed) pairs without a value and without a failure. Every seed that some trial of a
     data set has is expected in all of the data set's cells."""
-    seeds = {data: set(group) for data, group in table.groupby("data", observed=True)["seed"]}
-    cells = selected[factors].drop_duplicates()
-    expected = {
-        (key, seed)
-        for key, data in zip(
-            cells.itertuples(index=False, name=None), cells["data"].tolist(), strict=True
-        )
-        for seed in seeds[data]
+    seeds = {
+        data: np.unique(group)
+        for data, group in table[["data", "seed"]].groupby("data", observed=True)["seed"]
     }
     there = pd.concat([rows, selected[failed(selected)]])
-    keys = there[factors].itertuples(index=False, name=None)
-    return frozenset(expected - set(zip(keys, there["seed"].tolist(), strict=True)))
+    runs = _cells(there, factors)
+    place = there["seed"].to_numpy()
+    lacking: set[object] = set()
+    for key in _cells(selected, factors):
+        mine = place[runs[key]] if key in runs else place[:0]
+        absent = np.setdiff1d(seeds[key[factors.index("data")]], mine)
+        lacking.update((key, seed) for seed in absent.tolist())
+    return frozenset(lacking)
 
 
 def _blocks(

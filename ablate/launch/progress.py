@@ -108,6 +108,7 @@ class Display:
         if bad:
             self.console.print(
                 f"[red]failed[/red] {escape(job.label or job.id)}: {escape(why)}",
+                markup=True,
                 soft_wrap=True,
                 highlight=False,
             )

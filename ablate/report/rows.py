@@ -10,7 +10,7 @@ from ablate.analyse import tidy as frame
 from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.study import expand
-from ablate.study.contrast import level_text
+from ablate.study.contrast import level_text, level_texts
 from ablate.study.schema import Study
 
 
@@ -47,7 +47,7 @@ def _by_level(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     keep = pd.Series(True, index=table.index)
     for name, levels in study.levels.items():
         if name in table.columns:
-            keep &= table[name].map(level_text).isin({level_text(level) for level in levels})
+            keep &= level_texts(table[name]).isin({level_text(level) for level in levels})
     return table[keep]
 
 

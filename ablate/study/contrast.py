@@ -32,6 +32,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ablate import registry
@@ -71,6 +72,18 @@ def _sum(text: str) -> str:
         with contextlib.suppress(UserError):
             return registry.canonical(kind, text)
     return text
+
+
+def level_texts(column: pd.Series) -> pd.Series:
+    """`level_text` of every cell, asked once for every level."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = np.array([level_text(level) for level in column.cat.categories] + ["nan"], dtype=object)
+        return pd.Series(texts[column.cat.codes.to_numpy()], index=column.index)
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) != "string":
+        return column.map(level_text)  # 1 and True would be one
+    codes, levels = pd.factorize(column, use_na_sentinel=False)
+    texts = np.array([level_text(level) for level in levels], dtype=object)
+    return pd.Series(texts[codes], index=column.index)
 
 
 def named(factor: str, *levels: object) -> str:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from ablate import registry
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, named, parse
+from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, level_texts, named, parse
 
 _PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 
@@ -163,7 +163,7 @@ class Claim:
         """The rows at which `where` holds, with their index."""
         keep = pd.Series(True, index=cells.index)
         for factor, levels in self.where.items():
-            keep &= cells[factor].map(level_text).isin(levels)
+            keep &= level_texts(cells[factor]).isin(levels)
         return cells[keep]
 
     def weights(self, cells: pd.DataFrame) -> Weights:
