@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ from ablate.analyse.randomisation import Block
 from ablate.analyse.tidy import factor_columns, failed, usable, values
 from ablate.study.contrast import ACROSS, Contrast, level_texts
 from ablate.study.hypotheses import Claim
+
+
+_STATUS = {"status"}
 
 
 @dataclass(frozen=True)
@@ -173,50 +176,93 @@ def shuffled_factor(contrast: Contrast) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Runs:
+    """A table's runs by cell, as all claims about one metric share them.
+
+    factors: the columns of a cell's key. every: key -> places (n,) in the table of its rows, whatever their status.
+    done: key -> places in the arrays below, of finished runs with a value, by seed. score, seed, place (n,): their
+    values, seeds as numbers from 0, rows of the table. failed (rows,): which rows did.
+    """
+
+    table: pd.DataFrame
+    factors: list[str]
+    every: dict[tuple[Any, ...], np.ndarray]
+    done: dict[tuple[Any, ...], np.ndarray]
+    score: Floats
+    seed: Units
+    place: Units
+    failed: np.ndarray
+
+
+def runs(table: pd.DataFrame, metric: str) -> Runs:
+    """The runs of `table` that have the metric."""
+    factors = factor_columns(table)
+    rows = usable(table[list(dict.fromkeys([*factors, "seed", *_STATUS.intersection(table.columns), metric]))], metric)
+    return Runs(
+        table=table,
+        factors=factors,
+        every=_cells(table, factors),
+        done=_cells(rows, factors),
+        score=values(rows, metric),
+        seed=pd.factorize(rows["seed"], sort=True)[0],
+        place=table.index.get_indexer(rows.index),
+        failed=failed(table),
+    )
+
+
 def resolve(
-    claim: Claim, table: pd.DataFrame, metric: str, paired: bool = True, count: bool = True
+    claim: Claim,
+    table: pd.DataFrame,
+    metric: str,
+    paired: bool = True,
+    known: Runs | None = None,
+    count: bool = True,
 ) -> Resolved | Untestable:
     """The claim's trials, or why there is nothing to test.
 
-    paired: whether equal seeds of different cells share anything. count: also what is missing. Cells with fewer than
-    `claim.replicates` usable seeds count as missing: below two they show no spread. What needs them is
-    left out of the average (`Contrast.weights`) and said in `notes`, as are unequal numbers of seeds.
+    paired: whether equal seeds of different cells share anything. known: `runs` of table and metric, where several
+    claims are asked. count: also what is missing. Cells with fewer than `claim.replicates` usable seeds count as
+    missing: below two they show no spread. What needs them is left out of the average (`Contrast.weights`) and said
+    in `notes`, as are unequal numbers of seeds.
     """
-    factors = factor_columns(table)
-    selected = _named(claim, table)
-    rows = usable(selected, metric)
-    failures = frozenset(selected.index[failed(selected)])
-    gaps = _missing(selected, rows, table, factors) if count else frozenset()
-    groups = _cells(rows, factors)
+    known = known or runs(table, metric)
+    factors = known.factors
+    everywhere = list(known.every)
+    named = _named(claim, pd.DataFrame(everywhere, columns=factors))
+    selected = {everywhere[i]: known.every[everywhere[i]] for i in named.index}
+    groups = {key: places for key, places in known.done.items() if key in selected}
+    there = np.concatenate([*selected.values(), np.array([], dtype=int)])
+    failures = frozenset(table.index[there[known.failed[there]]])
+    gaps = _missing(known, selected, groups) if count else frozenset()
     keys = [key for key, index in groups.items() if len(index) >= claim.replicates]
     thin = len(groups) - len(keys)
     cells = pd.DataFrame(keys, columns=factors)
     weights = claim.contrast.weights(claim.select(cells)) if keys else None
     if weights is None or not weights.strata:
         reason = "no trial is about it"
-        if len(selected):
+        if selected:
             few = "no finished trial" if claim.replicates == 1 else "fewer than two finished trials"
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
-    score, seeds = values(rows, metric), pd.factorize(rows["seed"], sort=True)[0]
     used = cells.loc[weights.table.index]
     strata = tuple(str(s) for s in weights.table["stratum"])
     share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
-    place = table.index.get_indexer(rows.index)
     pairs = pair(
         _combinations(claim.contrast, used, strata),
-        [seeds[m] for m in members],
-        [place[m] for m in members],
+        [known.seed[m] for m in members],
+        [known.place[m] for m in members],
         paired=paired,
     )
     members = [m[kept] for m, kept in zip(members, pairs.kept, strict=True)]
-    arrays = tuple(score[m] for m in members)
+    arrays = tuple(known.score[m] for m in members)
     notes = [f"left out: {text}" for text in weights.incomplete]
     if thin:
         notes.append(f"{thin} cells with a single finished seed were left out")
     notes += pairs.notes
-    lost = sorted(set(map(str, selected["data"].unique())) - set(strata))
+    data = factors.index("data")
+    lost = sorted({str(key[data]) for key in selected} - set(strata))
     lost = [] if strata[0] == ACROSS else lost
     if lost:
         notes.append(f"no complete contrast on {', '.join(lost)}")
@@ -232,7 +278,7 @@ def resolve(
         pairing=pairs.words,
         blocks=blocks,
         exchangeable=not pairs.any,
-        trials=frozenset(rows.index[np.concatenate(members)]),
+        trials=frozenset(table.index[known.place[np.concatenate(members)]].tolist()),
         failed=failures,
         missing=gaps,
         notes=tuple(notes),
@@ -274,8 +320,14 @@ def pair(
     sizes: list[int] = []  # runs of the cells of the others
     left_out = 0
     for members in combinations:
-        shared = functools.reduce(np.intersect1d, (seeds[i] for i in members))
         least = min(len(seeds[i]) for i in members)
+        first = seeds[members[0]]
+        if not paired:
+            shared = first[:0]
+        elif all(np.array_equal(seeds[i], first) for i in members):
+            shared = first  # by seed, as they stand in a cell
+        else:
+            shared = functools.reduce(np.intersect1d, (seeds[i] for i in members))
         if paired and len(shared) >= min(2, least) and 2 * len(shared) > least:
             for i in members:
                 place = np.flatnonzero(np.isin(seeds[i], shared))
@@ -356,21 +408,26 @@ def _named(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _missing(
-    selected: pd.DataFrame, rows: pd.DataFrame, table: pd.DataFrame, factors: list[str]
+    known: Runs,
+    selected: Mapping[tuple[Any, ...], np.ndarray],
+    groups: Mapping[tuple[Any, ...], np.ndarray],
 ) -> frozenset[object]:
     """(cell, seed) pairs without a value and without a failure. Every seed that some trial of a
     data set has is expected in all of the data set's cells."""
-    seeds = {
-        data: np.unique(group)
-        for data, group in table[["data", "seed"]].groupby("data", observed=True)["seed"]
-    }
-    there = pd.concat([rows, selected[failed(selected)]])
-    runs = _cells(there, factors)
-    place = there["seed"].to_numpy()
+    seeds = known.table["seed"].to_numpy()
+    data = known.factors.index("data")
+    of_data: dict[object, list[np.ndarray]] = {}
+    for key, places in known.every.items():
+        of_data.setdefault(key[data], []).append(places)
     lacking: set[object] = set()
-    for key in _cells(selected, factors):
-        mine = place[runs[key]] if key in runs else place[:0]
-        absent = np.setdiff1d(seeds[key[factors.index("data")]], mine)
+    expected: dict[object, np.ndarray] = {}
+    for key, places in selected.items():
+        if key[data] not in expected:
+            expected[key[data]] = pd.unique(seeds[np.concatenate(of_data[key[data]])])
+        lost = places[known.failed[places]]
+        there = [known.place[groups[key]], lost] if key in groups else [lost]
+        mine = seeds[np.concatenate(there)]
+        absent = expected[key[data]][~np.isin(expected[key[data]], mine)]
         lacking.update((key, seed) for seed in absent.tolist())
     return frozenset(lacking)
 

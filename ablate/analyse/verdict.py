@@ -72,7 +72,7 @@ from ablate.analyse.claims import (
     estimated,
 )
 from ablate.analyse.intervals import Floats
-from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.pairing import Resolved, Runs, Untestable, resolve, runs
 from ablate.analyse.randomisation import holm
 from ablate.analyse.tidy import factor_columns, last_budget
 from ablate.analyse.trends import Isotonic
@@ -199,7 +199,11 @@ def judge(
     `claims.assess`, the trials' ids and how many are missing. Raises UserError for an equivalence without a margin or a `where` on a column that isn't there.
     """
     table = last_budget(table)
-    tested = [_prepare(table, h, levels, margin, paired, beside) for h in hypotheses]
+    known = {
+        metric: runs(table, metric)
+        for metric in {h.metric for h in hypotheses if h.estimator is None}
+    }
+    tested = [_prepare(table, h, levels, margin, paired, known, beside) for h in hypotheses]
     families: dict[tuple[str, bool], list[int]] = {}
     for i, item in enumerate(tested):
         if item.resolved:
@@ -242,6 +246,7 @@ def _prepare(
     levels: Mapping[str, Sequence[Level]],
     default_margin: float | None,
     paired: bool,
+    runs_of: Mapping[str, Runs],
     beside: bool,
 ) -> _Tested:
     margin = margin_of(hypothesis, default_margin)
@@ -259,7 +264,9 @@ def _prepare(
         if claim.estimator is not None:
             found = estimated(claim, table, hypothesis, paired)
         else:
-            found = resolve(claim, table, hypothesis.metric, paired, count=beside)
+            found = resolve(
+                claim, table, hypothesis.metric, paired, runs_of[hypothesis.metric], beside
+            )
         if (
             isinstance(found, Resolved)
             and hypothesis.estimand == "population"
@@ -332,7 +339,10 @@ def _draft(
     """The uncorrected numbers of a tested hypothesis."""
     details = tuple(_assessed(item, claim, found, alpha, beside) for claim, found in item.resolved)
     trials = frozenset().union(*(found.trials for _, found in item.resolved))
-    unconverged, doubts = convergence(table.loc[table.index.isin(trials)])
+    unconverged: tuple[str, ...] = ()
+    doubts: list[str] = []
+    if "converged" in table.columns:
+        unconverged, doubts = convergence(table.loc[table.index.isin(trials)])
     decisive = max(details, key=lambda c: (c.p_for, _short_of(item.hypothesis, c)))
     return replace(
         blank,
