@@ -39,7 +39,6 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-
 def _version(asked: bool) -> None:
     if asked:
         print(f"ablate {__version__}")
@@ -50,7 +49,9 @@ def _version(asked: bool) -> None:
 def _every_command(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and end."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -231,7 +232,9 @@ def report(
     asked = None
     chosen = any(option is not None for option in (profile, set_, seeds))
     if paired and table is None:
-        raise UserError("report --paired: that is for a table of runs from elsewhere: --table FILE.")
+        raise UserError(
+            "report --paired: that is for a table of runs from elsewhere: --table FILE."
+        )
     if table is not None:
         if named is None:
             raise UserError(

@@ -111,9 +111,7 @@ class Resolved:
             mine = self._of(name)
             if all(len(self.cells[i]) >= 2 for i in mine if self.weights[i] != 0.0):
                 units = None if self.exchangeable else [self.units[i] for i in mine]
-                found[name] = combine(
-                    self.weights[mine], [self.cells[i] for i in mine], units
-                )
+                found[name] = combine(self.weights[mine], [self.cells[i] for i in mine], units)
             else:
                 found[name] = Estimate(value, math.nan, math.nan, len(mine), 0)
         return found
@@ -198,7 +196,12 @@ class Runs:
 def runs(table: pd.DataFrame, metric: str) -> Runs:
     """The runs of `table` that have the metric."""
     factors = factor_columns(table)
-    rows = usable(table[list(dict.fromkeys([*factors, "seed", *_STATUS.intersection(table.columns), metric]))], metric)
+    rows = usable(
+        table[
+            list(dict.fromkeys([*factors, "seed", *_STATUS.intersection(table.columns), metric]))
+        ],
+        metric,
+    )
     return Runs(
         table=table,
         factors=factors,

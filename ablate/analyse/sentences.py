@@ -404,7 +404,11 @@ def _open(verdict: Verdict) -> str:
     if verdict.verdict != INCONCLUSIVE or verdict.low is None or verdict.high is None:
         return ""
     null = verdict.threshold if verdict.test in ("superiority", "trend") else verdict.around
-    clear = verdict.low > null if verdict.test != "difference" else not verdict.low <= null <= verdict.high
+    clear = (
+        verdict.low > null
+        if verdict.test != "difference"
+        else not verdict.low <= null <= verdict.high
+    )
     if verdict.test == "equivalence" or not clear or verdict.p_holm is None:
         return ""
     return f", not clear after correction for {verdict.family_size} hypotheses ({words.p_said(verdict.p_holm)})"

@@ -27,11 +27,15 @@ def describe(study: Study, results: Path) -> str:
     else:
         trials = expand.trials(study, known)
         fits = len({trial.fit.id for trial in trials})
-        lines.append(f"no runs yet: 0 of {fits:,} fits trained, 0 of {len(trials):,} trials completed")
+        lines.append(
+            f"no runs yet: 0 of {fits:,} fits trained, 0 of {len(trials):,} trials completed"
+        )
     found = list(deciding(attempts(folder.runs)).values())
     if found:
         states = Counter(one.status.lower() for one in found)
-        lines.append("runs: " + ", ".join(f"{count:,} {state}" for state, count in sorted(states.items())))
+        lines.append(
+            "runs: " + ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+        )
     lines += [
         f"{one.run_id}  {one.status}  {one.failure}".rstrip()
         for one in found

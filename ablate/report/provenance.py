@@ -50,9 +50,7 @@ def row_hashes(table: pd.DataFrame) -> dict[str, str]:
         for row in zip(*cells, strict=True)
     )
     trials = table["trial"].astype(str).tolist()
-    return {
-        trial: sha(line.encode())[:16] for trial, line in zip(trials, lines, strict=True)
-    }
+    return {trial: sha(line.encode())[:16] for trial, line in zip(trials, lines, strict=True)}
 
 
 def _written(column: pd.Series) -> list[str]:

@@ -39,7 +39,12 @@ from ablate import registry
 from ablate.errors import UserError, unknown
 
 Level = bool | str | int | float
-TRUTH = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}  # as programs write them
+TRUTH = {
+    "True": "true",
+    "TRUE": "true",
+    "False": "false",
+    "FALSE": "false",
+}  # as programs write them
 ACROSS = "across data sets"
 TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
@@ -77,7 +82,9 @@ def _sum(text: str) -> str:
 def level_texts(column: pd.Series) -> pd.Series:
     """`level_text` of every cell, asked once for every level."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        texts = np.array([level_text(level) for level in column.cat.categories] + ["nan"], dtype=object)
+        texts = np.array(
+            [level_text(level) for level in column.cat.categories] + ["nan"], dtype=object
+        )
         return pd.Series(texts[column.cat.codes.to_numpy()], index=column.index)
     if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) != "string":
         return column.map(level_text)  # 1 and True would be one
@@ -385,7 +392,9 @@ class _Parser:
             position, end = match.end("space"), match.end()
             quoted = match["quoted"]
             level = level_text(
-                match["plain"] if quoted is None else quoted[1:-1].replace("\\'", "'").replace("\\\\", "\\")
+                match["plain"]
+                if quoted is None
+                else quoted[1:-1].replace("\\'", "'").replace("\\\\", "\\")
             )
             if not level or (quoted is None and "[" in level):
                 raise self.wrong(position, f"a level of '{factor}' is missing")

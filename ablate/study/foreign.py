@@ -44,7 +44,16 @@ from ablate.study.source import Key, Source, read
 
 DATA, SEED, TRIAL, STATUS, FAILURE, STEP = "data", "seed", "trial", "status", "failure", "step"
 STEPS = (
-    *(STEP, "steps", "timestep", "timesteps", "global_step", "total_steps", "env_step", "env_steps"),
+    *(
+        STEP,
+        "steps",
+        "timestep",
+        "timesteps",
+        "global_step",
+        "total_steps",
+        "env_step",
+        "env_steps",
+    ),
     *("update", "updates", "iteration", "iterations", "epoch", "epochs", "budget"),
 )
 FINISHED, UNFINISHED, FAILED = "COMPLETED", "RUNNING", "FAILED"
@@ -306,7 +315,9 @@ def tidy(study: ForeignStudy, raw: pd.DataFrame, where: str, names: Sequence[str
     out[SEED] = _seeds(rows, table.column(SEED), where)
     for name in table.metrics:
         out[name] = _numbers(rows, table.column(name), where)
-    out[FAILURE] = _each(rows[table.column(FAILURE)], _text) if table.column(FAILURE) in rows else ""
+    out[FAILURE] = (
+        _each(rows[table.column(FAILURE)], _text) if table.column(FAILURE) in rows else ""
+    )
     for name in table.metrics:
         bad = np.isinf(out[name].to_numpy()) & (out[STATUS] == FINISHED).to_numpy()
         if bad.any():
@@ -392,9 +403,7 @@ def _step(
     return None
 
 
-def _curves(
-    study: ForeignStudy, out: pd.DataFrame, stepped: pd.DataFrame | None
-) -> pd.DataFrame:
+def _curves(study: ForeignStudy, out: pd.DataFrame, stepped: pd.DataFrame | None) -> pd.DataFrame:
     """Trial, update and metrics at every step of the trials that count."""
     columns = [TRIAL, "update", *study.table.metrics]
     if stepped is None:
@@ -519,9 +528,7 @@ def _category(column: pd.Series, levels: Sequence[Level]) -> pd.Series:
     return pd.Series(values, index=column.index)
 
 
-def _trials(
-    study: ForeignStudy, rows: pd.DataFrame, where: str
-) -> pd.Series:
+def _trials(study: ForeignStudy, rows: pd.DataFrame, where: str) -> pd.Series:
     """Ids of the trials: the table's own where it has them, else the rows' names."""
     column = study.table.column(TRIAL)
     if column not in rows:

@@ -20,7 +20,16 @@ from pydantic import (
 
 from ablate import registry
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, level_texts, named, parse
+from ablate.study.contrast import (
+    ACROSS,
+    Contrast,
+    Level,
+    Weights,
+    level_text,
+    level_texts,
+    named,
+    parse,
+)
 
 _PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 

@@ -23,10 +23,18 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 DECIMAL = "has decimal commas"
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+")
 _LOOKED = 200  # lines by which a separator is judged
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _EXPONENT = r"(?:[eE][-+]?\d+)?"
-_POINT = re.compile(rf"[-+]?(?:\d+|\d{{1,3}}(?:,\d{{3}})+)(?:\.\d*)?{_EXPONENT}|[-+]?\.\d+{_EXPONENT}")
-_COMMA = re.compile(rf"[-+]?(?:\d+|\d{{1,3}}(?:\.\d{{3}})+)(?:,\d*)?{_EXPONENT}|[-+]?,\d+{_EXPONENT}")
+_POINT = re.compile(
+    rf"[-+]?(?:\d+|\d{{1,3}}(?:,\d{{3}})+)(?:\.\d*)?{_EXPONENT}|[-+]?\.\d+{_EXPONENT}"
+)
+_COMMA = re.compile(
+    rf"[-+]?(?:\d+|\d{{1,3}}(?:\.\d{{3}})+)(?:,\d*)?{_EXPONENT}|[-+]?,\d+{_EXPONENT}"
+)
 _GROUPED = re.compile(r"(?<=\d)[ '_\u00a0\u2009\u202f\u2019](?=\d{3}(?!\d))")
 _EMPTY = {"", "nan", "na", "n/a", "none", "null", "inf", "-inf", "infinity", "-infinity"}
 
@@ -76,7 +84,9 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
             try:
                 text = raw[len(mark) :].decode(name)
             except UnicodeDecodeError as error:
-                raise UserError(f"{path}: it begins as {name} and isn't ({error.reason}).") from None
+                raise UserError(
+                    f"{path}: it begins as {name} and isn't ({error.reason})."
+                ) from None
             return text, [] if name == "utf-8" else [f"read as {name}"]
     if b"\0" in raw:
         raise UserError(f"{path}: it is not a table of text; it holds zero bytes.")
@@ -172,7 +182,9 @@ def _plain(cells: Sequence[str], separator: str) -> tuple[Sequence[str], str]:
     A column is changed as a whole or not at all: where a single cell is no number, or commas can be read both
     ways, it stays as it is.
     """
-    marked = [cell for cell in set(cells) if re.search(r"[,'_\u2019\u2212\u00a0\u2009\u202f]|\d \d", cell)]
+    marked = [
+        cell for cell in set(cells) if re.search(r"[,'_\u2019\u2212\u00a0\u2009\u202f]|\d \d", cell)
+    ]
     if not marked:
         return cells, ""
     shown = {cell: _GROUPED.sub("", cell.strip().replace("\u2212", "-")) for cell in set(cells)}
@@ -198,4 +210,3 @@ def _plain(cells: Sequence[str], separator: str) -> tuple[Sequence[str], str]:
     elif any(len(shown[cell]) != len(cell.strip()) for cell in marked):
         told = "has marks between thousands"
     return [shown[cell] for cell in cells], told
-

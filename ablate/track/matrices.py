@@ -33,8 +33,12 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
         table = pd.DataFrame(content).astype(object)
         return table.where(table.notna(), None), [], False
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: expected a list of rows, or a mapping from algorithm to {_SHAPE}.")
-    if all(isinstance(column, dict) for column in content.values()):  # as pandas writes it by default
+        raise UserError(
+            f"{path}: expected a list of rows, or a mapping from algorithm to {_SHAPE}."
+        )
+    if all(
+        isinstance(column, dict) for column in content.values()
+    ):  # as pandas writes it by default
         return pd.DataFrame(content).reset_index(drop=True).astype(object), [], False
     if all(isinstance(column, list) and not _nested(column) for column in content.values()):
         lengths = {len(column) for column in content.values()}
@@ -107,7 +111,12 @@ def _rows(path: Path, arrays: Mapping[str, Any]) -> tuple[pd.DataFrame, list[str
             raise UserError(f"{path}: '{name}' is empty.")
         tasks[name] = array.shape[1]
         places = np.indices(array.shape).reshape(array.ndim, -1) + 1
-        part = {ALGORITHM: name, TASK: places[1], RUN: places[0] - 1, SCORE: array.astype(float).ravel()}
+        part = {
+            ALGORITHM: name,
+            TASK: places[1],
+            RUN: places[0] - 1,
+            SCORE: array.astype(float).ravel(),
+        }
         parts.append(pd.DataFrame(part | ({STEP: places[2]} if array.ndim == 3 else {})))
     if not parts:
         raise UserError(f"{path}: it holds no array.")

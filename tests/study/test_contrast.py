@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, find_level, level_text, parse
+from ablate.study.contrast import ACROSS, find_level, level_text, named, parse
 
 LEVELS = {
     "data": ["lq/a", "lq/b@mask"],
@@ -217,7 +217,9 @@ def test_the_declared_level_is_found() -> None:
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.lists(st.text(min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=2))
+@given(
+    st.lists(st.text(min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=2)
+)
 def test_a_level_of_any_text_can_be_named(levels):
     if level_text(levels[0]) == level_text(levels[1]):
         return
