@@ -1,6 +1,7 @@
 """What a cell's configuration holds: plain JSON, every key with its meaning, unit and default.
 
     data, mixer, context, condition, history, head      the factors that every trial has
+    reading                                             how a file of the user's is read (`ablate.data.reading`)
     algorithm, layout, input                            factors that only some studies vary
     preset                                              the preset that it was made from: a label
     timesteps                                           K, where the context is given in tokens
@@ -15,21 +16,16 @@ setting existed did what the default does.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from ablate import registry
 from ablate.errors import UserError, unknown
+from ablate.registry import Section, checked
 
 STANDARD = "standard"  # the profile that is the study's own
 Config = dict[str, Any]
@@ -46,12 +42,6 @@ def _later(default: Any, **limits: Any) -> Any:
 def _kept(default: Any, **limits: Any) -> Any:
     """A field that says what is kept of a fit or asked of it; it changes no training and is never hashed."""
     return Field(default=default, json_schema_extra={"kept": True}, **limits)
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -98,6 +88,14 @@ class Converged(Section):
             return float(found[1]) / 100.0
         return value
 
+    def met(self, loss_fall: float, excess_error: float = math.nan) -> float:
+        """1 where a fit meets every criterion that is given, 0 where it fails one, NaN where none is or can be told."""
+        asked = ((self.loss_fall, loss_fall), (self.excess_error, excess_error))
+        told = [
+            found <= limit for limit, found in asked if limit is not None and not math.isnan(found)
+        ]
+        return float(all(told)) if told else math.nan
+
 
 class TrainSection(Section):
     """Training, equal in every cell."""
@@ -112,6 +110,9 @@ class TrainSection(Section):
     loss: Literal["last", "all"] = (
         "last"  # the window's last action, or the action at every position
     )
+    # With loss "all": the fewest timesteps that a position sees to count, unless its episode has no more so far
+    least_visible: int = _later(1, ge=1)
+    balanced: bool = _later(False)  # every timestep counts alike, however many windows hold it
     precision: Literal["float32", "bfloat16"] = "float32"
     keep: float = _later(1.0, gt=0, le=1)  # share of the training data, the best trajectories first
     # of what the share is: of the timesteps (Chen et al. 2021) or of the trajectories (CORL)
@@ -161,7 +162,10 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
 
     Raises UserError naming what is unknown, missing or out of range.
     """
-    known = ("data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS, "measure")
+    known = (
+        *("data", "reading", *FACTORS, *OPTIONAL, "timesteps", "settings"),
+        *(*SECTIONS, "measure"),
+    )
     for name in config:
         if name not in known:
             raise unknown(f"{where}: the part", name, known)
@@ -172,30 +176,21 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
     made |= {name: config.get(name, default) for name, default in OPTIONAL.items()}
     for name in ("condition", "history", "input"):
         made[name] = registry.canonical(name, made[name], f"{where}: the {name}")
+    made["reading"] = dict(config.get("reading", {}))  # checked by the data set
     made["timesteps"] = config.get("timesteps", 0)
     made["settings"] = dict(config.get("settings", {}))
     for name, section in SECTIONS.items():
-        made[name] = checked(section, config.get(name) or {}, name, where)
-    made["measure"] = {
-        name: checked(
-            registry.get("measurement", name, f"{where}: the measurement").Options,
-            options or {},
-            f"measure.{name}",
-            where,
-        )
-        for name, options in (config.get("measure") or MEASURED).items()
-    }
+        made[name] = plain(section, config.get(name) or {}, f"{where}: {name}")
+    made["measure"] = {}
+    for name, options in (config.get("measure") or MEASURED).items():
+        known = registry.get("measurement", name, f"{where}: the measurement").Options
+        made["measure"][name] = plain(known, options or {}, f"{where}: measure.{name}")
     return made
 
 
-def checked(
-    section: type[Section], values: Mapping[str, Any], name: str, where: str
-) -> dict[str, Any]:
-    """The section `name` with its defaults, as plain JSON; raises UserError for what it doesn't have."""
-    try:
-        return section.model_validate(dict(values)).model_dump(mode="json")
-    except ValidationError as error:
-        raise UserError(f"{where}: {_first(name, error, section)}") from None
+def plain(section: type[Section], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The section with its defaults, as plain JSON. Raises UserError as `checked`."""
+    return checked(section, values, where).model_dump(mode="json")
 
 
 def fit_part(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +228,9 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, default in OPTIONAL.items():
         if made.get(name) == default:
             del made[name]
-    for name in ("settings", "timesteps"):
+    if "reading" in made:  # where a file lies changes nothing
+        made["reading"] = {n: v for n, v in made["reading"].items() if n != "folder"}
+    for name in ("settings", "timesteps", "reading"):
         if not made.get(name, True):
             del made[name]
     for name, section in SECTIONS.items():
@@ -254,13 +251,3 @@ def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[s
             and (extra.get("kept") or (extra.get("later") and value == defaults[name]))
         )
     }
-
-
-def _first(section: str, error: ValidationError, model: type[Section]) -> str:
-    """The first problem pydantic found, as one line."""
-    problem = error.errors()[0]
-    where = ".".join([section, *(str(part) for part in problem["loc"])])
-    if problem["type"] == "extra_forbidden":
-        return f"there is no '{where}'; allowed: {', '.join(model.model_fields)}."
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: found '{problem['input']}'; {text[0].lower() + text[1:].rstrip('.')}."

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.terminal import plain
+from ablate.cli.shared import plain
 
 
 @settings(derandomize=True, deadline=None)

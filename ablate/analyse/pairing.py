@@ -27,7 +27,6 @@ from ablate.analyse.tidy import factor_columns, failed, usable, values
 from ablate.study.contrast import ACROSS, Contrast, level_texts
 from ablate.study.hypotheses import Claim
 
-
 _STATUS = {"status"}
 
 

@@ -39,7 +39,7 @@ from ablate.analyse.intervals import Floats
 from ablate.analyse.strata import at
 from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError
-from ablate.study.contrast import Level, level_text, level_texts
+from ablate.study.contrast import Level, level_texts
 
 SEED = "seed"
 MOMENTS = "the method of moments"

@@ -196,7 +196,8 @@ def judge(
     the runs; families are corrected apart for confirmatory and exploratory hypotheses. paired: whether
     cells of one seed share anything, as in our own runs; in a table from elsewhere only where its study
     says so. beside: with what decides nothing: the procedures of
-    `claims.assess`, the trials' ids and how many are missing. Raises UserError for an equivalence without a margin or a `where` on a column that isn't there.
+    `claims.assess`, the trials' ids and how many are missing. Raises UserError for an equivalence without a
+    margin or a `where` on a column that isn't there.
     """
     table = last_budget(table)
     known = {

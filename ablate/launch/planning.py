@@ -11,8 +11,6 @@ from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
-from ablate.measure.acting import search_options
-from ablate.plan.options import plan_options, visible_timesteps
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
 from ablate.study.cost import fit_seconds, measure_seconds, spell
@@ -50,6 +48,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
     for name, design in study.designs.items():
         count = sum(name in cell.designs for cell in cells)
         lines.append(f"  {name}: {count} cells. {design.why}".rstrip())
+    lines += ["", *study.remarks] if study.remarks else []
     lines += ["", "What the fraction can tell:"]
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
     lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]
@@ -93,8 +92,8 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
     token each, a token for every four, one for each of state, action, reward and value, or one in all.
     """
     sizes: dict[tuple[int, int], list[str]] = {}
-    for name in dict.fromkeys(cell.data for cell in cells):
-        sizes.setdefault(catalogue.dimensions(name), []).append(name)
+    for name, reading in {cell.data: cell.config["reading"] for cell in cells}.items():
+        sizes.setdefault(catalogue.dimensions(name, reading), []).append(name)
     head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
     lines = [
         "Tokens a timestep, and the timesteps that a context in tokens holds:",
@@ -117,11 +116,9 @@ def sights(cells: Sequence[Cell]) -> list[str]:
         if "plan" not in cell.config["measure"]:
             continue
         system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
-        spec = system.shape(
-            cell.config, catalogue.spec(cell.data), *catalogue.dimensions(cell.data)
-        )
-        options = plan_options(search_options(cell.config["measure"]["plan"]))
-        seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
+        named = cell.data, cell.config["reading"]
+        spec = system.shape(cell.config, catalogue.spec(*named), *catalogue.dimensions(*named))
+        options, seen = registry.get("measurement", "plan").sees(cell.config, spec)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
         found[what] = " ".join(str(int(count)) for count in seen)
     if not found:

@@ -69,7 +69,7 @@ def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[s
     hashes = {}
     for name in names:
         say(f"data {name}")
-        hashes[name] = catalogue.load(name, cache).content_hash
+        hashes[name] = catalogue.load(name, cache, study.readings.get(name)).content_hash
     return hashes
 
 
@@ -270,6 +270,8 @@ def _tell_plan(
         f"{len(trials) - len(todo)} are done, {len(todo)} to run.",
         highlight=False,
     )
+    for sentence in study.remarks:
+        console.print(f"note: {sentence}", highlight=False)
     if jobs:
         workers = min(options.workers, len(jobs))
         seconds = wall_seconds([job.cost for job in jobs], workers)
@@ -292,7 +294,7 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     rows = [] if known is None else table_rows(known)
     have = {(row["data"], row["content"], row["context"]) for row in rows}
     for name in names:
-        data = catalogue.load(name, cache)
+        data = catalogue.load(name, cache, study.readings.get(name))
         for context in contexts:
             if (name, data.content_hash, context) in have:
                 continue

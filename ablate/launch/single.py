@@ -18,13 +18,14 @@ from ablate import trial
 from ablate.analyse.descriptive import mean_interval
 from ablate.config import complete, fit_part
 from ablate.data import catalogue
+from ablate.data.catalogue import PLAIN, DataSet
 from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
 from ablate.launch.work import CohortJob, MeasureJob, work
 from ablate.learn.checkpoint import load_policy
 from ablate.measure.acting import act, target_return
-from ablate.measure.base import Trained
+from ablate.measure.base import Trained, possible
 from ablate.registry import get
 from ablate.study.expand import Fit, Trial
 from ablate.track.folder import StudyFolder
@@ -37,11 +38,18 @@ ACTS = ("rollout", "plan")
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: its checkpoint, what was measured, and whether it was there before."""
+    """A trained model: its checkpoint, what was measured, and whether it was there before.
+
+    remark: what can't be measured, and why. plain: no reference returns are known, so that scores are returns.
+    split: how many episodes are held out, in words.
+    """
 
     checkpoint: Path
     metrics: dict[str, Any]
     known: bool
+    remark: str = ""
+    plain: bool = False
+    split: str = ""
 
 
 def train(
@@ -59,10 +67,19 @@ def train(
     when the model fails its audit or diverges.
     """
     check_device(device)
-    for name in config["measure"]:
+    spec = catalogue.spec(config["data"], config["reading"])
+    measured, remark = possible(config["measure"], spec)
+    config = {**config, "measure": measured}
+    for name in measured:
         if refusal := get("measurement", name).refusal(config):
             raise UserError(f"{refusal}.")
-    content = catalogue.load(config["data"], cache).content_hash
+    data = catalogue.load(config["data"], cache, config["reading"])
+    content = data.content_hash
+    about: dict[str, Any] = {
+        "remark": remark,
+        "plain": data.anchors == PLAIN,
+        "split": _split(data),
+    }
     fit = Fit(STUDY, seed, fit_part(config), content)
     one = Trial(fit, dict(config), config["train"]["updates"])
     folder = StudyFolder(results / STUDY, STUDY)
@@ -76,7 +93,7 @@ def train(
             if a.status == COMPLETED
         }
         if all(name in done for name in names) and path.exists():
-            return Model(path, _metrics(one, done), known=True)
+            return Model(path, _metrics(one, done), True, **about)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
@@ -101,7 +118,15 @@ def train(
             if found.status != COMPLETED:
                 raise UserError(f"{found.run_id}: {found.status.lower()}. {found.failure}".rstrip())
             done[found.trial_id] = found.result
-    return Model(path, _metrics(one, done), known=False)
+    return Model(path, _metrics(one, done), False, **about)
+
+
+def _split(data: DataSet) -> str:
+    """How many episodes are trained on and held out, in words."""
+    trained, held = data.train.num_episodes, data.held_out.num_episodes
+    if data.train.content_hash == data.held_out.content_hash:
+        return f"all {trained} episodes trained on, so that prediction is measured on what was learned from"
+    return f"{trained} episodes trained on, {held} held out"
 
 
 def _metrics(one: Trial, done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -144,14 +169,16 @@ def evaluate(
     episodes: int,
     overrides: Sequence[str],
     *,
+    reading: Mapping[str, Any] | None = None,
     device: str = "cpu",
     video: Path | None = None,
 ) -> list[Score]:
     """Let a trained model act, once for each target (by default the one that it was trained for).
 
     path: its checkpoint, or a folder that holds one. overrides: options of acting, as KEY=VALUE; of a model
-    that searched, options of its search. video: the file for a film of the first episode at the first
-    target. Raises UserError for a folder without a checkpoint, and as the configuration does.
+    that searched, options of its search. reading: laid over how its data were read. video: the file for a film
+    of the first episode at the first target. Raises UserError for a folder without a checkpoint, for data without
+    a simulator, and as the configuration does.
     """
     check_device(device)
     torch.set_num_threads(1)
@@ -162,7 +189,11 @@ def evaluate(
     about.pop("width", None)
     name = next((n for n in ACTS if n in about["measure"]), ACTS[0])
     options = {**about["measure"].get(name, {}), "episodes": episodes, **_settings(overrides)}
+    about["reading"] = {**about.get("reading", {}), **(reading or {})}
     config = complete({**about, "measure": {name: options}}, str(path))
+    _, why = possible(config["measure"], catalogue.spec(config["data"], config["reading"]))
+    if why:
+        raise UserError(f"evaluate {path}: {why}")
     system = trial.prepare(config, cache, device)
     model = system.model(streams, seed)
     model.load_state_dict(tensors)
@@ -203,19 +234,36 @@ def checkpoint(path: Path) -> Path:
 def lines(model: Model) -> list[str]:
     """What a person wants to know of a trained model."""
     found = model.metrics
-    made = [f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from"]
+    made = [
+        f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from",
+        model.split,
+    ]
+    if model.remark:
+        made = [model.remark, *_predicted(found), *made]
     for name in ACTS:
         if f"{name}.score" not in found:
             continue
         reached = found.get(f"{name}.success")
         if reached is not None and reached == reached:
             made.insert(0, f"success in {100 * reached:.0f} % of the episodes")
+        score = f"score {found[f'{name}.score']:.1f} (normalised), "
         made.insert(
             0,
-            f"score {found[f'{name}.score']:.1f} (normalised), return {found[f'{name}.return_mean']:.5g}"
+            f"{'' if model.plain else score}return {found[f'{name}.return_mean']:.5g}"
             f" +- {found[f'{name}.return_std']:.3g} over the episodes",
         )
+        if model.plain:
+            made.insert(1, f"not normalised: {PLAIN.source}; --random and --expert name them")
     return made
+
+
+def _predicted(found: Mapping[str, Any]) -> list[str]:
+    """What is known of prediction in held-out episodes, a line each."""
+    return [
+        f"{response.said} {value:.4g} {response.unit}".rstrip()
+        for response in get("measurement", "held-out").responses
+        if (value := found.get(f"held-out.{response.name}")) is not None and value == value
+    ]
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:

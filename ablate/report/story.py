@@ -34,8 +34,9 @@ class Story:
 
     settings: (name, value) pairs that hold in every trial; factors: (name, levels in words) that
     vary; designs: (name, why, cells) of the crossings that were run; aliasing: sentences on what
-    the fraction of the factorial cannot tell; seeds, fewest: the most and the fewest finished seeds of a cell; pairing: what equal seeds were measured to buy; size:
-    how large the models were and how long they trained, in words. foreign: the table is not ours;
+    the fraction of the factorial cannot tell; seeds, fewest: the most and the fewest finished seeds of a
+    cell; pairing: what equal seeds were measured to buy; size: how large the models were and how long they
+    trained, in words. foreign: the table is not ours;
     reading: what was read of it and what was left out. sequential: how looks were taken, if any.
     further: (heading, paragraph) beyond the verdicts; numbers: LaTeX by macro name, of the same.
     """

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from ablate import presets, registry
+from ablate import registry
 from ablate.config import (
     FACTORS,
     MEASURED,
@@ -19,14 +20,14 @@ from ablate.config import (
     SECTIONS,
     TOKENS,
     budgets,
-    checked,
     fit_part,
+    plain,
     settled,
 )
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.models.tokens import tokens_of
-from ablate.study import identity
+from ablate.study import identity, presets
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
@@ -153,10 +154,15 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     for section in SECTIONS:
         said = getattr(study, section).model_dump(mode="json", exclude_unset="preset" in levels)
         made[section] = made.get(section, {}) | said
+    made["reading"] = study.readings.get(data, {})
     measured = made.get("measure") or {name: {} for name in study.measure or MEASURED}
     for name, options in study.measure.items():
         measured[name] = measured.get(name, {}) | options
-    made["measure"] = measured
+    made["measure"] = {
+        name: options
+        for name, options in measured.items()
+        if data not in study.lacking or not registry.get("measurement", name).acts
+    }
     tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
     for name, level in (*tuned.items(), *levels.items()):
         if name not in made and _has(made, name):
@@ -219,7 +225,8 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
             for path, value in settings.items():
                 put(made, path, value)
             for section in SECTIONS:
-                made[section] = checked(SECTIONS[section], made[section], section, study.study)
+                where = f"{study.study}: {section}"
+                made[section] = plain(SECTIONS[section], made[section], where)
             for seed in range(tune.seeds):
                 fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
                 found.setdefault((arm, draw), []).append(
@@ -232,12 +239,14 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     """How many tokens a timestep takes in a configuration's layout and data set."""
     system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
-    return len(
-        tokens_of(system.shape(one, catalogue.spec(config["data"]), *_sizes(config["data"])))
-    )
+    name, reading = config["data"], config["reading"]
+    sizes = _sizes(name, identity.canonical(reading))
+    return len(tokens_of(system.shape(one, catalogue.spec(name, reading), *sizes)))
 
 
-_sizes = functools.cache(catalogue.dimensions)
+@functools.cache
+def _sizes(name: str, reading: str) -> tuple[int, int]:
+    return catalogue.dimensions(name, json.loads(reading))
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:

@@ -34,8 +34,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
-from ablate.config import Section
 from ablate.errors import UserError, unknown
+from ablate.registry import Section
 from ablate.study import checks, identity
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis, coverage
@@ -580,7 +580,8 @@ def _numbers(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
         row, cell = rows.loc[bad, ""].iloc[0], shown[bad].iloc[0][:40]
         meant = "a metric is a number, or empty"
         if re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell):
-            meant = f"that may be {cell.replace(',', '.')} or {cell.replace(',', '')}: write it with a point, or without"
+            both = f"{cell.replace(',', '.')} or {cell.replace(',', '')}"
+            meant = f"that may be {both}: write it with a point, or without"
         raise UserError(f"{where}, {row}: '{column}' is '{cell}'; {meant}.")
     return numbers.astype(float)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from ablate.config import Section
+from ablate.registry import Section
 
 
 class SequentialSection(Section):

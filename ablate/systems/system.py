@@ -83,8 +83,8 @@ class System(Protocol[P, H]):
     def actor(self, models: Sequence[Model], options: Mapping[str, Any]) -> Actable:
         """The models as they act.
 
-        options: `context` (K of acting, null: that of training) and `state` of a policy; `searched` and `plan`
-        (the options of a search) of a joint model.
+        options: `context` (K of acting, null: that of training) and `state` of a policy; `plan`, the options of
+        a search, of a joint model.
         """
 
     def source(self, program: P) -> TrainingData:
@@ -106,7 +106,7 @@ def prepare(config: Config, cache: Path, device: str = "cpu") -> System[Any, Any
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
     config = complete(config)
-    data = catalogue.load(config["data"], cache)
+    data = catalogue.load(config["data"], cache, config["reading"])
     if config["train"]["split"] == "tuning":
         data = data.for_tuning
     algorithm = get("algorithm", config["algorithm"])

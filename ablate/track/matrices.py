@@ -24,8 +24,9 @@ _SHAPE = "a matrix of runs x tasks (or runs x tasks x steps) of numbers"
 
 
 def read(path: Path) -> tuple[pd.DataFrame, list[str], bool]:
-    """The rows of a .npz, .npy, .json or .jsonl file, notes, and whether they were matrices. Raises UserError, in one line, for what is
-    neither a table nor matrices."""
+    """The rows of a .npz, .npy, .json or .jsonl file, notes, and whether they were matrices.
+
+    Raises UserError, in one line, for what is neither a table nor matrices."""
     if path.suffix.lower() in (".npz", ".npy"):
         return _rows(path, _arrays(path))
     content = _json(path)

@@ -129,7 +129,7 @@ def test_a_twin_shows_less_of_the_same(tmp_path, counted):
 def test_a_changed_recipe_is_generated_anew(tmp_path, counted, monkeypatch):
     load("counted/a", tmp_path)
     changed = replace(spec("counted/a"), recipe={"member": "a", "version": 2})
-    monkeypatch.setattr(catalogue, "spec", lambda name: changed)
+    monkeypatch.setattr(catalogue, "spec", lambda name, reading: changed)
     load("counted/a", tmp_path)
     assert counted == ["a", "a"]
 

@@ -76,7 +76,7 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """The text in ASCII: punctuation and letters by what stands for them, Greek letters by their names, all else as `?`."""
+    """The text in ASCII: punctuation and letters by what stands for them, Greek letters by name, all else as `?`."""
     out = []
     for character in text:
         known = _PLAIN.get(character)

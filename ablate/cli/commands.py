@@ -1,4 +1,4 @@
-"""The commands; each is a few lines, what they call lies in the rooms."""
+"""The commands of studies, of single models and of this machine; those of data stand in `data`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from ablate import __version__
-from ablate.data_cli import data_app
-from ablate.errors import UserError
-from ablate.terminal import (
+from ablate.cli.data import data_app, reads
+from ablate.cli.shared import (
     RESULTS,
     Plugin,
     Results,
@@ -27,6 +26,7 @@ from ablate.terminal import (
     load_plugins,
     transfer,
 )
+from ablate.errors import UserError
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
@@ -339,7 +339,7 @@ class _WithPresets(TyperCommand):
     """Lists the presets below the options."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        from ablate import presets
+        from ablate.study import presets
 
         with formatter.section("Presets"):
             formatter.write_dl([(name, presets.about(name)) for name in presets.names()])
@@ -351,11 +351,13 @@ class _WithPresets(TyperCommand):
     epilog="Example: python -m ablate train --preset dt --data mujoco/hopper/medium-v0 --seed 0",
 )
 @command
+@reads
 def train(
     preset: Annotated[
         str, typer.Option(help="A published method, listed below, or a .yaml file like theirs.")
     ],
-    data: Annotated[str, typer.Option(help="A data set of `data list`.")],
+    data: Annotated[str, typer.Option(help="A data set of `data list`, or file/PATH.")],
+    reading: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
     set_: Set = None,
     device: Annotated[str, typer.Option(help="Where it trains and acts: cpu, cuda.")] = "cpu",
@@ -363,12 +365,12 @@ def train(
     results: Results = RESULTS,
 ) -> int:
     """Train one model by a preset, without a study; the same command goes on after an interruption."""
-    from ablate import presets
     from ablate.launch import single
     from ablate.launch.run import cache_folder
+    from ablate.study import presets
 
     load_plugins(plugin)
-    config = presets.configuration(preset, data, set_ or [])
+    config = presets.configuration(preset, data, set_ or [], {"reading": reading})
     with transfer(f"{preset} on {data}", unit="per mille") as progress:
         made = single.train(
             config,
@@ -382,7 +384,8 @@ def train(
         print("It was trained before; nothing was run.")
     for line in single.lines(made):
         print(line)
-    print(f"Next: python -m ablate evaluate {made.checkpoint}")
+    if not made.remark:
+        print(f"Next: python -m ablate evaluate {made.checkpoint}")
     return 0
 
 
@@ -390,8 +393,10 @@ def train(
     epilog="Example: python -m ablate evaluate results/models/checkpoints/0123456789ab --target 3600"
 )
 @command
+@reads
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The checkpoint that `train` named, or its folder.")],
+    reading: dict[str, Any],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),
@@ -414,7 +419,14 @@ def evaluate(
 
     load_plugins(plugin)
     scores = single.evaluate(
-        run, cache_folder(results), target or [], episodes, set_ or [], device=device, video=video
+        run,
+        cache_folder(results),
+        target or [],
+        episodes,
+        set_ or [],
+        reading=reading,
+        device=device,
+        video=video,
     )
     table = Table()
     for column in single.COLUMNS:
