@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -55,8 +56,15 @@ def row_hashes(table: pd.DataFrame) -> dict[str, str]:
 
 def _written(column: pd.Series) -> list[str]:
     """The cells as JSON; of text and levels each is written once."""
-    if pd.api.types.is_float_dtype(column.dtype) or pd.api.types.is_integer_dtype(column.dtype):
-        return [json.dumps(_plain(value)) for value in column.tolist()]
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return [*map(str, column.tolist())]
+    if column.dtype == float:
+        return [
+            repr(value)
+            if math.isfinite(value) and not value.is_integer()
+            else json.dumps(_plain(value))
+            for value in column.tolist()
+        ]
     known: dict[Any, str] = {}
     out = []
     for value in column.tolist():
