@@ -1,4 +1,4 @@
-"""What headlines say of tables from elsewhere: of as many data sets as they rest on, and never against their interval."""
+"""Headlines on tables from elsewhere name the data sets that they rest on, and agree with their interval."""
 
 from __future__ import annotations
 
