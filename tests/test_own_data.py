@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tiny_study import ROOT, Tiny
 
+from ablate.data import catalogue
 from ablate.data.formats.minari import write_minari
 from ablate.data.trajectories import Trajectories
 
@@ -167,3 +168,70 @@ def test_the_first_commands(newcomer: Tiny) -> None:
     # What was said was written down.
     found = newcomer.command("data", "check", "mine.hdf5")
     assert "environment: Pendulum-v1" in found.out
+
+
+def test_a_model_of_data_without_a_simulator_acts_once_one_is_named(newcomer: Tiny) -> None:
+    written(newcomer.folder / "my.hdf5", rewards=np.ones(EPISODES * STEPS, np.float32))
+    data = ["--data", "file/my.hdf5"]
+    found = newcomer.command(*typed("train --preset bc"), *data)
+    assert found.code == 0
+    assert "rollout can't be measured on file/my.hdf5: it names no environment" in found.out
+    assert "action error" in found.out
+    assert "11 episodes trained on, 1 held out" in found.out
+    assert "evaluate" not in found.out  # nothing that could be done next
+    (model,) = newcomer.results.glob("models/checkpoints/*")
+    assert "it names no environment; --env ID" in newcomer.command("evaluate", str(model)).line
+    acted = newcomer.command("evaluate", str(model), "--env", "Pendulum-v1", "--episodes", "2")
+    assert acted.code == 0, acted.err
+    # Nothing held out is said too, and constant returns are no obstacle.
+    more = ["--held-out", "0", "--env", "Pendulum-v1"]
+    found = newcomer.command(*typed("train --preset bc"), *data, *more)
+    assert "all 12 episodes trained on" in found.out
+    assert "not normalised: no reference returns are known" in found.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "my.hdf5"], "the name is 'file/my.hdf5'"),
+        (["--data", "hopper-medium-v2"], "Did you mean 'd4rl/hopper-medium-v2'"),
+        (["--data", "file/your.hdf5"], "there is no such file"),
+        (["--data", "file/my.hdf5", "--map", "observations"], "expected OURS=THEIRS"),
+        (["--data", "file/my.hdf5", "--map", "observations=obs"], "'obs' is not known"),
+        (["--data", "file/my.hdf5", "--map", "obs=observations=x"], "is not known"),
+        (["--data", "file/my.hdf5", "--held-out", "1"], "held_out: found '1.0'"),
+        (["--data", "file/my.hdf5", "--horizon", "0"], "horizon: found '0'"),
+        (["--data", "file/my.hdf5", "--random", "nan", "--expert", "1"], "random: found 'nan'"),
+        (["--data", "file/my.hdf5", "--terminals", "maybe"], "terminals: found 'maybe'"),
+        (["--data", "file/my.hdf5", "--env", "Pendulam-v1"], "Did you mean 'Pendulum-v1'"),
+        (["--data", "file/my.hdf5", "--env", "CartPole-v1"], "none of the choices 0 to 1"),
+        (["--data", "file/my.hdf5", "--env", "MountainCarContinuous-v0"], "the data have 3 and 1"),
+        (["--data", "lq-mix/single", "--env", "Pendulum-v1"], "is read in one way only"),
+    ],
+)
+def test_refusals_are_one_line_within_a_screen(
+    options: list[str], message: str, newcomer: Tiny
+) -> None:
+    written(newcomer.folder / "my.hdf5")
+    line = newcomer.command(*typed("train --preset bc"), *options).line
+    assert message in line
+    assert len(line) < 24 * 80
+
+
+def test_an_array_by_another_name(newcomer: Tiny) -> None:
+    rows = recorded()
+    written(
+        newcomer.folder / "my.hdf5",
+        observations=None,
+        place=rows["observations"][:, :1],
+        speed=rows["observations"][:, 1:],
+    )
+    assert newcomer.command("data", "check", "my.hdf5").code == 1
+    found = newcomer.command("data", "check", "my.hdf5", "--map", "observations=place+speed")
+    assert found.code == 0, found.out
+    assert "observation: 3 numbers" in found.out
+
+
+def test_sets_of_d4rl_without_an_environment_have_no_simulator() -> None:
+    assert catalogue.spec("d4rl/carla-lane-v0").lacks_simulator.endswith("simulator CARLA.")
+    assert catalogue.spec("d4rl/hopper-medium-v2").lacks_simulator == ""

@@ -379,6 +379,7 @@ def train(
             cache_folder(results),
             device=device,
             report=lambda fraction, text: progress(round(1000 * fraction), 1000),
+            note=lambda line: print(f"note: {line}", file=sys.stderr),
         )
     if made.known:
         print("It was trained before; nothing was run.")

@@ -5,6 +5,8 @@ It is a fit like any other (same system, same audit, same Sacred record), kept u
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +25,12 @@ from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
 from ablate.launch.work import CohortJob, MeasureJob, work
-from ablate.learn.checkpoint import load_policy
+from ablate.learn.checkpoint import described, load_policy, put
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained, possible
 from ablate.registry import get
 from ablate.study.expand import Fit, Trial
+from ablate.systems import remarks
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
 
@@ -60,11 +63,12 @@ def train(
     *,
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda fraction, text: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
-    Goes on where an interrupted training stopped. Raises UserError for what the user has to mend, also
-    when the model fails its audit or diverges.
+    note: told what hardly fits the data. Goes on where an interrupted training stopped. Raises UserError for what
+    the user has to mend, also when the model fails its audit or diverges.
     """
     check_device(device)
     spec = catalogue.spec(config["data"], config["reading"])
@@ -94,6 +98,8 @@ def train(
         }
         if all(name in done for name in names) and path.exists():
             return Model(path, _metrics(one, done), True, **about)
+        for line in remarks(config, data):
+            note(line)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
@@ -184,24 +190,34 @@ def evaluate(
     torch.set_num_threads(1)
     path = checkpoint(path)
     tensors, about = load_policy(path)
-    streams, seed = str(about.pop("study")), int(about.pop("seed"))
-    budget = int(about.pop("budget"))
-    about.pop("width", None)
-    name = next((n for n in ACTS if n in about["measure"]), ACTS[0])
-    options = {**about["measure"].get(name, {}), "episodes": episodes, **_settings(overrides)}
-    about["reading"] = {**about.get("reading", {}), **(reading or {})}
-    config = complete({**about, "measure": {name: options}}, str(path))
+    said = described(path, tensors, about)
+    measured = said.config["measure"]
+    name = next((n for n in ACTS if n in measured), ACTS[0])
+    options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
+    read = {**said.config["reading"], **(reading or {})}
+    if "environment" not in (reading or {}):
+        _refuse_import(path, read)
+    config = complete(
+        {**said.config, "reading": read, "measure": {name: options}}, f"evaluate {path}"
+    )
     _, why = possible(config["measure"], catalogue.spec(config["data"], config["reading"]))
     if why:
         raise UserError(f"evaluate {path}: {why}")
-    system = trial.prepare(config, cache, device)
-    model = system.model(streams, seed)
-    model.load_state_dict(tensors)
-    models = Trained(system, [model.eval()], streams, [seed], budget)
+    asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
+    try:
+        system = trial.prepare(config, cache, device)
+        if system.matched.parameters > sum(each.numel() for each in tensors.values()):
+            raise ValueError(f"it would have {system.matched.parameters} parameters")
+        model = system.model(said.streams, said.seed)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: it doesn't describe the model that it holds ({line}).") from error
+    put(path, tensors, model)
+    models = Trained(system, [model.eval()], said.streams, [said.seed], said.budget)
     measurement = get("measurement", name)
     scores = []
-    for target in targets or [config["measure"][name]["target"]]:
-        asked = target_return(system.data, _number(target))
+    for target in asked_for:
+        asked = target_return(system.data, target)
         chosen = measurement.Options.model_validate({**config["measure"][name], "target": asked})
         rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
@@ -210,6 +226,16 @@ def evaluate(
             Score(asked, returns, system.data.anchors.score(returns), rollouts.success[0])
         )
     return scores
+
+
+def _refuse_import(path: Path, reading: Mapping[str, Any]) -> None:
+    """Raises UserError where a checkpoint names a package to be imported (`package:ID`) that isn't already."""
+    named = str(reading.get("environment") or "")
+    package = named.rpartition(":")[0]
+    if package and package not in sys.modules:
+        raise UserError(
+            f"{path}: it acts in {named[:80]}, and no file may say what is imported; --plugin {package[:80]} does."
+        )
 
 
 def checkpoint(path: Path) -> Path:
@@ -277,13 +303,19 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
             raise unknown(
                 f"--set {text}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
             )
-        made[option] = yaml.safe_load(value)
+        try:
+            made[option] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise UserError(f"--set {text[:80]}: '{value[:80]}' is no YAML value.") from None
     return made
 
 
-def _number(text: str | float) -> str | float:
-    """A number where the text is one."""
+def _number(text: str) -> str | float:
+    """The target that a text names: a number where it is one. Raises UserError for one that isn't finite."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return text
+    if not math.isfinite(found):
+        raise UserError(f"--target {text}: allowed: a finite number, or p0 ... p100.")
+    return found

@@ -9,6 +9,7 @@ from ablate.study import expand
 from ablate.study.schema import Study
 from ablate.track.book import Book, tuned, tuning_book
 from ablate.track.folder import folder_of
+from ablate.track.known import verify
 from ablate.track.store import attempts, deciding
 
 
@@ -16,6 +17,7 @@ def describe(study: Study, results: Path) -> str:
     """Fits and trials with a result of those that the study asks for, how many attempts are in which state, and
     every one that failed or died."""
     folder = folder_of(results, study)
+    verify(folder)
     hashes = folder.read().get("data", {})
     known = {name: hashes.get(name, "") for name in study.data}
     lines = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ class ActingOptions(Section):
     def _known_target(cls, target: str | float) -> str | float:
         if isinstance(target, str) and not re.fullmatch(r"p(100|\d{1,2})", target):
             raise ValueError("expected a percentile of the data's returns such as p90, or a number")
+        if isinstance(target, float) and not math.isfinite(target):
+            raise ValueError("expected a finite number")
         return target
 
 

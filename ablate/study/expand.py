@@ -32,6 +32,10 @@ from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
 
+STACK = (
+    10  # seeds of a cohort: a larger stack is hardly faster, and each of its runs is open at once
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -95,14 +99,16 @@ class Trial:
 @dataclass(frozen=True, eq=False)
 class Cohort:
     """Fits that differ only in the seed and may train as one program, with all that is measured of them: the
-    unit of execution."""
+    unit of execution. At most `STACK` seeds that follow each other, so that further seeds leave it as it is."""
 
     trials: tuple[Trial, ...]
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
         fit = self.trials[0].fit
-        object.__setattr__(self, "id", identity.cohort_id(fit.streams, fit.config, fit.data_hash))
+        block = f"-{fit.seed // STACK}" if fit.seed >= STACK else ""
+        name = identity.cohort_id(fit.streams, fit.config, fit.data_hash) + block
+        object.__setattr__(self, "id", name)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -281,12 +287,16 @@ def trials(study: Study, data_hashes: Mapping[str, str]) -> list[Trial]:
 
 
 def cohorts(trials: Iterable[Trial]) -> list[Cohort]:
-    """The trials grouped by the training that their fits share, in the order in which they come."""
+    """The trials grouped by the training that their fits share, `STACK` seeds each, in the order in which they
+    come."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         fit = trial.fit
         groups.setdefault(
-            identity.canonical([fit.streams, settled(fit.config), fit.data_hash]), []
+            identity.canonical(
+                [fit.streams, settled(fit.config), fit.data_hash, fit.seed // STACK]
+            ),
+            [],
         ).append(trial)
     return [Cohort(tuple(group)) for group in groups.values()]
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ablate.config import STANDARD
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.track.files import refusal, write_atomic
 from ablate.track.process import identity
 
@@ -90,7 +91,7 @@ class StudyFolder:
                 f"{self.registration}: 'data' holds no names with hashes; nothing was changed. Put the "
                 "file back, for example from git."
             )
-        return dict(found)
+        return seal.opened(self.registration, found)
 
     def register(
         self, study_hash: str, hypotheses_hash: str, data: Mapping[str, str]
@@ -111,7 +112,7 @@ class StudyFolder:
             "data": dict(sorted({**before.get("data", {}), **data}.items())),
         }
         if content != before:
-            write_atomic(self.registration, json.dumps(content, indent=1) + "\n")
+            write_atomic(self.registration, json.dumps(seal.sign(content), indent=1) + "\n")
         return content
 
     @contextlib.contextmanager

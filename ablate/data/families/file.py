@@ -1,6 +1,7 @@
 """Any file or folder of the user's: `file/<path>`, with `file//...` for an absolute path.
 
-The format is told from the content (D4RL's HDF5, a Minari folder, a Decision Transformer pickle).
+The format is told from the content (HDF5 of D4RL, d3rlpy or robomimic, a Minari folder, a pickle of
+arrays, .npz).
 Evaluated in the environment that it names (`environment` among its attributes: a gymnasium id, or
 one of our data sets, whose environment and anchors are then used).
 """

@@ -296,6 +296,8 @@ def _take(source: Source, group: str, reading: Reading, notes: list[str]) -> dic
             if len(narrow) < len(arrays):
                 note = f"images in '{key}' were left out"
                 notes += [] if note in notes else [note]
+    if group and "states" not in (*reading.map, *reading.map.values()):
+        found.pop("states", None)  # robomimic's name for the simulator's
     where = f"{source.path}: {group}" if group else source.path
     return _read(source, where, found, reading, notes, apart=bool(group))
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ablate import registry
 from ablate.data.formats.base import ENVIRONMENT_ID, one_line, printable
+from ablate.data.normalise import CONSTANT
 from ablate.data.reading import NAMES, Reading
 from ablate.data.trajectories import ACTION_TOLERANCE, OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError, unknown
@@ -207,6 +208,8 @@ def assemble(
     if arrays["observations"].dtype in (np.float64, np.int64, np.uint64):
         notes.append(f"{arrays['observations'].dtype} numbers were rounded to float32")
         _check_rounding(path, arrays["observations"])
+    if not published:
+        notes += _still(arrays["observations"])
     extras = {key: arrays[key][:steps] for key in PER_STEP if key in arrays}
     if "next_observations" in arrays:
         extras["final_observations"] = arrays["next_observations"][last]
@@ -422,6 +425,21 @@ def _check_rounding(path: Path, observations: np.ndarray) -> None:
             f" {spread[at]:.3g}, which float32 can't resolve; subtract an offset from it, in the data"
             " and in the environment."
         )
+
+
+def _still(observations: np.ndarray) -> list[str]:
+    """What is said of columns that vary by so little that they aren't scaled."""
+    if observations.ndim != 2 or not np.isfinite(observations).all():
+        return []
+    least, most = observations.min(axis=0), observations.max(axis=0)
+    still = np.flatnonzero((most > least) & (most.astype(np.float64) - least < CONSTANT))
+    if not len(still):
+        return []
+    which = "columns" if len(still) > 1 else "column"
+    return [
+        f"observations, {which} {', '.join(map(str, still[:12]))} varies by less than {CONSTANT:g} and counts as"
+        " constant; if it means something, give it other units"
+    ]
 
 
 def _actions(
