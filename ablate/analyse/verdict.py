@@ -310,7 +310,7 @@ def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
     """The ids of these rows, where the table has any."""
     if "trial" not in table.columns:
         return ()
-    return tuple(sorted(table["trial"].loc[list(rows)].astype(str).tolist()))
+    return tuple(sorted(table["trial"][table.index.isin(rows)].astype(str).tolist()))
 
 
 def _words(item: _Tested) -> str:

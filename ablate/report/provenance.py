@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import ablate
@@ -135,12 +136,12 @@ def frame_hash(table: pd.DataFrame) -> str:
 
 def spans(places: Iterable[int]) -> list[int]:
     """[first, last, first, last, ...] of the runs of consecutive numbers among `places`."""
-    out: list[int] = []
-    for place in sorted(set(places)):
-        if out and out[-1] == place - 1:
-            out[-1] = place
-        else:
-            out += [place, place]
+    there = np.unique(np.fromiter(places, dtype=int))
+    if not len(there):
+        return []
+    gaps = np.flatnonzero(np.diff(there) > 1)
+    first, last = there[np.r_[0, gaps + 1]], there[np.r_[gaps, len(there) - 1]]
+    out: list[int] = np.column_stack([first, last]).ravel().tolist()
     return out
 
 
@@ -162,7 +163,14 @@ def entry(
     hashes = row_hashes(results.budgets)
     places = {trial: place for place, trial in enumerate(hashes)}
 
+    known: dict[int, str] = {}  # most numbers rest on one and the same list
+
     def ranges(trials: Iterable[str]) -> str:
+        if id(trials) not in known:
+            known[id(trials)] = spelt(trials)
+        return known[id(trials)]
+
+    def spelt(trials: Iterable[str]) -> str:
         ends = spans(places[trial] for trial in trials if trial in places)
         pairs = zip(ends[::2], ends[1::2], strict=True)
         return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
