@@ -137,7 +137,7 @@ def test_a_choice_among_numbers_is_refused(cache: Path, tmp_path: Path) -> None:
     changes = [*SMALL, *ACTS, "context=2", "head=softmax"]
     config = presets.configuration("dt", "lq-mix/episode", changes)
     with pytest.raises(
-        UserError, match=r"softmax draws one choice .* these actions aren't: they are"
+        UserError, match=r"softmax draws one choice .* the actions aren't: they are"
     ):
         single.train(config, 0, tmp_path, cache)
 

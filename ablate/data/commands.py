@@ -15,7 +15,7 @@ from ablate.data.split import HELD_OUT
 from ablate.data.stable_baselines import StableBaselines
 from ablate.data.trajectories import Trajectories
 from ablate.data.trusted import Trusted
-from ablate.envs.gymnasium_env import Gymnasium
+from ablate.envs.gymnasium_env import Gymnasium, action_space
 from ablate.errors import UserError, unknown
 
 POLICIES = ("sb3",)
@@ -88,7 +88,7 @@ def collect_with(
     if steps < 1:
         raise UserError(f"--steps {steps}: allowed: 1 or more.")
     check_target(target, format, overwrite)
-    space = Gymnasium(1, environment).action_space
+    space = action_space(environment)
     reader = Trusted if trust_code else StableBaselines
     behaviour = reader(Path(file), space, normaliser, deterministic)
     name = f"{environment}/{Path(file).stem}/seed-{seed}"

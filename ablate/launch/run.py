@@ -273,9 +273,10 @@ def _tell_remarks(console: Console, trials: Sequence[Trial], cache: Path) -> Non
         if config["train"]["return_scale"] is not None:
             key = (config["data"], config["train"]["return_scale"], config["condition"])
             said[key] = config
-    lines = [line for c in said.values() for line in remarks(c, catalogue.load(c["data"], cache))]
-    for line in dict.fromkeys(lines):
-        console.print(f"note: {line}", highlight=False)
+    for config in said.values():
+        data = catalogue.load(config["data"], cache, config["reading"])
+        for line in remarks(config, data):
+            console.print(f"note: {line}", highlight=False)
 
 
 def _tell_plan(

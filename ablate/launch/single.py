@@ -193,9 +193,10 @@ def evaluate(
     said = described(path, tensors, about)
     measured = said.config["measure"]
     name = next((n for n in ACTS if n in measured), ACTS[0])
-    _refuse_import(path, said.config)
     options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
-    read = {**said.config.get("reading", {}), **(reading or {})}
+    read = {**said.config["reading"], **(reading or {})}
+    if "environment" not in (reading or {}):
+        _refuse_import(path, read)
     config = complete(
         {**said.config, "reading": read, "measure": {name: options}}, f"evaluate {path}"
     )
@@ -227,9 +228,9 @@ def evaluate(
     return scores
 
 
-def _refuse_import(path: Path, config: Mapping[str, Any]) -> None:
+def _refuse_import(path: Path, reading: Mapping[str, Any]) -> None:
     """Raises UserError where a checkpoint names a package to be imported (`package:ID`) that isn't already."""
-    named = str((config.get("reading") or {}).get("environment") or "")
+    named = str(reading.get("environment") or "")
     package = named.rpartition(":")[0]
     if package and package not in sys.modules:
         raise UserError(

@@ -74,7 +74,7 @@ def described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any
     for name in TEXTS:
         if not isinstance(about.get(name), str):
             raise _field(path, name, about.get(name), "a text")
-    for name in ("model", "train", "settings", "measure"):
+    for name in ("model", "train", "settings", "measure", "reading"):
         if not isinstance(about.get(name), dict):
             raise _field(path, name, about.get(name), "a mapping")
     for name, options in about["measure"].items():
@@ -91,7 +91,11 @@ def described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any
         path, {name: about[name] for name in ("model", "settings")}, max([len(tensors), *shapes])
     )
     left = ("study", "seed", "budget", "width")
-    config = complete({k: v for k, v in about.items() if k not in left}, str(path))
+    try:
+        config = complete({k: v for k, v in about.items() if k not in left}, str(path))
+    except UserError as error:  # what it quotes is the file's, of any length
+        text = " ".join(str(error).split())
+        raise UserError(text if len(text) < 500 else f"{text[:400]} ... {text[-90:]}") from error
     return Description(config, about["study"], seed, budget)
 
 

@@ -75,6 +75,13 @@ def test_the_same_numbers_every_time() -> None:
     assert measure(data, "dynamics", history=3) == measure(data, "dynamics", history=3)
 
 
+def test_an_offset_changes_nothing() -> None:
+    data = autoregression(0.5, 0.4, episodes=20, steps=30)
+    moved = replace(data, observations=data.observations + np.float32(4096))
+    here, there = (measure(each, "dynamics", history=3).gain.estimate for each in (data, moved))
+    assert there == pytest.approx(here, rel=0.02)
+
+
 def test_choices_are_predicted_as_probabilities() -> None:
     data = autoregression(0.0, 0.0, episodes=40)
     rng = np.random.default_rng(1)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate.errors import UserError
 from ablate.models.heads.base import Head
 from ablate.registry import register
 
@@ -21,22 +20,24 @@ class Softmax(Head):
     elsewhere); parameters are M logits. The log-probability is that of the choice, a probability and no
     density. Heads that treat the M numbers apart can't act greedily here: where the most likely number of
     each is -1, so is that of all.
-
-    Raises UserError for training actions that are no choices: it would train and score without meaning anything.
     """
 
     density: ClassVar[bool] = True
     joint: ClassVar[bool] = False
 
     def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
-        if actions is not None and not _choices(actions):
-            raise UserError(
-                "head: softmax draws one choice among several, and these actions aren't: they are numbers between"
-                f" {actions.min():.3g} and {actions.max():.3g}; allowed: mse, gaussian, mixture, categorical,"
-                " autoregressive."
-            )
         super().__init__(width, action_dim, action_dim)
         self.noise_dim = 1
+
+    @classmethod
+    def refusal(cls, actions: np.ndarray) -> str:
+        if (np.abs(actions) == 1).all() and ((actions == 1).sum(axis=1) == 1).all():
+            return ""
+        return (
+            "head: softmax draws one choice among several, and the actions aren't: they are numbers between"
+            f" {actions.min():.3g} and {actions.max():.3g}; allowed: mse, gaussian, mixture, categorical,"
+            " autoregressive."
+        )
 
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (...,) of the choice that actions (..., M) stand for."""
@@ -62,8 +63,3 @@ class Softmax(Head):
     def _vector(self, chosen: Tensor) -> Tensor:
         every = torch.arange(self.action_dim, device=chosen.device)
         return 2.0 * (every == chosen[..., None]).to(self.linear.weight.dtype) - 1.0
-
-
-def _choices(actions: np.ndarray) -> bool:
-    """Whether every action (T, M) is +1 in one place and -1 elsewhere."""
-    return bool((np.abs(actions) == 1).all() and ((actions == 1).sum(axis=1) == 1).all())

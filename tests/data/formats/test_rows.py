@@ -269,7 +269,7 @@ def test_a_share_that_is_held_out(tmp_path):
     path = flat(tmp_path / "a.hdf5", (5, 7), environment="Pendulum-v1")
 
     def parts(share):
-        found = File().resolve(str(path), f"file/{path}", Reading(held_out=share))
+        found = File().read_as(str(path), f"file/{path}", Reading(held_out=share))
         train, held_out = found.generate()
         return found.recipe["held_out"], train.num_episodes, held_out.num_episodes
 
@@ -286,7 +286,7 @@ def test_the_environment_and_its_horizon_are_what_was_said(tmp_path):
     with pytest.raises(UserError, match=r"names no environment.*--env ID"):
         catalogue.spec(f"file/{path}").make_env(1)
     said = Reading(environment="Pendulum-v1", horizon=50)
-    spec = File().resolve(str(path), f"file/{path}", said)
+    spec = File().read_as(str(path), f"file/{path}", said)
     assert spec.make_env(1).horizon == 50
     assert spec.recipe["environment"] == "Pendulum-v1"
 
