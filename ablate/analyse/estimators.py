@@ -56,7 +56,7 @@ from ablate.analyse.trends import nearest_rise
 from ablate.config import Section
 from ablate.errors import UserError
 from ablate.registry import register
-from ablate.study.contrast import Level, level_text, parse
+from ablate.study.contrast import Level, level_text, parse, written
 from ablate.study.hypotheses import Claim
 
 SHUFFLES = 2000
@@ -366,7 +366,7 @@ class SlopeDifference(Estimator):
         x = np.log(x) if o.log else x
         weights = (x - x.mean()) / np.square(x - x.mean()).sum()
         terms = [
-            f"{'-' if w < 0.0 else '+'} {abs(w):.17g} {o.over}[{level}]"
+            f"{'-' if w < 0.0 else '+'} {abs(w):.17g} {o.over}[{written(level)}]"
             for w, level in zip(weights, levels, strict=True)
             if abs(w) > 1e-12 * np.abs(weights).max()
         ]

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from ablate import trial
 from ablate.analyse.descriptive import mean_interval
-from ablate.config import complete, fit_part
+from ablate.config import assignment, checked, complete, fit_part
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
@@ -171,7 +170,9 @@ def evaluate(
     scores = []
     for target in targets or [config["measure"][name]["target"]]:
         asked = target_return(system.data, _number(target))
-        chosen = measurement.Options.model_validate({**config["measure"][name], "target": asked})
+        settings = {**config["measure"][name], "target": asked}
+        settings = checked(measurement.Options, settings, f"measure.{name}", "evaluate")
+        chosen = measurement.Options.model_validate(settings)
         rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
         returns = rollouts.returns[0]
@@ -221,15 +222,12 @@ def lines(model: Model) -> list[str]:
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: expected KEY=VALUE, e.g. context=5.")
-        *section, option = key.strip().split(".")
+        where, (*section, option), value = assignment(text)
         if section not in ([], *(["measure", name] for name in ACTS)):
             raise unknown(
-                f"--set {text}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
+                f"{where}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
             )
-        made[option] = yaml.safe_load(value)
+        made[option] = value
     return made
 
 

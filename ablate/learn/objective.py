@@ -18,9 +18,10 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
+from ablate.config import Section
 from ablate.data.windows import Visibility, gather_windows
 from ablate.errors import UserError, unknown
 from ablate.learn.transitions import Transitions
@@ -96,10 +97,8 @@ class Batch:
     targets: Tensor
 
 
-class Settings(BaseModel):
-    """An algorithm's own hyper-parameters; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(Section):
+    """An algorithm's own hyper-parameters."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from ablate.config import WIDEST
 from ablate.errors import UserError
 from ablate.models.assembly import Model, count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.registry import get
 
-WIDEST = 1 << 16
+LARGEST = 10**10  # parameters of a model
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,21 @@ def match(spec: ModelSpec, section: Mapping[str, Any]) -> Matched:
 
 
 def given_width(spec: ModelSpec) -> Matched:
-    """The spec's own width, not solved for. Raises UserError where the mixer cannot have it."""
+    """The spec's own width, not solved for. Raises UserError where the mixer cannot have it, or the model would have
+    more parameters than `LARGEST`."""
     multiple = width_multiple(spec)
     if spec.width % multiple:
         raise UserError(
             f"model.width: found {spec.width}; with mixer '{spec.mixer}' and {spec.heads} heads "
             f"multiples of {multiple} are allowed."
         )
-    return Matched(spec.width, parameters_at(spec, spec.width), 0.0)
+    count = parameters_at(spec, spec.width)
+    if count > LARGEST:
+        raise UserError(
+            f"model.width: with width {spec.width} and the rest of its settings the model has {count:,} parameters; "
+            f"allowed: {LARGEST:,} at most."
+        )
+    return Matched(spec.width, count, 0.0)
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,8 @@
     trend(context[1, 5, 20])                                  a trend, linear in rank
     log_trend(context[1, 5, 20])                              a trend, linear in the level's logarithm
 
+    algo["PPO (clip, 0.2)"] - algo[SAC]                       a level with a comma, a bracket or quotes
+
 `:` binds tighter than `+` and `-`. Every term of a sum names the same factors, else its average
 over the other factors would not be over the same cells. `data` may be a factor.
 
@@ -34,21 +36,28 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ablate import registry
-from ablate.errors import UserError, unknown
+from ablate.errors import UserError, one_line, unknown
 
-Level = str | int | float
+Level = str | bool | int | float
+LONGEST = 20_000  # characters of a contrast
+DEEPEST = 32  # parentheses in each other
+TERMS = 10_000  # products of levels, written out
+LARGEST = 1e12  # a coefficient
+SHOWN = 200  # characters of a contrast in a refusal
 ACROSS = "across data sets"
 TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*)|(?P<sign>[-+:*()\[\]]))"
 )
+# A level in brackets: in quotes, or as it is where it has no comma, bracket or quote.
+_LEVEL = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^,\[\]"]*))\s*(?P<end>[,\]])')
 _Sum = dict[frozenset[tuple[str, str]], float]  # product of levels -> coefficient
 
 
 def level_text(value: object) -> str:
-    """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), a sum of
-    registered parts by its canonical spelling (`time+return-to-go` is `return-to-go+time`), all
-    else by its text."""
+    """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), true and false however they
+    are written (`True` is `true`), a sum of registered parts by its canonical spelling (`time+return-to-go` is
+    `return-to-go+time`), all else by its text."""
     return _level_text(str(value).strip())
 
 
@@ -57,6 +66,8 @@ def _level_text(text: str) -> str:
     try:
         number = float(text)
     except ValueError:
+        if text.lower() in ("true", "false"):
+            return text.lower()
         return _sum(text) if "+" in text else text
     if not math.isfinite(number):
         return text
@@ -176,7 +187,15 @@ class Contrast:
 
 
 def _say(factors: Sequence[str], levels: Sequence[str]) -> str:
-    return " : ".join(f"{f}[{x}]" for f, x in zip(factors, levels, strict=True))
+    return " : ".join(f"{f}[{written(x)}]" for f, x in zip(factors, levels, strict=True))
+
+
+def written(level: object) -> str:
+    """A level as it stands in a contrast's brackets: in quotes where it holds what has a meaning there."""
+    text = level_text(level) if isinstance(level, bool) else str(level)
+    if text == text.strip() and not re.search(r'[,\[\]"]', text):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Contrast:
@@ -189,6 +208,8 @@ def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Con
     parser = _Parser(text, levels)
     total = parser.sum()
     parser.end()
+    if any(not abs(c) <= LARGEST for c in total.values()):
+        raise parser.wrong(0, f"a coefficient is above {LARGEST:,.0f}")
     if all(abs(c) <= 1e-12 for c in total.values()):
         raise parser.wrong(0, "it is zero whatever the cells are")
     terms = {t: c for t, c in total.items() if parser.ordered or abs(c) > 1e-12}
@@ -204,11 +225,15 @@ class _Parser:
         self.text = text
         self.levels = levels
         self.at = 0
+        self.depth = 0
+        if len(text) > LONGEST:
+            raise self.wrong(LONGEST, f"it is longer than {LONGEST:,} characters")
         self.factors: list[str] = []  # in the order in which they are named
         self.ordered: dict[str, tuple[str, ...]] = {}  # the levels of each trend
 
     def wrong(self, position: int, message: str) -> UserError:
-        return UserError(f"contrast '{self.text}', position {position + 1}: {message}.")
+        shown = one_line(self.text, SHOWN)
+        return UserError(f"contrast '{shown}', position {position + 1}: {message}.")
 
     def peek(self) -> tuple[str, str, int, int]:
         """Kind, text, start and end of the next token; kind is empty at the end."""
@@ -233,7 +258,7 @@ class _Parser:
         """Refuse a factor or level that is not declared."""
         if self.levels is None:
             return
-        where = f"contrast '{self.text}', position"
+        where = f"contrast '{one_line(self.text, SHOWN)}', position"
         if factor not in self.levels:
             raise unknown(f"{where} {start + 1}: the factor", factor, self.levels)
         if find_level(level, self.levels[factor]) is None:
@@ -274,6 +299,8 @@ class _Parser:
             shared = {f for t in result for f, _ in t} & {f for t in other for f, _ in t}
             if shared:
                 raise self.wrong(start, f"both sides of ':' name {', '.join(sorted(shared))}")
+            if len(result) * len(other) > TERMS:
+                raise self.wrong(start, f"it has more than {TERMS:,} products of levels")
             result = {a | b: x * y for a, x in result.items() for b, y in other.items()}
 
     def scaled(self) -> _Sum:
@@ -281,6 +308,8 @@ class _Parser:
         scale = 1.0
         if kind == "number":
             scale = float(token)
+            if scale > LARGEST:
+                raise self.wrong(start, f"a coefficient is above {LARGEST:,.0f}")
             self.at = end
             self.take("*")
             kind, token, start, end = self.peek()
@@ -289,7 +318,11 @@ class _Parser:
         elif kind == "name":
             inner = self.level_mean()
         elif self.take("("):
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise self.wrong(start, f"more than {DEEPEST} parentheses in each other")
             inner = self.sum()
+            self.depth -= 1
             if self.take(")") is None:
                 raise self.wrong(self.peek()[2], "a ')' is missing")
         else:
@@ -298,8 +331,8 @@ class _Parser:
         return {term: scale * coefficient for term, coefficient in inner.items()}
 
     def level_mean(self) -> _Sum:
-        """`factor[level, level]`: the mean over the levels. A level is any text without comma and
-        bracket."""
+        """`factor[level, level]`: the mean over the levels. A level is any text, in quotes where it holds a comma,
+        a bracket or quotes."""
         factor, levels = self.listed()
         return {frozenset({(factor, level)}): 1.0 / len(levels) for level in levels}
 
@@ -349,21 +382,24 @@ class _Parser:
         self.at = end
         if self.take("[") is None:
             raise self.wrong(self.peek()[2], f"expected '[' and a level after '{factor}'")
-        close = self.text.find("]", self.at)
-        if close < 0:
+        if "]" not in self.text[self.at :]:
             raise self.wrong(self.at, f"the ']' of '{factor}[' is missing")
         self.factors.append(factor)
         levels: list[str] = []
-        offset = self.at
-        for raw in self.text[self.at : close].split(","):
-            level = level_text(raw)
-            position = offset + len(raw) - len(raw.lstrip())
-            if not level or "[" in level:
+        ended = False
+        while not ended:
+            found = _LEVEL.match(self.text, self.at)
+            position = self.at + len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
+            if found is None:
+                raise self.wrong(position, f"a level of '{factor}' is missing")
+            raw = found["plain"]
+            level = level_text(re.sub(r"\\(.)", r"\1", found["quoted"]) if raw is None else raw)
+            if not level:
                 raise self.wrong(position, f"a level of '{factor}' is missing")
             if level in levels:
                 raise self.wrong(position, f"'{level}' stands twice")
             levels.append(level)
             self.known(factor, start, level, position)
-            offset += len(raw) + 1
-        self.at = close + 1
+            self.at = found.end()
+            ended = found["end"] == "]"
         return factor, levels

@@ -20,7 +20,7 @@ from pydantic import (
 
 from ablate import registry
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse
+from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse, written
 
 _PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 
@@ -211,7 +211,7 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
         among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
         where.pop(pairs_of, None)
         asked = [
-            (f"{a} - {b}", parse(f"{pairs_of}[{a}] - {pairs_of}[{b}]"), None)
+            (f"{a} - {b}", parse(f"{pairs_of}[{written(a)}] - {pairs_of}[{written(b)}]"), None)
             for a, b in itertools.combinations(among, 2)
         ]
     replicates = 1 if hypothesis.estimand == "population" else 2

@@ -274,7 +274,7 @@ def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
-        ("train.updates", ["expected PATH=VALUE"]),
+        ("train.updates", ["expected KEY=VALUE"]),
         ("tran.updates=3", ["'tran'", "'train'?"]),
         ("train.update=3", ["'update'", "'updates'?"]),
         ("train.updates=-3", ["train.updates", "'-3'", "greater than 0"]),
