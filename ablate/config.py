@@ -19,7 +19,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -148,6 +148,9 @@ class Converged(Section):
         return value
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Section):
     """Training, equal in every cell."""
 
@@ -168,7 +171,7 @@ class TrainSection(Section):
     # a window is drawn by the timestep at which it ends, or, as released with DT, starts
     windows: Literal["end", "start"] = _later("end")
     return_scale: float | None = _later(None, gt=0)  # null: the spread of the data's returns-to-go
-    betas: tuple[float, float] = _later((0.9, 0.999))
+    betas: tuple[Beta, Beta] = _later((0.9, 0.999))
     optimiser: Literal["adamw", "adam"] = _later("adamw")
     points: int = Field(default=8, gt=0, le=10_000)  # of the learning curve
     # whose episodes are learned from and held out: the data set's, or those of its training part alone, so that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ from ablate.study import identity
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
+
+
+CELLS = 10_000  # of a study
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,14 @@ class Cohort:
 def cells(study: Study) -> list[Cell]:
     """All cells of the study's designs, each once, in the order in which data and levels are
     declared."""
+    count = sum(
+        len(d.data) * math.prod(len(d.levels.get(f, "1")) for f in study.factors)
+        for d in study.designs.values()
+    )
+    if count > CELLS:
+        raise UserError(
+            f"study '{study.study}', profile '{study.profile}': its designs have {count:,} cells; allowed: {CELLS:,}."
+        )
     asked: dict[tuple[int, ...], list[str]] = {}
     values: dict[tuple[int, ...], tuple[str, dict[str, Level]]] = {}
     for name, design in study.designs.items():
@@ -143,7 +155,9 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     path. A preset's configuration is changed by what the study itself says, and by nothing else."""
     if "preset" in levels:
         name = str(levels["preset"])
-        made = presets.configuration(name, data, changes=study.presets.get(name))
+        made = presets.configuration(
+            name, data, changes=study.presets.get(name), folder=study.folder
+        )
         made |= {name: level for name, level in levels.items() if "." not in name}
         made["settings"] |= study.settings.get(made["algorithm"], {})
     else:
@@ -233,11 +247,11 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
     return len(
-        tokens_of(system.shape(one, catalogue.spec(config["data"]), *_sizes(config["data"])))
+        tokens_of(system.shape(one, catalogue.spec(config["data"]), *dimensions(config["data"])))
     )
 
 
-_sizes = functools.cache(catalogue.dimensions)
+dimensions = functools.cache(catalogue.dimensions)
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:
