@@ -35,7 +35,7 @@ def column(page: browser.Browser, name: str) -> list[str]:
     return page.run(
         f"""(() => {{
           const heads = [...document.querySelectorAll("th button[data-column]")];
-          const place = heads.findIndex(head => head.textContent === {json.dumps(name)});
+          const place = heads.findIndex(head => head.dataset.name === {json.dumps(name)});
           return [...document.querySelectorAll("#rows tr")].map(row => row.children[place].textContent);
         }})()"""
     )
@@ -49,15 +49,16 @@ def test_it_works_from_a_file_without_a_network_or_an_error(opened, written):
 
 def test_the_table_sorts_by_keyboard_and_says_so(opened, written):
     scores = sorted(written.results.table["rollout.score"].dropna())
-    opened.run("document.querySelector('th button[data-name=score]').focus()")
+    button = 'button[data-name="rollout.score"]'
+    opened.run(f"document.querySelector('th {button}').focus()")
     opened.press("Enter")
-    shown = [float(cell) for cell in column(opened, "score") if cell]
+    shown = [float(cell) for cell in column(opened, "rollout.score") if cell]
     assert shown == pytest.approx(scores, rel=1e-3)
     opened.press(" ")
-    shown = [float(cell) for cell in column(opened, "score") if cell]
+    shown = [float(cell) for cell in column(opened, "rollout.score") if cell]
     assert shown == pytest.approx(scores[::-1], rel=1e-3)
-    assert column(opened, "score")[-1] == ""  # what has no score comes last either way
-    sort = "document.querySelector('th:has(button[data-name=score])').getAttribute('aria-sort')"
+    assert column(opened, "rollout.score")[-1] == ""  # what has no score comes last either way
+    sort = f"document.querySelector('th:has({button})').getAttribute('aria-sort')"
     assert opened.run(sort) == "descending"
 
 
