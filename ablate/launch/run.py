@@ -26,6 +26,7 @@ from ablate.launch.work import CohortJob, MeasureJob
 from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
+from ablate.study.registration import declared
 from ablate.study.schema import Study
 from ablate.track import kept
 from ablate.track.book import Book, Summary, tuned, tuning_book
@@ -92,9 +93,9 @@ def run(
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
         trials = _asked_for(study, hashes, options)
-        folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
-        write_yardsticks(study, folder, options.cache)
         book = Book(folder, study, trials)
+        folder.register(identity.study_hash(study), hashes, declared(study), book.results)
+        write_yardsticks(study, folder, options.cache)
         if asked is not None:
             write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
         if study.tune is not None:

@@ -68,7 +68,7 @@ def train(
     path = trial.checkpoint(folder.checkpoints, fit.id, one.budget)
     names = [fit.id, *one.rows.values()]
     with folder.lock():
-        folder.register("", "", {config["data"]: content})
+        folder.register("", {config["data"]: content})
         done: dict[str, dict[str, Any]] = {
             a.trial_id: dict(a.result)
             for a in attempts(folder.runs, names)

@@ -121,7 +121,7 @@ class Results:
             self.study.levels,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered=self.subject.confirmatory,
+            registered=self.subject.before,
             metric=self.metric,
             paired=self.study.paired,
         )
@@ -141,7 +141,7 @@ class Results:
             self.curves,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            registered=self.subject.before,
             metric=self.metric,
             paired=self.study.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
@@ -156,7 +156,7 @@ class Results:
             self.study.levels,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            registered=self.subject.before,
             paired=self.study.paired,
         )
 

@@ -232,7 +232,7 @@ def test_another_profile_is_said_prominently(other, tmp_path, no_figures):
 
 
 def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_path, no_figures):
-    registration = samples.registration(written.results.study) | {"hypotheses_hash": "other"}
+    registration = samples.registration(written.results.study) | {"hypotheses": {}}
     again = written.copy(tmp_path).changed(registration=registration)
     report = again.write(pdf=False)
     assert {finding.standing for finding in again.results.findings} == {"exploratory"}
