@@ -1,0 +1,77 @@
+"""2,000 spoilt study files: each is planned, or refused in one line; none takes long or much memory."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import time
+import unicodedata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from mutants import mutant
+
+from ablate import registry
+from ablate.errors import LONGEST, UserError
+from ablate.launch.planning import describe
+from ablate.study.foreign import is_foreign, load_foreign
+from ablate.study.load import load
+
+SECONDS, BYTES = 5, 500 * 2**20
+
+
+def planned(number: int, folder: Path, seed: int = 0) -> str:
+    """What became of a mutant: the line it was refused with, empty where it was planned."""
+    text, overrides, original = mutant(number, seed)
+    path = folder / original.name
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    for code in original.parent.glob("*.py"):
+        if not (link := folder / code.name).exists():
+            link.symlink_to(code)
+
+    def late(signum: int, frame: FrameType | None) -> Any:
+        raise TimeoutError(f"mutant {number} of seed {seed} takes more than {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 4 * SECONDS)  # of the clock, on a machine that does other things too
+    began = time.process_time()
+    try:
+        with registry.scope():
+            if is_foreign(path):
+                load_foreign(path)
+            else:
+                describe(load(path, None, overrides), folder / "results", 2)
+        line = ""
+    except UserError as error:
+        line = str(error)
+    except Exception as error:
+        raise AssertionError(f"mutant {number} of seed {seed}: {type(error).__name__}") from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.process_time() - began < SECONDS, f"mutant {number} of seed {seed} is slow"
+    assert len(line) <= LONGEST
+    assert not any(unicodedata.category(character)[0] == "C" for character in line), line
+    return line
+
+
+def check(numbers: range, folder: Path) -> list[str]:
+    """What became of mutants; the memory that they took besides is bounded."""
+    planned(-1, folder)  # imports what a plan needs
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = [planned(number, folder) for number in numbers]
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < BYTES
+    return lines
+
+
+def test_a_spoilt_study_is_planned_or_refused_in_one_line(tmp_path: Path) -> None:
+    lines = check(range(60), tmp_path)
+    assert sum(bool(line) for line in lines) > 20
+
+
+@pytest.mark.slow
+def test_two_thousand_spoilt_studies(tmp_path: Path) -> None:
+    lines = check(range(2000), tmp_path)
+    assert 500 < sum(bool(line) for line in lines) < 1990
