@@ -64,20 +64,24 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-        if kinds <= _NO_TRUTH and any(isinstance(each, bool) for each in _leaves(value)):
+        if cls._plain(info) and any(isinstance(each, bool) for each in _leaves(value)):
             raise ValueError("true and false are no numbers and no texts")
         return value
 
     @field_validator("*", mode="after")
     @classmethod
-    def _within_range(cls, value: Any) -> Any:
-        for number in _leaves(value):
+    def _within_range(cls, value: Any, info: ValidationInfo) -> Any:
+        for number in _leaves(value) if cls._plain(info) else ():
             if isinstance(number, int) and abs(number) > COUNT:
                 raise ValueError(f"expected a number of at most {COUNT:,}")
             if isinstance(number, float) and not abs(number) <= AMOUNT:
                 raise ValueError(f"expected a number of at most {AMOUNT:g}")
         return value
+
+    @classmethod
+    def _plain(cls, info: ValidationInfo) -> bool:
+        """Whether a field holds nothing but numbers and texts."""
+        return _kinds(cls.model_fields[str(info.field_name)].annotation) <= _PLAIN
 
 
 @functools.cache
@@ -89,7 +93,7 @@ def _kinds(annotation: Any) -> frozenset[Any]:
     return frozenset({annotation if isinstance(annotation, type) else type(annotation)})
 
 
-_NO_TRUTH = frozenset({int, float, str, type(None), type(...)})
+_PLAIN = frozenset({int, float, str, type(None), type(...)})
 
 
 def _leaves(value: Any) -> Iterable[Any]:

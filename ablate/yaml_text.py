@@ -100,6 +100,8 @@ def compose(text: str) -> Node:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if problem == "mapping values are not allowed here":
+            problem += "; text that holds ': ' stands in quotes"
         raise Unreadable(
             f"not valid YAML ({problem})", None if mark is None else mark.line + 1
         ) from None
