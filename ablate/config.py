@@ -244,6 +244,8 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
             f"{where}: timesteps: found {quoted(found)}; allowed: 0 to {TIMESTEPS:,}."
         )
     made["settings"] = dict(config.get("settings") or {})
+    algorithm = registry.get("algorithm", made["algorithm"], f"{where}: the algorithm")
+    checked(algorithm.Settings, made["settings"], "settings", where)
     for name, section in SECTIONS.items():
         made[name] = checked(section, config.get(name) or {}, name, where)
     made["measure"] = {

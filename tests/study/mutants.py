@@ -140,7 +140,7 @@ def _structure(rng: random.Random, text: str) -> str:
 
 def _keys(rng: random.Random, text: str) -> str:
     """A key is renamed to another, something nasty, or stands twice."""
-    keys = list(re.finditer(r"[\w.-]+(?=: )", text))
+    keys = list(re.finditer(r"(?<![\w.-])[\w.-]++(?=: )", text))
     if not keys:
         return text
     key = rng.choice(keys)
