@@ -15,24 +15,16 @@ setting existed did what the default does.
 
 from __future__ import annotations
 
-import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from ablate import registry, yaml_text
 from ablate.errors import QUOTED, UserError, one_line, quoted, unknown
+from ablate.registry import Section, checked
 
 WIDEST = 1 << 16  # of a model
 STANDARD = "standard"  # the profile that is the study's own
@@ -40,8 +32,6 @@ Config = dict[str, Any]
 FACTORS = ("mixer", "context", "condition", "history", "head")
 OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
 TOKENS = re.compile(r"([1-9]\d{0,6}) tokens")  # a context by its tokens, as in "512 tokens"
-COUNT = 10**9  # no count is larger
-AMOUNT = 1e15  # nor is any other number
 TIMESTEPS = 100_000  # of a context
 
 
@@ -53,58 +43,6 @@ def _later(default: Any, **limits: Any) -> Any:
 def _kept(default: Any, **limits: Any) -> Any:
     """A field that says what is kept of a fit or asked of it; it changes no training and is never hashed."""
     return Field(default=default, json_schema_extra={"kept": True}, **limits)
-
-
-class Section(BaseModel):
-    """A part of the configuration. Unknown keys are refused, and so are true and false in place of a number, and
-    numbers that are infinite, none, or too large for anything to be counted by them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if cls._plain(info) and any(isinstance(each, bool) for each in _leaves(value)):
-            raise ValueError("true and false are no numbers and no texts")
-        return value
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _within_range(cls, value: Any, info: ValidationInfo) -> Any:
-        for number in _leaves(value) if cls._plain(info) else ():
-            if isinstance(number, int) and abs(number) > COUNT:
-                raise ValueError(f"expected a number of at most {COUNT:,}")
-            if isinstance(number, float) and not abs(number) <= AMOUNT:
-                raise ValueError(f"expected a number of at most {AMOUNT:g}")
-        return value
-
-    @classmethod
-    def _plain(cls, info: ValidationInfo) -> bool:
-        """Whether a field holds nothing but numbers and texts."""
-        return _kinds(cls.model_fields[str(info.field_name)].annotation) <= _PLAIN
-
-
-@functools.cache
-def _kinds(annotation: Any) -> frozenset[Any]:
-    """The types that stand in an annotation, a literal's as well."""
-    inner = get_args(annotation)
-    if inner:
-        return frozenset().union(*map(_kinds, inner))
-    return frozenset({annotation if isinstance(annotation, type) else type(annotation)})
-
-
-_PLAIN = frozenset({int, float, str, type(None), type(...)})
-
-
-def _leaves(value: Any) -> Iterable[Any]:
-    """The values in lists and mappings."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _leaves(each)
-    else:
-        yield value
 
 
 class ModelSection(Section):
@@ -151,6 +89,14 @@ class Converged(Section):
             return float(found[1]) / 100.0
         return value
 
+    def met(self, loss_fall: float, excess_error: float = math.nan) -> float:
+        """1 where a fit meets every criterion that is given, 0 where it fails one, NaN where none is or can be told."""
+        asked = ((self.loss_fall, loss_fall), (self.excess_error, excess_error))
+        told = [
+            found <= limit for limit, found in asked if limit is not None and not math.isnan(found)
+        ]
+        return float(all(told)) if told else math.nan
+
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -168,6 +114,9 @@ class TrainSection(Section):
     loss: Literal["last", "all"] = (
         "last"  # the window's last action, or the action at every position
     )
+    # With loss "all": the fewest timesteps that a position sees to count, unless its episode has no more so far
+    least_visible: int = _later(1, ge=1)
+    balanced: bool = _later(False)  # every timestep counts alike, however many windows hold it
     precision: Literal["float32", "bfloat16"] = "float32"
     keep: float = _later(1.0, gt=0, le=1)  # share of the training data, the best trajectories first
     # of what the share is: of the timesteps (Chen et al. 2021) or of the trajectories (CORL)
@@ -240,23 +189,16 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
             )
     made["timesteps"] = found = config.get("timesteps", 0)
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= TIMESTEPS:
-        raise UserError(
-            f"{where}: timesteps: found {quoted(found)}; allowed: 0 to {TIMESTEPS:,}."
-        )
+        raise UserError(f"{where}: timesteps: found {quoted(found)}; allowed: 0 to {TIMESTEPS:,}.")
     made["settings"] = dict(config.get("settings") or {})
     algorithm = registry.get("algorithm", made["algorithm"], f"{where}: the algorithm")
-    checked(algorithm.Settings, made["settings"], "settings", where)
+    checked(algorithm.Settings, made["settings"], f"{where}: settings")
     for name, section in SECTIONS.items():
-        made[name] = checked(section, config.get(name) or {}, name, where)
-    made["measure"] = {
-        name: checked(
-            registry.get("measurement", name, f"{where}: the measurement").Options,
-            options or {},
-            f"measure.{name}",
-            where,
-        )
-        for name, options in (config.get("measure") or MEASURED).items()
-    }
+        made[name] = plain(section, config.get(name) or {}, f"{where}: {name}")
+    made["measure"] = {}
+    for name, options in (config.get("measure") or MEASURED).items():
+        known = registry.get("measurement", name, f"{where}: the measurement").Options
+        made["measure"][name] = plain(known, options or {}, f"{where}: measure.{name}")
     return made
 
 
@@ -288,16 +230,9 @@ def no_context(found: Any) -> str | None:
     )
 
 
-def checked(
-    section: type[Section], values: Mapping[str, Any], name: str, where: str
-) -> dict[str, Any]:
-    """The section `name` with its defaults, as plain JSON; raises UserError for what it doesn't have."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: {name}: found {quoted(values)}; allowed: keys with values.")
-    try:
-        return section.model_validate(dict(values)).model_dump(mode="json")
-    except ValidationError as error:
-        raise UserError(f"{where}: {_first(name, error, section)}") from None
+def plain(section: type[Section], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The section with its defaults, as plain JSON. Raises UserError as `checked`."""
+    return checked(section, values, where).model_dump(mode="json")
 
 
 def fit_part(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -356,13 +291,3 @@ def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[s
             and (extra.get("kept") or (extra.get("later") and value == defaults[name]))
         )
     }
-
-
-def _first(section: str, error: ValidationError, model: type[Section]) -> str:
-    """The first problem pydantic found, as one line."""
-    problem = error.errors()[0]
-    where = ".".join([section, *(str(part) for part in problem["loc"])])
-    if problem["type"] == "extra_forbidden":
-        return f"there is no {quoted(where)}; allowed: {', '.join(model.model_fields)}."
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: found {quoted(problem['input'])}; {text[0].lower() + text[1:].rstrip('.')}."

@@ -12,25 +12,37 @@ A condition or a history is a sum of such parts: `return-to-go+time` (`terms`). 
 `scope` is forgotten after it.
 
 A module outside the package is found through an entry point in the group `ablate.plugins`, or by
-`--plugin FILE_OR_MODULE` on the command line.
+`--plugin FILE_OR_MODULE` on the command line. The comparators in `baselines/` are found by where they lie, beside the
+package: whatever else has that name, in the current folder or installed, is neither taken for them nor run.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from ablate.errors import UserError, unknown
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from ablate.errors import UserError, quoted, unknown
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Section")
 BUILT_IN = (
     "ablate.models",
     "ablate.data",
@@ -39,8 +51,11 @@ BUILT_IN = (
     "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.estimators"}
-OURS = ("ablate", "baselines")
+LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
+COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
+OURS = ("ablate", COMPARATORS.name)
+COUNT = 10**9  # no count of a study is larger
+AMOUNT = 1e15  # nor is any other number
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none
 
@@ -62,6 +77,81 @@ class Part:
     version: str
     label: str = ""
     order: int = LAST
+
+
+class Section(BaseModel):
+    """Options that a part declares, or a section of the configuration. Unknown keys are refused, and so are true and
+    false in place of a number, and numbers that are infinite, none, or too large for anything to be counted by them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls._plain(info) and any(isinstance(each, bool) for each in _leaves(value)):
+            raise ValueError("true and false are no numbers and no texts")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_range(cls, value: Any, info: ValidationInfo) -> Any:
+        for number in _leaves(value) if cls._plain(info) else ():
+            if isinstance(number, int) and abs(number) > COUNT:
+                raise ValueError(f"expected a number of at most {COUNT:,}")
+            if isinstance(number, float) and not abs(number) <= AMOUNT:
+                raise ValueError(f"expected a number of at most {AMOUNT:g}")
+        return value
+
+    @classmethod
+    def _plain(cls, info: ValidationInfo) -> bool:
+        """Whether a field holds nothing but numbers and texts."""
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        return _kinds(annotation) <= _PLAIN
+
+
+@functools.cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """The types that stand in an annotation, a literal's as well."""
+    inner = get_args(annotation)
+    if inner:
+        return frozenset().union(*map(_kinds, inner))
+    return frozenset({annotation if isinstance(annotation, type) else type(annotation)})
+
+
+_PLAIN = frozenset({int, float, str, type(None), type(...)})
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values in lists and mappings."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def checked(section: type[S], values: Mapping[str, Any], where: str) -> S:
+    """The section with these values and its defaults; where: what it is called in a study file, `train`.
+
+    Raises UserError, one line, for a key that it doesn't have or a value out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: found {quoted(values)}; allowed: keys with values.")
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise unknown(where, name, section.model_fields) from None
+        text = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
+        if not name:  # of several values together, which the message names
+            raise UserError(f"{where}.{text}.") from None
+        raise UserError(
+            f"{where}.{name}: found {quoted(problem['input'])}; {text[0].lower() + text[1:]}."
+        ) from None
 
 
 # Kinds whose levels are sums of parts joined by `+`, and what the parts of one level are sorted by: the spelling of a
@@ -222,6 +312,41 @@ def load_plugin(source: str) -> None:
         raise UserError(f"--plugin {source}: it does not import ({_line(error)}).") from error
 
 
+def process(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of a process that runs `module` of ours and finds the modules that this one does.
+
+    The current folder doesn't come first there (`-P`), so that nothing in it is taken for one of them.
+    """
+    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
+    return [sys.executable, "-P", "-m", module, *arguments], {**os.environ, "PYTHONPATH": path}
+
+
+def _comparators() -> None:
+    """Import `baselines` from beside the package; raises UserError when it isn't there, or another has its name."""
+    name, start = COMPARATORS.name, COMPARATORS / "__init__.py"
+    known = sys.modules.get(name)
+    if known is not None:
+        found = Path(getattr(known, "__file__", None) or "a folder")
+        if found.resolve() != start:
+            raise UserError(
+                f"{found}: was imported as '{name}', the name of ablate's comparators; give it another name."
+            )
+        return
+    if not (COMPARATORS / "published.csv").is_file():
+        raise UserError(
+            f"{COMPARATORS}: it isn't there, or not ablate's; install ablate-sequence-rl anew."
+        )
+    spec = importlib.util.spec_from_file_location(name, start)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
 def _load(kind: str = "") -> None:
     """Import our own parts and every installed entry point once, on first use."""
     global _loaded
@@ -233,6 +358,7 @@ def _load(kind: str = "") -> None:
     try:
         for module in BUILT_IN:
             importlib.import_module(module)
+        _comparators()
         for entry in entry_points(group=GROUP):
             _enter(entry)
     except BaseException:

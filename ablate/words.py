@@ -234,18 +234,21 @@ class Factor:
     unit: str = ""
 
 
-_factors: dict[str, Factor] = {}
-
-
 def declare(factor: Factor) -> None:
     """Make the words of a factor known, as a plugin or a study's own file does for its own.
 
-    Raises UserError when the factor is already declared otherwise.
+    It is a registered part like any other, forgotten as they are. Raises UserError when the factor is already
+    declared otherwise.
     """
-    if _factors.setdefault(factor.name, factor) != factor:
+    if _factors().get(factor.name, factor) != factor:
         raise UserError(
             f"the factor '{factor.name}' is already declared otherwise; choose another name."
         )
+    registry.register("factor", factor.name)(factor)
+
+
+def _factors() -> dict[str, Factor]:
+    return {part.name: part.value for part in registry.parts("factor")}
 
 
 def factor(name: str) -> Factor:
@@ -253,7 +256,7 @@ def factor(name: str) -> Factor:
 
     `measure.plan.beam` is "beam", of no theme.
     """
-    return _factors.get(name) or Factor(name, plain(name.rpartition(".")[2]))
+    return _factors().get(name) or Factor(name, plain(name.rpartition(".")[2]))
 
 
 def themes(names: Iterable[str]) -> set[str]:
@@ -263,7 +266,7 @@ def themes(names: Iterable[str]) -> set[str]:
 
 def theme_place(theme: str) -> int:
     """Where a theme stands: by the first of its factors."""
-    return min((each.order for each in _factors.values() if each.theme == theme), default=LAST)
+    return min((each.order for each in _factors().values() if each.theme == theme), default=LAST)
 
 
 def level(name: str, value: Any) -> str:
@@ -365,7 +368,7 @@ def claim(label: str) -> str:
     out = []
     for part in label.split(", "):
         name, _, value = part.partition(" ")
-        if name in _factors and value and " - " not in value:
+        if name in _factors() and value and " - " not in value:
             out.append(setting(name, value))
         else:
             out.append(" ".join("−" if word == "-" else _anybody(word) for word in part.split(" ")))
@@ -374,7 +377,7 @@ def claim(label: str) -> str:
 
 def _anybody(word: str) -> str:
     """A level whose factor isn't known: called like the first part of that name that says how."""
-    for kind in _factors:
+    for kind in _factors():
         parts = _parts(kind, word)
         if parts and all(part.label for part in parts):
             return level(kind, word)
@@ -393,4 +396,4 @@ for _each in (
     Factor("head", "head", "objective", 41),
     Factor("preset", "preset", "", 50),
 ):
-    declare(_each)
+    registry.register("factor", _each.name, order=_each.order)(_each)

@@ -24,7 +24,9 @@ VALUES = 20_000  # in a file, aliases written out
 DIGITS = 18  # of a whole number: it fits into 64 bits
 
 _NULL = {"", "~", "null", "Null", "NULL"}
-_BOOLEAN = {word: word.lower() == "true" for word in ("true True TRUE false False FALSE".split())}
+_BOOLEAN = {
+    word: word.lower() == "true" for word in (["true", "True", "TRUE", "false", "False", "FALSE"])
+}
 _WHOLE = re.compile(r"[-+]?(0|[1-9]\d*(_\d+)*)", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?", re.ASCII)
 _TWO_WAYS = re.compile(r"[-+]?0([0-9_]+|[xX][0-9a-fA-F_]+|o[0-7]+|b[01_]+)", re.ASCII)
@@ -111,7 +113,7 @@ class _Composer:
     """Makes nodes of PyYAML's events."""
 
     def __init__(self, text: str) -> None:
-        self.events = yaml.parse(text, Loader=yaml.SafeLoader)
+        self.events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
         self.anchors: dict[str, Node | None] = {}  # None: still open
         self.values = 0
 
@@ -171,7 +173,12 @@ class _Composer:
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             at = event.start_mark.line + 1
-            if not isinstance(event, yaml.ScalarEvent) or not event.value or event.tag or event.anchor:
+            if (
+                not isinstance(event, yaml.ScalarEvent)
+                or not event.value
+                or event.tag
+                or event.anchor
+            ):
                 raise Unreadable("a key must be a plain word", at)
             key = event.value
             _readable(key, at)
@@ -184,7 +191,8 @@ class _Composer:
                 raise Unreadable("what stands behind '<<' is no mapping", at)
             if flow and inner.value is None and not inner.entries and re.fullmatch(r"\d{3}", key):
                 raise Unreadable(
-                    f"'{key}' has no value; a comma separates entries, so write a number without it", at
+                    f"'{key}' has no value; a comma separates entries, so write a number without it",
+                    at,
                 )
             lines.setdefault(key, at)
             made.pairs.append((key, at, inner))

@@ -34,7 +34,6 @@ class Bag(Mixer):
         self.drop = Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """See `Mixer.forward`."""
         self.check_window(tokens)
         if not self.past:
             return self._finish(self.first(tokens))
@@ -44,7 +43,6 @@ class Bag(Mixer):
         return self._combine(tokens, total, count[:, None].expand(*total.shape[:2], 1))
 
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """See `Mixer.last`."""
         self.check_window(tokens)
         current = at_targets(tokens, lengths)
         if not self.past:
@@ -61,7 +59,6 @@ class Bag(Mixer):
         return like.new_zeros(batch, self.past, self.width), like.new_zeros(batch, 1)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Mixer.step`."""
         if not self.past:
             return self._finish(self.first(token)), state
         past, count = state

@@ -57,7 +57,6 @@ class Conv(Mixer):
         self.blocks: Any = nn.ModuleList(ConvBlock(width, 1 + r, dropout) for r in reach)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """See `Mixer.forward`."""
         self.check_window(tokens)
         for block in self.blocks:
             tokens = block(tokens)
@@ -77,7 +76,6 @@ class Conv(Mixer):
         return tuple(like.new_zeros(batch, block.kernel - 1, self.width) for block in self.blocks)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Mixer.step`."""
         carried: list[Tensor] = []
         for block, history in zip(self.blocks, state, strict=True):
             normed = block.norm(token)

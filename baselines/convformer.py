@@ -90,7 +90,6 @@ class ConvFormer(Mixer):
         self.needed = min(context, span + kinds - 1)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """See `Mixer.forward`."""
         self.check_window(tokens)
         kind = self._kinds(tokens)
         for block in self.blocks:
@@ -118,7 +117,6 @@ class ConvFormer(Mixer):
         return (*past, like.new_zeros(batch))
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Mixer.step`."""
         *past, count = state
         kind = ((count + self.first) % self.kinds).long()
         carried: list[Tensor] = []

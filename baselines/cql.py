@@ -8,7 +8,6 @@ multiplier), importance-weighted actions from three proposals, no entropy in the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,12 +16,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.learn import objective
-from ablate.learn.objective import Batch, Source, set_rate
+from ablate.learn.objective import Batch, set_rate
 from ablate.learn.values import ValueObjective, follow_
 from ablate.models.heads import Head
-from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 LOG_STD_RANGE = (-20.0, 2.0)  # CORL, `ReparameterizedTanhGaussian`
 LOG_STD_OFFSET = -1.0  # CORL, `TanhGaussianPolicy`: where the learned offset starts
@@ -99,7 +96,7 @@ def _log_slope(before: Tensor) -> Tensor:
 class CQL(ValueObjective):
     """Soft actor-critic whose twin critics' losses have alpha * (logsumexp_a Q(s, a) - Q(s, logged a)) added."""
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`.
 
         Sources: CORL, configs/offline/cql/<env>/<data>.yaml for locomotion, unless said otherwise.
@@ -120,32 +117,24 @@ class CQL(ValueObjective):
     heads: ClassVar[tuple[str, ...]] = ("tanh-gaussian",)
     settings: Settings
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Source,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
+    def begin(self) -> None:
+        super().begin()
         own = self.settings
         self.critic = self.value_networks("critic", networks=2, actions=True)
         if own.orthogonal:
-            self.critic.make_orthogonal(study, seeds)
+            self.critic.make_orthogonal(self.study, self.seeds)
         self.target_critic = self.critic.frozen_copy()
         self.critic_optimiser = self.add(
             "critic", self.critic.parameters(), own.critic_learning_rate
         )
         self.add("target_critic", self.target_critic.parameters())
         self.log_temperature = torch.zeros(
-            stack.size, device=self.device, dtype=self.dtype, requires_grad=True
+            self.stack.size, device=self.device, dtype=self.dtype, requires_grad=True
         )
         self.temperature_optimiser = self.add(
-            "temperature", [self.log_temperature], train["learning_rate"]
+            "temperature", [self.log_temperature], self.train["learning_rate"]
         )
-        dims = stack.spec.action_dim
+        dims = self.stack.spec.action_dim
         self.entropy = float(-dims) if own.target_entropy is None else own.target_entropy
 
     def update(self, batch: Batch, rate: float) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
+from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.measure.openloop import External
@@ -112,7 +113,7 @@ class GaussianEnsemble(nn.Module):
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `ablate.measure.openloop.Dynamics`. Raises UserError where no actions are given: it has none."""
+        """See `ablate.measure.openloop.JointDynamics`. Raises UserError where no actions are given: it has none."""
         if actions is None:
             raise UserError(
                 "ensemble: it predicts no actions of its own; allowed: logged ones or a policy."
@@ -157,8 +158,8 @@ def fit_ensemble(
             f"the longest has {int(trajectories.lengths.max()) - 1}."
         )
     one = np.flatnonzero(left >= 1)
-    change = (observations[one + 1] - observations[one]).std(0)
-    spread = observations.std(0)
+    _, change = moments(observations[one + 1] - observations[one])
+    centre, spread = moments(observations)
     generator = streams.torch_stream("ensemble", seed, "init")
     state = torch.random.get_rng_state()
     torch.manual_seed(int(torch.randint(0, 1 << 62, (), generator=generator)))
@@ -166,7 +167,7 @@ def fit_ensemble(
         observations.shape[1],
         trajectories.actions.shape[1],
         settings,
-        observations.mean(0),
+        centre,
         np.where(spread > 1e-6, spread, 1.0),
         np.where(change > 1e-6, change, 1.0),
     )

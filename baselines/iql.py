@@ -7,18 +7,13 @@ is followed. AntMaze there: expectile 0.9, beta 10, rewards minus 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from pydantic import Field
 from torch import Tensor
 
-from ablate.learn import objective
 from ablate.learn.implicit_q import ImplicitQ
-from ablate.learn.objective import Batch, Source
+from ablate.learn.objective import Batch
 from ablate.learn.values import ValueObjective
-from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 
 @register("algorithm", "iql")
@@ -30,7 +25,7 @@ class IQL(ValueObjective):
     summed over dimensions, as CORL's deterministic variant.
     """
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate, schedule) stand under `train`."""
 
         expectile: float = Field(default=0.7, gt=0, lt=1)  # paper, section 5.2; 0.5 is SARSA
@@ -49,16 +44,8 @@ class IQL(ValueObjective):
 
     settings: Settings
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Source,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
+    def begin(self) -> None:
+        super().begin()
         own = self.settings
         self.values = ImplicitQ(
             self,

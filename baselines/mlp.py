@@ -69,7 +69,6 @@ class MLP(Mixer):
         return self._finish(hidden)
 
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """See `Mixer.last`."""
         self.check_window(tokens)
         current = at_targets(tokens, lengths)
         if not self.past:
@@ -84,7 +83,6 @@ class MLP(Mixer):
         return like.new_zeros(batch, self.past, self.channels), like.new_zeros(batch)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Mixer.step`."""
         if not self.past:
             return self._finish(self.first(token)), state
         past, count = state

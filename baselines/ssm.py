@@ -169,7 +169,6 @@ class SSM(Mixer):
         return (like.new_zeros(batch, self.width, MODES),) * (2 * self.layers)
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """See `Mixer.step`."""
         carried: list[Tensor] = []
         for number, block in enumerate(self.blocks):
             parts = state[2 * number : 2 * number + 2]

@@ -6,18 +6,15 @@ of the paper's table 3 and of CORL's `algorithms/offline/td3_bc.py`; where the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate.learn import objective
-from ablate.learn.objective import Batch, Source
+from ablate.learn.objective import Batch
 from ablate.learn.values import ValueObjective, follow_, frozen_copy
-from ablate.models.stack import Stack
-from ablate.registry import register
+from ablate.registry import Section, register
 
 
 @register("algorithm", "td3+bc")
@@ -27,7 +24,7 @@ class TD3BC(ValueObjective):
     The policy's loss is mean((pi - a)^2) - alpha / mean|Q| * mean(Q(s, pi)).
     """
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`."""
 
         alpha: float = Field(default=2.5, ge=0)  # weight of Q against imitation; paper, section 5
@@ -45,20 +42,12 @@ class TD3BC(ValueObjective):
     heads: ClassVar[tuple[str, ...]] = ("mse",)  # the policy is deterministic
     settings: Settings
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Source,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
+    def begin(self) -> None:
+        super().begin()
         self.critic = self.value_networks("critic", networks=2, actions=True)
         self.target_critic = self.critic.frozen_copy()
-        self.target_policy = frozen_copy(stack)
-        self.last_loss = torch.zeros(stack.size, device=self.device, dtype=self.dtype)
+        self.target_policy = frozen_copy(self.stack)
+        self.last_loss = torch.zeros(self.stack.size, device=self.device, dtype=self.dtype)
         self.critic_optimiser = self.add(
             "critic", self.critic.parameters(), self.settings.critic_learning_rate
         )

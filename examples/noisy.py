@@ -9,17 +9,16 @@ is refused before anything runs, as every level would train the same model.
 import torch
 from pydantic import Field
 
-from ablate.learn import objective
+from ablate.data.streams import torch_stream
 from ablate.learn.objective import Objective
-from ablate.registry import register
-from ablate.streams import torch_stream
+from ablate.registry import Section, register
 
 
 @register("algorithm", "noisy-bc", label="BC through noise")
 class NoisyCloning(Objective):
     """The head's loss of the logged action, given a window whose numbers have noise added to them."""
 
-    class Settings(objective.Settings):
+    class Settings(Section):
         """`settings.noise` may be a factor."""
 
         noise: float = Field(default=0.1, ge=0)  # standard deviation, of numbers about 1 in size

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ablate.data.normalise import Scales
+from ablate.data.streams import torch_stream
 from ablate.envs.base import Step, VectorEnv
 from ablate.models.agent import Agent
 from ablate.models.assembly import ModelSpec, build
 from ablate.models.layouts import Fields, Layout
 from ablate.models.stack import Stack
-from ablate.streams import torch_stream
 
 MIXERS = ("attention", "bag", "conv", "convformer", "gru", "lstm", "mlp", "ssm")
 

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ablate import presets
 from ablate.data import catalogue
 from ablate.data.catalogue import DataSet
 from ablate.learn.train import train_cohort
+from ablate.study import presets
 from ablate.trial import prepare
 
 GOLDEN = Path(__file__).parent / "golden_fits.json"

@@ -1,11 +1,14 @@
 """What a configuration holds, what it refuses, and what of it is hashed."""
 
+import math
+
 import pytest
 
 from ablate.config import (
     FACTORS,
     OPTIONAL,
     SECTIONS,
+    Converged,
     budgets,
     complete,
     fit_part,
@@ -60,7 +63,7 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
         ({"condition": "goals"}, "goal"),
         ({"history": "everything"}, "states"),
         ({"input": "bins"}, "discretised"),
-        ({"model": {"depth": 3}}, "there is no 'model.depth'; allowed: .*layers"),
+        ({"model": {"depth": 3}}, "model: 'depth' is not known; allowed: .*layers"),
         ({"model": {"heads": 0}}, "model.heads: found '0'"),
         ({"train": {"keep": 1.5}}, "train.keep: found '1.5'"),
         ({"train": {"checkpoints": [5, 3]}}, "numbers of updates, 1 or more, that increase"),
@@ -68,7 +71,10 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
         ({"train": {"converged": {"loss_fall": "200 %"}}}, "train.converged.loss_fall: found"),
         ({"measure": {"rollouts": {}}}, "the measurement: 'rollouts' is not known.*'rollout'"),
         ({"measure": {"rollout": {"target": "best"}}}, "measure.rollout.target: found 'best'"),
-        ({"measure": {"plan": {"beams": 3}}}, "there is no 'measure.plan.beams'; allowed: .*beam"),
+        (
+            {"measure": {"plan": {"beams": 3}}},
+            "measure.plan: 'beams' is not known; .*Did you mean 'beam'",
+        ),
     ],
 )
 def test_refusals_say_where_and_what_is_allowed(change: dict, message: str) -> None:
@@ -107,3 +113,23 @@ def test_a_column_is_a_factor_or_it_is_not(name: str, factor: bool) -> None:
 def test_a_missing_factor_is_named() -> None:
     with pytest.raises(UserError, match="'mixer' is missing"):
         complete({name: value for name, value in LEAST.items() if name != "mixer"})
+
+
+@pytest.mark.parametrize(
+    ("criterion", "fall", "excess", "expected"),
+    [
+        ({"loss_fall": None, "excess_error": None}, 0.0, 0.0, math.nan),
+        ({"loss_fall": 0.01}, 0.01, math.nan, 1.0),
+        ({"loss_fall": 0.01}, 0.011, math.nan, 0.0),
+        ({"loss_fall": 0.01}, math.nan, 0.0, math.nan),
+        ({"excess_error": 0.02}, 0.9, 0.02, 1.0),
+        ({"excess_error": 0.02}, 0.0, 0.03, 0.0),
+        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, 0.03, 0.0),
+        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, 0.01, 1.0),
+        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, math.nan, 1.0),
+    ],
+)
+def test_a_criterion_of_convergence(
+    criterion: dict, fall: float, excess: float, expected: float
+) -> None:
+    assert Converged(**criterion).met(fall, excess) == pytest.approx(expected, nan_ok=True)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from golden_fits import BASE, FITS, GOLDEN, PRESETS, machine, recorded, train
 
-from ablate import presets, registry
+from ablate import registry
+from ablate.study import presets
 
 RECORD = json.loads(GOLDEN.read_text())
 RTOL = {"float32": 1e-4, "bfloat16": 1e-2}  # of losses, where bits aren't comparable

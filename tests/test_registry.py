@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +179,54 @@ def test_our_own_modules_stay_registered_when_first_imported_in_a_scope(
         importlib.import_module("baselines.late")
     assert get("mixer", "late").__module__ == "baselines.late"
     monkeypatch.delitem(sys.modules, "baselines.late")
+
+
+def test_what_lies_beside_a_study_neither_shadows_nor_runs(tmp_path: Path) -> None:
+    for name in (
+        "baselines.py",
+        "baselines/__init__.py",
+        "yaml.py",
+        "ablate/cli.py",
+        "scipy/__init__.py",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("open('ran', 'w')")
+    root = str(Path(registry.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", "audit", "gru", "--context", "2", "--json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"gru"' in done.stdout
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_module_of_the_comparators_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = types.ModuleType("baselines")
+    other.__file__ = str(tmp_path / "baselines.py")
+    monkeypatch.setitem(sys.modules, "baselines", other)
+    monkeypatch.setattr(registry, "_loaded", False)
+    with pytest.raises(UserError, match=r"baselines\.py: was imported as 'baselines'"):
+        names("mixer")
+    monkeypatch.delitem(sys.modules, "baselines")
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "__init__.py").write_text("")
+    monkeypatch.setattr(registry, "COMPARATORS", tmp_path / "baselines")
+    with pytest.raises(UserError, match="not ablate's"):
+        names("mixer")
+
+
+def test_our_processes_find_the_same_modules_but_not_the_current_folders_first(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ablate").mkdir()
+    (tmp_path / "ablate" / "__init__.py").write_text("open('ran', 'w')")
+    command, environment = registry.process("ablate.errors")
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "ran").exists()

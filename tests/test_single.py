@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ablate import presets
 from ablate.cli import main
 from ablate.errors import UserError
 from ablate.launch import single
+from ablate.study import presets
 
 SMALL = (
     "model.width=16", "model.layers=1", "train.updates=12", "train.warmup=2",

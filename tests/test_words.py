@@ -93,7 +93,7 @@ def test_claims_as_shown(label, shown):
 
 
 @pytest.fixture
-def declared(monkeypatch, scope):
+def declared(scope):
     """A measurement with a response over an index, and a factor of a plugin."""
 
     class Ahead:
@@ -101,7 +101,6 @@ def declared(monkeypatch, scope):
             Response("error", "prediction error", "of the variance", "lower", 2, index="horizon"),
         )
 
-    monkeypatch.setattr(words, "_factors", dict(words._factors))
     registry.register("measurement", "ahead", version="1")(Ahead)
     words.declare(Factor("measure.ahead.horizon", "horizon", "memory", 12, symbol="H"))
 
@@ -150,3 +149,11 @@ def test_a_level_is_called_and_placed_as_its_part_is_registered(declared):
     ]
     assert words.levels("context", [20, 1, 5]) == [1, 5, 20]
     assert words.held({"context": 20, "mixer": "gru", "head": "mse"}) == "K = 20, GRU, mse head"
+
+
+def test_the_words_of_a_factor_are_forgotten_like_other_parts():
+    with registry.scope():
+        words.declare(Factor("settings.colour", "hue", "memory"))
+        assert words.factor("settings.colour").label == "hue"
+    assert words.factor("settings.colour").label == "colour"
+    words.declare(Factor("settings.colour", "tint"))

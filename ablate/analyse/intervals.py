@@ -85,52 +85,56 @@ def combine(
     """
     weights = np.asarray(weights, dtype=float)
     used = np.flatnonzero(weights).tolist()
-    few = min((len(cells[c]) for c in used), default=2)
-    if few < 2:
-        raise ValueError(f"a cell needs at least two replicates to show its spread, found {few}")
-    value = sum(float(weights[c]) * float(np.mean(cells[c])) for c in used)
-    own = np.array([weights[c] ** 2 * spread(cells[c]) / len(cells[c]) for c in used])
-    freedom = np.array([len(cells[c]) - 1.0 for c in used])
-    flat = int((own == 0.0).sum())
-    if units is None:
-        parts, df = own, freedom
-    else:
-        parts, df = _groups(
-            [float(weights[c]) for c in used],
-            [cells[c] for c in used],
-            [units[c] for c in used],
-            own,
+    if not used:
+        return Estimate(0.0, 0.0, math.nan, 0, 0)
+    weights, sizes = weights[used], np.array([len(cells[c]) for c in used])
+    if sizes.min() < 2:
+        raise ValueError(
+            f"a cell needs at least two replicates to show its spread, found {sizes.min()}"
         )
+    # All cells as one array: what is asked of each is asked of all at once.
+    values = np.concatenate([cells[c] for c in used], dtype=float)
+    starts = np.cumsum(sizes) - sizes
+    means = np.add.reduceat(values, starts) / sizes
+    away = values - np.repeat(means, sizes)
+    largest = np.maximum.reduceat(np.abs(values), starts)
+    between = np.maximum.reduceat(values, starts) - np.minimum.reduceat(values, starts)
+    flat = between <= _ROUNDING * largest  # differ by rounding only
+    spreads = np.where(flat, 0.0, np.add.reduceat(np.square(away), starts) / (sizes - 1.0))
+    own = np.square(weights) * spreads / sizes
+    value = float((weights * means).sum())
+    parts, df = own, sizes - 1.0
+    if units is not None:
+        scale = np.where(flat, 0.0, weights / np.sqrt(sizes * (sizes - 1.0)))
+        labels = np.concatenate([units[c] for c in used])
+        size = float((np.abs(weights) * largest).sum())
+        parts, df = _groups(np.repeat(scale, sizes) * away, labels, sizes, own, size)
     variance = float(parts.sum())
     if variance == 0.0:
-        return Estimate(value, 0.0, math.nan, len(used), flat)
+        return Estimate(value, 0.0, math.nan, len(used), int(flat.sum()))
     total = variance**2 / float((np.square(parts) / df).sum())
-    return Estimate(value, variance, total, len(used), flat)
+    return Estimate(value, variance, total, len(used), int(flat.sum()))
 
 
 def _groups(
-    weights: Sequence[float], cells: Sequence[Floats], units: Sequence[Units], own: Floats
+    shares: Floats, units: Units, sizes: NDArray[np.int64], own: Floats, size: float
 ) -> tuple[Floats, Floats]:
-    """Variance and degrees of freedom, (G,) each, of the groups of cells that share units."""
-    labels, places = np.unique(np.concatenate(units), return_inverse=True)
-    cell = np.repeat(np.arange(len(cells)), [len(x) for x in cells])
-    shares = np.zeros((len(cells), len(labels)))  # each replicate's part of the error
-    there = np.zeros(shares.shape, dtype=bool)
-    there[cell, places] = True
-    shares[cell, places] = np.concatenate(
-        [
-            w * (x - x.mean()) / math.sqrt(len(x) * (len(x) - 1.0)) if v > 0.0 else np.zeros(len(x))
-            for w, x, v in zip(weights, cells, own, strict=True)
-        ]
-    )
-    freedom = np.array([len(x) - 1.0 for x in cells])
-    size = sum(abs(w) * float(np.abs(x).max()) for w, x in zip(weights, cells, strict=True))
+    """Variance and degrees of freedom, (G,) each, of the groups of cells that share units.
+
+    shares: each replicate's part of the error (R,), cell after cell of `sizes` (C,); units: (R,). own: the
+    variance of each cell by itself (C,). size: of the sum, beside which rounding is judged.
+    """
+    labels, places = np.unique(units, return_inverse=True)
+    cell = np.repeat(np.arange(len(sizes)), sizes)
+    errors = np.zeros((len(sizes), len(labels)))
+    there = np.zeros(errors.shape, dtype=bool)
+    errors[cell, places], there[cell, places] = shares, True
     variances, dfs = [], []
     for members in _connected(there):
-        mine = own[members]
+        mine, freedom = own[members], sizes[members] - 1.0
         # The weighted harmonic mean of n - 1; without any spread the group adds nothing.
-        df = mine.sum() / (mine / freedom[members]).sum() if mine.any() else freedom[members].min()
-        found = float(np.square(shares[members].sum(axis=0)).sum())
+        df = mine.sum() / (mine / freedom).sum() if mine.any() else freedom.min()
+        found = float(np.square(errors[members].sum(axis=0)).sum())
         variances.append(0.0 if found <= (_ROUNDING * size) ** 2 else found)
         dfs.append(float(df))
     return np.array(variances), np.array(dfs)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,9 @@ import pandas as pd
 from scipy import stats
 
 from ablate.analyse import batch, randomisation
-from ablate.analyse.intervals import Alternative, Floats
+from ablate.analyse.intervals import Floats
 from ablate.analyse.planned import (
     POWER,
-    Laid,
     Planned,
     between_error,
     formula,
@@ -38,8 +37,8 @@ from ablate.analyse.planned import (
     lay,
     standard_error,
     structure,
-    variance_on,
 )
+from ablate.analyse.repetitions import Simulation, p_for, with_data_sets
 from ablate.analyse.spreads import Spreads, upper
 from ablate.analyse.verdict import EQUIVALENT, SUPPORTED, family_of, judge, supports
 from ablate.errors import UserError
@@ -94,26 +93,6 @@ class Forecast:
     population: Estimand
 
 
-@dataclass
-class _Simulation:
-    """Trials drawn anew: standard normal noise of every cell, the same for every question asked."""
-
-    repetitions: int
-    confidence: float
-    seed: int
-    _noise: dict[tuple[str, int], Floats] = field(default_factory=dict)
-
-    def noise(self, salt: str, cell: int, seeds: int) -> Floats:
-        """(repetitions, seeds) standard normal; more seeds go on from fewer."""
-        found = self._noise.get((salt, cell))
-        if found is None or found.shape[1] < seeds:
-            rng = randomisation.generator(f"power/{self.seed}/{salt}/{cell}")
-            size = max(20, seeds)
-            found = rng.standard_normal((size, self.repetitions)).T
-            self._noise[salt, cell] = found
-        return found[:, :seeds]
-
-
 def forecast(
     hypotheses: Sequence[Hypothesis],
     levels: Mapping[str, Sequence[Level]],
@@ -154,8 +133,8 @@ def forecast(
     if not families:
         reason = next(iter(planned.values()), "the study declares no hypotheses")
         raise UserError(f"power: nothing can be simulated: {reason}.")
-    fine = _Simulation(repetitions, 1.0 - alpha, seed)
-    coarse = _Simulation(min(_SEARCHED, repetitions), 1.0 - alpha, seed + 1)
+    fine = Simulation(repetitions, 1.0 - alpha, seed)
+    coarse = Simulation(min(_SEARCHED, repetitions), 1.0 - alpha, seed + 1)
     made: dict[str, Forecast] = {}
     for members in families.values():
         family = _Family(members, alpha)
@@ -214,8 +193,8 @@ class _Family:
         self,
         one: Planned,
         seeds: int,
-        fine: _Simulation,
-        coarse: _Simulation,
+        fine: Simulation,
+        coarse: Simulation,
         seconds: Sequence[float] | None,
     ) -> Forecast:
         """Both estimands of one member."""
@@ -244,8 +223,8 @@ class _Family:
         self,
         one: Planned,
         seeds: int,
-        fine: _Simulation,
-        coarse: _Simulation,
+        fine: Simulation,
+        coarse: Simulation,
         price: Sequence[float] | None,
     ) -> Estimand:
         errors = [standard_error(laid, one.spreads, seeds) for laid in one.laid]
@@ -280,7 +259,7 @@ class _Family:
         one: Planned,
         estimand: str,
         seeds: int,
-        simulation: _Simulation,
+        simulation: Simulation,
         effect: float | None = None,
         margin: float | None = None,
         shrink: float = 1.0,
@@ -293,7 +272,7 @@ class _Family:
         if effect is None and margin is None:
             own = self._at_plan(one, estimand, seeds, simulation, shrink)
         else:
-            own = _p_for(one, estimand, seeds, simulation, effect, margin)
+            own = p_for(one, estimand, seeds, simulation, effect, margin)
         return self.share(one, own, seeds, simulation, shrink)
 
     def share(
@@ -301,7 +280,7 @@ class _Family:
         one: Planned,
         own: Floats,
         seeds: int,
-        simulation: _Simulation,
+        simulation: Simulation,
         shrink: float = 1.0,
     ) -> float:
         """The share of p values `own` (R,) of `one` that pass Holm beside the other members'."""
@@ -319,7 +298,7 @@ class _Family:
         member: Planned,
         estimand: str,
         seeds: int,
-        simulation: _Simulation,
+        simulation: Simulation,
         shrink: float,
     ) -> Floats:
         """p values (R,) at the planned effect; 1 where none is declared or nothing is known of
@@ -330,7 +309,7 @@ class _Family:
         key = (id(member), estimand, seeds, simulation.seed, shrink)
         if key not in self._planned:
             effect = None if member.effect is None else member.effect / shrink
-            self._planned[key] = _p_for(
+            self._planned[key] = p_for(
                 member, estimand, seeds, simulation, effect, member.margin / shrink
             )
         return self._planned[key]
@@ -341,7 +320,7 @@ class _Family:
         return self.alpha / max(len(self.members), least)
 
     def _detectable(
-        self, one: Planned, estimand: str, seeds: int, simulation: _Simulation, start: float
+        self, one: Planned, estimand: str, seeds: int, simulation: Simulation, start: float
     ) -> float | None:
         def power(size: float) -> float:
             equivalence = one.hypothesis.test == "equivalence"
@@ -350,7 +329,7 @@ class _Family:
 
         return _search(power, start)
 
-    def _seeds(self, one: Planned, simulation: _Simulation, shrink: float) -> int | None:
+    def _seeds(self, one: Planned, simulation: Simulation, shrink: float) -> int | None:
         """The fewest seeds with 80 % power at the planned effect."""
 
         def reached(seeds: int) -> bool:
@@ -359,7 +338,7 @@ class _Family:
         return _fewest(_SEEDS, reached)
 
     def _population(
-        self, one: Planned, seeds: int, simulation: _Simulation, price: Sequence[float] | None
+        self, one: Planned, seeds: int, simulation: Simulation, price: Sequence[float] | None
     ) -> Estimand:
         """By t over the data sets' contrasts."""
         if any(laid.names == (ACROSS,) for laid in one.laid):
@@ -394,113 +373,16 @@ class _Family:
         return Estimand(planned, found, expected, high, needed, careful, cost, reason)
 
     def _data_sets(
-        self, one: Planned, seeds: int, simulation: _Simulation, shrink: float
+        self, one: Planned, seeds: int, simulation: Simulation, shrink: float
     ) -> int | None:
         """The fewest data sets, each like these on average, with 80 % power at the planned effect."""
         counts = tuple(range(2, MOST_DATA_SETS + 1))
-        p = _with_data_sets(one, seeds, simulation, np.array(counts), shrink)
+        p = with_data_sets(one, seeds, simulation, np.array(counts), shrink)
 
         def reached(count: int) -> bool:
             return self.share(one, p[:, counts.index(count)], seeds, simulation, shrink) >= POWER
 
         return _fewest(counts, reached)
-
-
-def _p_for(
-    one: Planned,
-    estimand: str,
-    seeds: int,
-    simulation: _Simulation,
-    effect: float | None,
-    margin: float | None,
-) -> Floats:
-    """p values (R,) of what the hypothesis says, the largest of its claims'."""
-    if estimand == "population":
-        return _population_p(one, seeds, simulation, effect or 0.0, margin)
-    found = [_claim_p(one, laid, seeds, simulation, effect, margin) for laid in one.laid]
-    largest: Floats = np.max(found, axis=0)
-    return largest
-
-
-def _claim_p(
-    one: Planned,
-    laid: Laid,
-    seeds: int,
-    simulation: _Simulation,
-    effect: float | None,
-    margin: float | None,
-) -> Floats:
-    """The p values (R,) that `claims.assess` would decide by."""
-    estimates = _fixed_estimates(one, laid, seeds, simulation)
-    return _p_of(one.hypothesis.test, estimates, effect, margin)
-
-
-def _fixed_estimates(
-    one: Planned, laid: Laid, seeds: int, simulation: _Simulation
-) -> batch.Estimates:
-    """The contrast on these data sets in every repetition, without any effect."""
-    trials = [
-        one.spreads.seed[cell] * simulation.noise(one.salt, int(cell), seeds) for cell in laid.cells
-    ]
-    if laid.paired:
-        by_seed = laid.stretch(one.spreads) * np.tensordot(laid.share, np.stack(trials), 1)
-        return batch.combine([1.0], [by_seed])
-    return batch.combine(laid.share, trials)
-
-
-def _p_of(
-    test: str, estimates: batch.Estimates, effect: float | None, margin: float | None
-) -> Floats:
-    """p values of what a hypothesis of this kind says, the estimates moved by the effect."""
-    moved = estimates.shifted(effect or 0.0)
-    if test == "equivalence":
-        assert margin is not None  # a study refuses an equivalence without one
-        return batch.equivalence_p(moved, margin)
-    side: Alternative = "two-sided" if test == "difference" else "greater"
-    return batch.p_value(moved, 0.0, side)
-
-
-def _population_p(
-    one: Planned, seeds: int, simulation: _Simulation, effect: float, margin: float | None
-) -> Floats:
-    """The largest of the claims' p values (R,) for new data sets."""
-    found = []
-    for laid in one.laid:
-        rng = randomisation.generator(f"power/{simulation.seed}/data sets/{laid.claim.label}")
-        assert laid.between.sd is not None  # `_population` asked
-        contrasts = laid.between.sd * rng.standard_normal((simulation.repetitions, len(laid.names)))
-        for d, name in enumerate(laid.names):
-            for w, cell, stratum in zip(laid.weights, laid.cells, laid.strata, strict=True):
-                if stratum == name:
-                    noise = simulation.noise(one.salt, int(cell), seeds)
-                    contrasts[:, d] += w * one.spreads.seed[cell] * noise.mean(axis=1)
-        over = batch.combine([1.0], [contrasts])
-        these = _fixed_estimates(one, laid, seeds, simulation)
-        wide = batch.wider(over, these, simulation.confidence)
-        found.append(_p_of(one.hypothesis.test, wide, effect, margin))
-    return np.max(found, axis=0)
-
-
-def _with_data_sets(
-    one: Planned, seeds: int, simulation: _Simulation, counts: np.ndarray, shrink: float
-) -> Floats:
-    """The largest of the claims' p values (R, counts) with so many data sets, at the plan."""
-    assert one.margin is not None
-    p = []
-    for laid in one.laid:
-        assert laid.between.sd is not None
-        scatter = float(np.mean([variance_on(laid, one.spreads, seeds, n) for n in laid.names]))
-        rng = randomisation.generator(f"power/{simulation.seed}/more data sets/{laid.claim.label}")
-        sd = math.sqrt(laid.between.sd**2 + scatter)
-        x = sd * rng.standard_normal((simulation.repetitions, int(counts[-1])))
-        means = np.cumsum(x, axis=1)[:, 1:] / counts  # of the first 2, 3, ... data sets
-        squares = np.cumsum(np.square(x), axis=1)[:, 1:] / counts - np.square(means)
-        df = np.broadcast_to(counts - 1.0, means.shape)
-        estimates = batch.Estimates(means, squares / (counts - 1), df)  # variance of the mean
-        effect = 0.0 if one.effect is None else one.effect / shrink
-        p.append(_p_of(one.hypothesis.test, estimates, effect, one.margin / shrink))
-    found: Floats = np.max(p, axis=0)
-    return found
 
 
 def _search(power: Any, start: float) -> float | None:

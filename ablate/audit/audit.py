@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate import streams
 from ablate.audit import checks
 from ablate.audit.probe import Lab, Reader
 from ablate.audit.result import SHAPES, Audit
 from ablate.audit.trajectories import LONGEST, examine
+from ablate.data import streams
 from ablate.data.normalise import Scales
 from ablate.errors import UserError
 from ablate.models.agent import Agent, stored

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
 from ablate.audit.probe import LOGGED, TABLE, Episodes, Lab, named, unnamed
+from ablate.data import streams
 from ablate.models.layouts import Layout
 
 FAINT = 1e-13  # of the largest derivative: below this an undeclared one is rounding

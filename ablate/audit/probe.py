@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories
 from ablate.models.agent import Agent, Stored
 from ablate.models.layouts import Fields, Layout
@@ -69,7 +69,6 @@ class Planted(Layout):
     planted: dict[str, np.ndarray] = field(default_factory=dict)
 
     def told(self, trajectories: Trajectories) -> dict[str, np.ndarray]:
-        """See `Layout.told`."""
         return self.planted
 
 

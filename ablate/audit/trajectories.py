@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
 from ablate.audit.result import SHAPES, Audit
+from ablate.data import streams
 from ablate.models.assembly import Model
 from ablate.plan.imagine import Imagination
 

@@ -40,14 +40,8 @@ import pandas as pd
 from scipy import stats
 
 from ablate.analyse import batch, mixed
-from ablate.analyse.estimators import (
-    Asked,
-    Estimator,
-    IsotonicRise,
-    Logistic,
-    RatioOfContrasts,
-    SlopeDifference,
-)
+from ablate.analyse.curves import IsotonicRise, Logistic
+from ablate.analyse.estimators import Asked, Estimator, RatioOfContrasts, SlopeDifference
 from ablate.analyse.intervals import Estimate, Floats, combine, equivalence_p, p_value, wider
 from ablate.analyse.randomisation import (
     Block,

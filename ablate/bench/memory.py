@@ -17,6 +17,7 @@ from ablate.bench.transformer import ACTIONS, LAYERS, OBSERVATIONS, WIDTH
 from ablate.bench.update import Row
 from ablate.models.assembly import build
 from ablate.models.spec import ModelSpec
+from ablate.registry import names, process
 
 GIGABYTE = 1e9
 GOAL = 4.0  # gigabytes at 4,096 timesteps, batch 8
@@ -47,16 +48,10 @@ def one_update(mixer: str, dropout: float, length: int, batch: int) -> dict[str,
 
 def measured(mixer: str, dropout: float, length: int, batch: int) -> dict[str, float]:
     """The same, in a fresh process."""
-    call = [
-        sys.executable,
-        "-m",
-        "ablate.bench.memory",
-        mixer,
-        str(dropout),
-        str(length),
-        str(batch),
-    ]
-    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    command, environment = process(
+        "ablate.bench.memory", mixer, str(dropout), str(length), str(batch)
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -95,6 +90,5 @@ def memory_rows(
 
 
 if __name__ == "__main__":
-    import baselines  # noqa: F401 - registers the mixers
-
+    names("mixer")  # imported before memory is measured
     print(json.dumps(one_update(sys.argv[1], float(sys.argv[2]), *map(int, sys.argv[3:5]))))

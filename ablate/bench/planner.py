@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,17 +21,17 @@ from ablate.plan.search import Plan, search
 
 OBSERVATIONS, ACTIONS = 11, 3
 HOPPER = PlanOptions()  # horizon 15, beam 128, context 5
-LONG = PlanOptions(horizon=5, beam_width=64, max_context_transitions=32)  # a window of 511 tokens
+LONG = PlanOptions(horizon=5, beam=64, max_context_transitions=32)  # a window of 511 tokens
 EPISODES = 16
 # what, options, goal in seconds, the public code's seconds (one thread of another machine, CPU time)
 CASES = (
     ("H 15, beam 128, context 5", HOPPER, 8.0, 77.5),
-    ("H 15, beam 128, context 5", replace(HOPPER, mode="full"), 5.0, 77.5),
+    ("H 15, beam 128, context 5", HOPPER.model_copy(update={"mode": "full"}), 5.0, 77.5),
     ("H 5, beam 64, 511 tokens", LONG, 8.0, 360.0),
-    ("H 5, beam 64, 511 tokens", replace(LONG, mode="full"), 8.0, 360.0),
+    ("H 5, beam 64, 511 tokens", LONG.model_copy(update={"mode": "full"}), 8.0, 360.0),
 )
-SHORT = PlanOptions(horizon=5, beam_width=64)
-SEVERAL = (SHORT, replace(SHORT, mode="full"))
+SHORT = PlanOptions(horizon=5, beam=64)
+SEVERAL = (SHORT, SHORT.model_copy(update={"mode": "full"}))
 
 
 def planner_rows(chunks: int = 2) -> list[Row]:
@@ -41,7 +40,9 @@ def planner_rows(chunks: int = 2) -> list[Row]:
     with one_thread():
         for what, options, goal, public in CASES:
             seconds, plan = seconds_of(options, 1, chunks)
-            bounds = released_positions(hopper(options).spec, replace(options, mode="reference"))
+            bounds = released_positions(
+                hopper(options).spec, options.model_copy(update={"mode": "reference"})
+            )
             rows.append(
                 {
                     "what": what,
@@ -81,8 +82,8 @@ def lower_bound(options: PlanOptions) -> int:
     """Token positions of a search that computes every new token once: nothing cropped, the prefix once."""
     slots = OBSERVATIONS + ACTIONS + 2
     given = options.executed * slots + OBSERVATIONS
-    drawn = options.horizon * options.beam_width * options.n_expand * (ACTIONS + 1)
-    return given + drawn + (options.horizon - 1) * options.beam_width * (OBSERVATIONS + 1)
+    drawn = options.horizon * options.beam * options.n_expand * (ACTIONS + 1)
+    return given + drawn + (options.horizon - 1) * options.beam * (OBSERVATIONS + 1)
 
 
 def hopper(options: PlanOptions) -> Model:
@@ -105,7 +106,7 @@ def seconds_of(options: PlanOptions, episodes: int, chunks: int) -> tuple[float,
     generator = torch.Generator().manual_seed(1)
     context = torch.randn(episodes, options.executed, model.spec.slots, generator=generator)
     observation = torch.randn(episodes, OBSERVATIONS, generator=generator)
-    shape = (episodes, options.horizon, options.beam_width * options.n_expand, model.spec.slots)
+    shape = (episodes, options.horizon, options.beam * options.n_expand, model.spec.slots)
     noise = torch.rand(shape, generator=generator)
     best = float("inf")
     for _ in range(chunks):

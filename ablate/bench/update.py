@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.bench.transformer import ACTIONS, BATCH, OBSERVATIONS, TIMESTEPS, DecisionTransformer
+from ablate.data.dose import one_thread
 from ablate.models.assembly import ModelSpec, build
 from ablate.models.linear import AVAILABLE
 from ablate.models.match import solve_width
@@ -28,17 +28,6 @@ GOAL = 0.8  # of PUBLIC_SECONDS
 CHUNKS, REPEATS = 7, 3
 
 Row = dict[str, Any]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread, then on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def alternate(

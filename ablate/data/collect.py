@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
-from ablate.streams import stream
 
 BATCH = 64
 

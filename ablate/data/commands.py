@@ -11,10 +11,14 @@ from ablate.data.collect import collect, concatenate
 from ablate.data.formats import files
 from ablate.data.stable_baselines import StableBaselines
 from ablate.data.trajectories import Trajectories
+from ablate.data.trusted import Trusted
 from ablate.envs.gymnasium_env import Gymnasium
 from ablate.errors import UserError, unknown
 
 POLICIES = ("sb3",)
+TRUSTED = (
+    "is unpickled now, which runs whatever code the file holds, with your rights, on this machine."
+)
 
 
 def is_name(text: str) -> bool:
@@ -53,11 +57,14 @@ def collect_with(
     format: str = "hdf5",
     normaliser: Path | None = None,
     deterministic: bool = False,
+    trust_code: bool = False,
     seed: int = 0,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Trajectories:
     """Collect whole episodes with a policy of the user's (`sb3:FILE.zip`) in a gymnasium environment.
+
+    trust_code: let stable-baselines3 unpickle the policy, which runs whatever code it holds.
 
     The target appears whole, at the end. Raises UserError for a policy or an environment that can't
     be had, or a target that can't be written.
@@ -68,7 +75,9 @@ def collect_with(
     if steps < 1:
         raise UserError(f"--steps {steps}: allowed: 1 or more.")
     check_target(target, format, overwrite)
-    behaviour = StableBaselines(Path(file), normaliser, deterministic)
+    space = Gymnasium(1, environment).action_space
+    reader = Trusted if trust_code else StableBaselines
+    behaviour = reader(Path(file), space, normaliser, deterministic)
     name = f"{environment}/{Path(file).stem}/seed-{seed}"
     made = collect(
         name,

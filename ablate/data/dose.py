@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
+from ablate.data.streams import stream, torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError, unknown
-from ablate.streams import stream, torch_stream
 
 Array = NDArray[np.float64]
 QUESTIONS = ("dynamics", "behaviour")
@@ -126,7 +126,7 @@ def measure(
     if not varied.any():
         raise UserError(f"{trajectories.name}: what the dose meter predicts never varies.")
     scaled = (target - mean)[:, varied] / spread[varied]
-    with _one_thread():
+    with one_thread():
         without = _predict(present, scaled, fold, episode, question)
         left = scaled - without
         begun = trajectories.timestep[rows] > 0
@@ -235,7 +235,7 @@ def _standardise(inputs: np.ndarray) -> Array:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Torch on one thread: for networks this small more are slower, and sums come out the same anywhere."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -33,11 +33,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import MaskedEnv, VectorEnv
 from ablate.envs.hidden import DelayedEnv, DroppedEnv, NoisyEnv
 from ablate.errors import UserError
-from ablate.streams import stream
 
 GRAMMAR = (
     "mask-GROUP, mask-GROUP-0.5, mask-0.5, noise-0.1, drop-0.2, delay-2, physics-0.3, joined by +,"

@@ -96,10 +96,21 @@ class Trajectories:
 
     @cached_property
     def returns_to_go(self) -> NDArray[np.float32]:
-        """Undiscounted sum of this row's and later rewards of its episode, (T,)."""
-        before = np.concatenate([[0.0], np.cumsum(self.rewards.astype(np.float64))])  # (T + 1,)
-        at_end = np.repeat(before[self.episode_starts[1:]], self.lengths)  # (T,)
-        return (at_end - before[:-1]).astype(np.float32)
+        """Undiscounted sum of this row's and later rewards of its episode, (T,).
+
+        Summed within each episode: a difference of sums over all rows would lose the digits of a small
+        one behind a large total.
+        """
+        found = self.rewards.astype(np.float64)
+        ends = self.episode_starts[1:]
+        if self.num_episodes < self.lengths.max():
+            for start, end in zip(self.episode_starts[:-1], ends, strict=True):
+                found[start:end] = np.cumsum(found[start:end][::-1])[::-1]
+        else:
+            for back in range(2, int(self.lengths.max()) + 1):  # from the end, all episodes at once
+                rows = (ends - back)[self.lengths >= back]
+                found[rows] += found[rows + 1]
+        return found.astype(np.float32)
 
     @cached_property
     def content_hash(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 
 BLOCK = 64  # updates drawn at once; any block can be redrawn alone, so a resumed run sees the same batches
 
@@ -40,6 +40,37 @@ def window_rows(targets: Tensor, timestep: Tensor, context: int) -> tuple[Tensor
     offset = torch.arange(context, device=targets.device)  # (K,)
     rows = (targets - lengths + 1).unsqueeze(-1) + offset  # (..., K)
     return torch.minimum(rows, targets.unsqueeze(-1)), lengths
+
+
+def last_rows(timestep: Tensor) -> Tensor:
+    """The last row of each row's episode, (T,), by the index within its episode of each row (T,)."""
+    starts = torch.nonzero(timestep == 0).flatten()
+    ends = torch.cat([starts[1:], starts.new_tensor([len(timestep)])])
+    return (ends - 1).repeat_interleave(ends - starts)
+
+
+def counted(oldest: Tensor, lengths: Tensor, context: int, least: int) -> Tensor:
+    """Which positions of windows are supervised where all may be, (..., K) bool.
+
+    One that sees at least `least` timesteps (K, where that is more than K), or all that its episode has so far.
+    oldest: (...,) index within its episode of a window's first timestep. lengths: (...,).
+    """
+    position = torch.arange(context, device=lengths.device)
+    enough = position + 1 >= min(least, context)
+    return (enough | (oldest == 0).unsqueeze(-1)) & (position < lengths.unsqueeze(-1))
+
+
+def windows_that_count(timestep: Tensor, context: int, least: int, by: str) -> Tensor:
+    """In how many of the data's windows each row is supervised, (T,) int64 >= 1; see `counted`.
+
+    timestep: (T,) index within its episode of each row. by: whether windows are drawn by their "end" or "start".
+    """
+    least = min(least, context)
+    if by == "start":
+        return (timestep - least + 1).clamp(min=0) - (timestep - context + 1).clamp(min=0) + 1
+    row = torch.arange(len(timestep), device=timestep.device)
+    ahead = (context - least + torch.zeros_like(timestep)).maximum(context - 1 - timestep)
+    return ahead.minimum(last_rows(timestep) - row) + 1
 
 
 @dataclass(frozen=True)

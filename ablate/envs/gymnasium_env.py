@@ -60,6 +60,7 @@ class Gymnasium(SimulatedEnv):
         self.env_id = env_id
         self._envs = [_make(env_id, kwargs) for _ in range(max(num_envs, 1))]
         self._space = self._envs[0].observation_space
+        self.action_space = self._envs[0].action_space
         action_dim, self._to_action = _actions(env_id, self._envs[0].action_space)
         super().__init__(num_envs, _width(env_id, self._space), action_dim, horizon)
         self._mujoco = _in_mujoco(self._envs[0])
@@ -245,6 +246,25 @@ def quiet_mujoco() -> Iterator[None]:
         yield
     finally:
         mujoco.set_mju_user_warning(None)
+
+
+def time_limit(env_id: str) -> int | None:
+    """The step at which the environment ends an episode by itself; None where it doesn't.
+
+    Raises UserError when the id isn't known.
+    """
+    found: int | None = _spec(env_id).max_episode_steps
+    return found
+
+
+def action_space(env_id: str) -> spaces.Space[Any]:
+    """What the environment takes; raises UserError when it isn't known or can't be made here."""
+    _spec(env_id)
+    env = _make(env_id, {})
+    try:
+        return env.action_space
+    finally:
+        env.close()
 
 
 def _spec(env_id: str) -> Any:

@@ -75,7 +75,7 @@ def audit_options(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {n: shape[n] for n in ("layout", "input") if n in shape}
     size = ("width", "embedding_dropout")
     found |= {k: v for k, v in shape.get("model", {}).items() if k not in size}
-    if get("algorithm", config["algorithm"]).imagines:
+    if get("algorithm", config["algorithm"]).system == "joint":
         found |= {"predicts": "all", "value_mask": config["settings"].get("value_mask", True)}
     state = config.get("measure", {}).get("rollout", {}).get("state", "re-encoded")
     return found if state == "re-encoded" else found | {"state": state}

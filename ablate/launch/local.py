@@ -10,7 +10,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from typing import Any
 
 from ablate.errors import UserError
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started, Stopped
-from ablate.registry import register
+from ablate.registry import process, register
 
 GRACE = 10.0  # seconds that workers get to end their runs before they are killed
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -33,14 +32,13 @@ class _Worker:
         self.number = number
         self.job: Job | None = None
         ours, theirs = Pipe()
-        # One thread each, said before torch is imported; the same modules as here are found.
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
-        environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        command = [sys.executable, "-m", "ablate.launch.worker"]
+        command, environment = process(
+            "ablate.launch.worker", str(theirs.fileno()), str(os.getpid())
+        )
         with theirs:
             self.process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(os.getpid())],
-                env=environment,
+                command,
+                env=environment | dict.fromkeys(THREADS, "1"),  # said before torch is imported
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

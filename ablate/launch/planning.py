@@ -11,9 +11,7 @@ from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
-from ablate.measure.acting import search_options
 from ablate.models.match import Matched, match
-from ablate.plan.options import plan_options, visible_timesteps
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
 from ablate.study.cost import fit_seconds, measure_seconds, spell
@@ -132,11 +130,8 @@ def sights(cells: Sequence[Cell]) -> list[str]:
         if "plan" not in cell.config["measure"]:
             continue
         system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
-        spec = system.shape(
-            cell.config, catalogue.spec(cell.data), *expand.dimensions(cell.data)
-        )
-        options = plan_options(search_options(cell.config["measure"]["plan"]))
-        seen = visible_timesteps(spec, options, options.executed).sum(1)  # (H,)
+        spec = system.shape(cell.config, catalogue.spec(cell.data), *expand.dimensions(cell.data))
+        options, seen = registry.get("measurement", "plan").sees(cell.config, spec)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
         found[what] = " ".join(str(int(count)) for count in seen)
     if not found:

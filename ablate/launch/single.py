@@ -224,9 +224,7 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         where, (*section, option), value = assignment(text)
         if section not in ([], *(["measure", name] for name in ACTS)):
-            raise unknown(
-                f"{where}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
-            )
+            raise unknown(f"{where}: the part", ".".join(section), [f"measure.{n}" for n in ACTS])
         made[option] = value
     return made
 

@@ -1,14 +1,13 @@
-"""Whether a training has converged, by its own learning curve and by an exact yardstick."""
+"""Whether a training has converged, by its own learning curve."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 
-def loss_fall(curve: Sequence[Mapping[str, float]], name: str = "heldout_loss") -> float:
+def loss_fall(curve: Sequence[Mapping[str, float]]) -> float:
     """The fall of the held-out loss over the last third of training, as a share of its whole fall.
 
     The loss at two thirds is interpolated between the curve's points; the whole fall is that from the first
@@ -17,7 +16,9 @@ def loss_fall(curve: Sequence[Mapping[str, float]], name: str = "heldout_loss") 
     slow learning: read it at a constant rate.
     """
     points = [
-        (row["update"], row[name]) for row in curve if not math.isnan(row.get(name, math.nan))
+        (row["update"], row["heldout_loss"])
+        for row in curve
+        if not math.isnan(row.get("heldout_loss", math.nan))
     ]
     if len(points) < 3:
         return math.nan
@@ -30,15 +31,3 @@ def loss_fall(curve: Sequence[Mapping[str, float]], name: str = "heldout_loss") 
             then = before + (after - before) * (at - a) / (b - a)
             return max(0.0, (then - last) / (first - last))
     return math.nan
-
-
-def converged(criterion: Mapping[str, Any] | None, fall: float, excess: float = math.nan) -> float:
-    """1 where a fit meets every criterion that is given, 0 where it fails one, NaN where none is or can be told.
-
-    criterion: `train.converged` of a configuration. fall: see `loss_fall`. excess: held-out action error
-    above the exact posterior's, as a share of the action's variance.
-    """
-    asked = {name: limit for name, limit in (criterion or {}).items() if limit is not None}
-    found = {"loss_fall": fall, "excess_error": excess}
-    told = [found[name] <= limit for name, limit in asked.items() if not math.isnan(found[name])]
-    return float(all(told)) if told else math.nan

@@ -15,16 +15,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, Visibility
 from ablate.learn.implicit_q import ImplicitQ
-from ablate.learn.objective import Objective, Settings
+from ablate.learn.objective import Objective
 from ablate.learn.transitions import Transitions
 from ablate.learn.values import Backup, Perceptrons, ValueNetworks, perceptrons
 from ablate.models.spec import ModelSpec
+from ablate.registry import Section
 
 
-class CriticSettings(Settings):
+class CriticSettings(Section):
     """Hyper-parameters; as in IQL (Kostrikov et al. 2021, section 5.2 and appendix B) unless said otherwise."""
 
     updates: int = Field(default=5, ge=1)  # of the critic, for each of the joint model

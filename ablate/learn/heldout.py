@@ -8,18 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.trajectories import Trajectories, action_variance, wanted_actions
 from ablate.models.agent import Agent, stored
 from ablate.models.layouts import Layout
-from ablate.words import Response
-
-RESPONSES = (
-    Response("action_error", "action error", "of the action variance", "lower"),
-    Response("action_error_early", "early action error", "of the action variance", "lower"),
-    Response("action_nll", "held-out action NLL", "nats", "lower"),
-    Response("loss", "held-out loss", direction="lower"),
-)
 
 EARLY = 8  # timesteps 0..7, where history has told least: the pilot's window of reference/science
 CHUNK = 2048  # targets encoded at once, in contexts up to LONG
@@ -90,13 +82,18 @@ def held_out_metrics(agent: Agent, data: HeldOut, limit: int | None = None) -> d
     error = torch.cat(errors, 1)  # (S, B)
     undefined = torch.full((size,), float("nan"), device=error.device)
     return {
-        "action_error": error.mean(1) / data.variance,
-        "action_error_early": error[:, early].mean(1) / data.variance
+        "action_error": _mean(error) / data.variance,
+        "action_error_early": _mean(error[:, early]) / data.variance
         if bool(early.any())
         else undefined,
-        "action_nll": torch.cat(nll, 1).mean(1) if nll else undefined,
-        "heldout_loss": torch.cat(losses, 1).mean(1),
+        "action_nll": _mean(torch.cat(nll, 1)) if nll else undefined,
+        "heldout_loss": _mean(torch.cat(losses, 1)),
     }
+
+
+def _mean(each: Tensor) -> Tensor:
+    """(S, B) -> (S,), summed in double precision."""
+    return each.mean(1, dtype=torch.float64).to(each.dtype)
 
 
 def _chunk(context: int) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -23,19 +23,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.data.catalogue import DataSpec
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.critic import Critic, CriticSettings, CriticTraining
-from ablate.learn.objective import Batch, Objective, Part, Settings
+from ablate.learn.objective import Batch, Objective
 from ablate.learn.transitions import Transitions, transitions
-from ablate.models import conditions
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
-from ablate.models.stack import Stack
-from ablate.registry import get, register
+from ablate.registry import Section, get, register
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class JointSource:
         return rows.masked_fill(over.unsqueeze(-1), float("nan")), inside
 
 
-class JointSettings(Settings):
+class JointSettings(Section):
     """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py)."""
 
     bins: int = Field(default=100, ge=2)
@@ -155,16 +152,6 @@ def _transitions(
     return replace(made, rewards=torch.from_numpy(rewards).to(device, made.rewards.dtype))
 
 
-def joint_layout(
-    config: Mapping[str, Any], data: DataSpec, observation_dim: int, action_dim: int
-) -> Layout:
-    """What a joint model is told before its sequence. Raises UserError for a condition that the data don't record."""
-    if unmet := conditions.unmet(config["condition"], data):
-        raise UserError(unmet)
-    told = (config["history"], config["condition"], data.shown_goal)
-    return Layout(observation_dim, action_dim, data.num_policies, *told)
-
-
 def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
     """The model that a configuration describes, its width 0 where it is to be solved for."""
     settings = JointSettings.model_validate(dict(config["settings"]))
@@ -200,40 +187,21 @@ def fit_model(
 class Joint(Objective):
     """Trains the joint models of `stack` on a `JointSource`."""
 
-    Settings: ClassVar[type[Settings]] = JointSettings
+    Settings: ClassVar[type[Section]] = JointSettings
     losses: ClassVar[tuple[str, ...]] = ("all",)
     system: ClassVar[str] = "joint"
-    imagines: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Any,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
-        self.data: JointSource = source
-        spec = stack.spec
-        decayed = decayed_names(stack.model)
-        named = stack.named_parameters()
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[
-            train.get("optimiser", "adamw")
-        ]
-        groups = [
-            {"params": [p for n, p in named.items() if n in decayed]},
-            {"params": [p for n, p in named.items() if n not in decayed], "weight_decay": 0.0},
-        ]
-        self.optimiser = kind(
-            groups,
-            lr=train["learning_rate"],
-            betas=tuple(train.get("betas", (0.9, 0.999))),
-            weight_decay=train["weight_decay"],
-            fused=True,
-        )
-        self.parts[""] = Part(stack.parameters(), self.optimiser)
+    source: Any  # a `JointSource`
+
+    def undecayed(self) -> list[Tensor]:
+        """See `Objective.undecayed`: all but matrices, and embeddings and positions."""
+        decayed = decayed_names(self.stack.model)
+        return [p for n, p in self.stack.named_parameters().items() if n not in decayed]
+
+    def begin(self) -> None:
+        """See `Objective.begin`: the weights of slots, and the critic where there is one."""
+        stack, spec = self.stack, self.stack.spec
+        self.data: JointSource = self.source
         weights = [self.settings.observation_weight] * spec.observation_dim
         weights += [self.settings.action_weight] * spec.action_dim
         weights += [self.settings.reward_weight, self.settings.value_weight]

@@ -18,15 +18,19 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from ablate.config import Section
-from ablate.data.windows import Visibility, gather_windows
-from ablate.errors import UserError, unknown
+from ablate.data.windows import (
+    Visibility,
+    counted,
+    gather_windows,
+    last_rows,
+    windows_that_count,
+)
+from ablate.errors import unknown
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
-from ablate.registry import get, register
+from ablate.registry import Section, checked, get, register
 
 
 class TrainingData(Protocol):
@@ -83,10 +87,7 @@ class Source:
 
     @cached_property
     def _last_row(self) -> Tensor:
-        """The last row of each row's episode, (T,)."""
-        starts = torch.nonzero(self.timestep == 0).flatten()
-        ends = torch.cat([starts[1:], starts.new_tensor([len(self.timestep)])])
-        return (ends - 1).repeat_interleave(ends - starts)
+        return last_rows(self.timestep)
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,6 @@ class Batch:
 
     update: int
     targets: Tensor
-
-
-class Settings(Section):
-    """An algorithm's own hyper-parameters."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,13 @@ class Objective(ABC):
     """Trains the S policies of `stack` on `source`, in place.
 
     Class attributes:
-        Settings: its own hyper-parameters, a subclass of `ablate.learn.objective.Settings`.
+        Settings: its own hyper-parameters.
         heads: registered heads that it can train; empty where any will do.
         losses: levels of `train.loss` that it knows.
         transitions: whether it needs `source.transitions`.
-        system: the registered system that reads data, trains and acts for it (`ablate.systems`).
+        system: the registered system that reads data, trains and acts for it (`ablate.systems`); of `joint`, models
+            predict whole trajectories, which can be searched over.
         starts: whether `train.windows` says where a window's target is; False where it draws windows its own way.
-        imagines: whether its model predicts whole trajectories, so that they can be searched over.
         growth: a loss this many times its first value (or 1, if that is more) has diverged.
 
     Args:
@@ -129,13 +126,12 @@ class Objective(ABC):
     Raises UserError for settings, a head or a loss that the algorithm doesn't have.
     """
 
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[Section]] = Section
     heads: ClassVar[tuple[str, ...]] = ()
     losses: ClassVar[tuple[str, ...]] = ("last", "all")
     transitions: ClassVar[bool] = False
     system: ClassVar[str] = "policy"
     starts: ClassVar[bool] = False
-    imagines: ClassVar[bool] = False
     growth: ClassVar[float] = 1e3
 
     def __init__(
@@ -149,7 +145,7 @@ class Objective(ABC):
     ) -> None:
         self.stack, self.source, self.train = stack, source, train
         self.study, self.seeds = study, list(seeds)
-        self.settings: Any = checked_settings(type(self), settings)
+        self.settings: Any = checked(self.Settings, settings, "settings")
         self.device = source.table.device
         if self.heads and stack.spec.head not in self.heads:
             raise unknown("head: the algorithm's policy", stack.spec.head, self.heads)
@@ -158,9 +154,16 @@ class Objective(ABC):
         if self.transitions and source.transitions is None:
             raise ValueError(f"{type(self).__name__}: the source has no transitions.")
         self.parts: dict[str, Part] = {}
-        self.optimiser = self.add(
-            "", stack.parameters(), train["learning_rate"], train["weight_decay"]
-        )
+        rates = train["learning_rate"], train["weight_decay"]
+        self.optimiser = self.add("", stack.parameters(), *rates, self.undecayed())
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 - most need nothing
+        """Set up what is trained beside the policy, once `source`, `stack` and `settings` are known: nothing."""
+
+    def undecayed(self) -> list[Tensor]:
+        """The policy's parameters that weight decay leaves alone: none."""
+        return []
 
     @classmethod
     def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
@@ -180,6 +183,8 @@ class Objective(ABC):
         unread |= set() if model["timesteps"] else {"model.timestep_std"}
         unread |= set() if cls.starts else {"train.windows"}
         unread |= set() if len(cls.losses) > 1 else {"train.loss"}
+        everywhere = "all" in cls.losses and train["loss"] == "all"
+        unread |= set() if everywhere else {"train.least_visible", "train.balanced"}
         unread |= set() if train["keep"] < 1.0 else {"train.keep_by"}
         unread |= set() if "return" in condition else {"train.return_scale"}
         return frozenset(paths - unread)
@@ -197,13 +202,21 @@ class Objective(ABC):
         tensors: Sequence[Tensor],
         learning_rate: float | None = None,
         weight_decay: float = 0.0,
+        undecayed: Sequence[Tensor] = (),
     ) -> Any:
-        """Declare further tensors, "" being the policy's; with a learning rate, their optimiser is returned."""
+        """Declare further tensors, "" being the policy's; with a learning rate, their optimiser is returned.
+
+        undecayed: those of the tensors that weight decay leaves alone.
+        """
         made = None
         if learning_rate is not None:
             kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+            apart = {id(tensor) for tensor in undecayed}
+            groups: list[dict[str, Any]] = [{"params": [t for t in tensors if id(t) not in apart]}]
+            if apart:
+                groups.append({"params": list(undecayed), "weight_decay": 0.0})
             made = kind[self.train.get("optimiser", "adamw")](
-                list(tensors),
+                groups,
                 lr=learning_rate,
                 betas=tuple(self.train.get("betas", (0.9, 0.999))),
                 weight_decay=weight_decay,
@@ -262,13 +275,15 @@ class Supervised(Objective):
 
     With a return in the condition this is return-conditioned supervised learning (Chen et al. 2021; Emmons et
     al. 2022), with a goal, goal-conditioned; with `train.keep` below 1, cloning of the best trajectories.
-    `train.loss` "last" counts a window's last action, "all" the action at each of its positions.
+    `train.loss` "last" counts a window's last action, "all" the action at each of its positions: a window of K
+    timesteps then serves up to K targets, which see 1 to K of them. `train.least_visible` leaves out the
+    positions that see fewer, and `train.balanced` weighs the others so that in expectation each timestep of the
+    data counts as often as with "last", where windows at an episode's edges hold it less often.
     """
 
     starts: ClassVar[bool] = True
 
     def update(self, batch: Batch, rate: float) -> Tensor:
-        """See `Objective.update`."""
         source, stack = self.source, self.stack
         cut = source.starting if self.train.get("windows", "end") == "start" else source.ending
         features, rows, lengths = cut(batch.targets)  # (S, B, K, F), (S, B, K), (S, B)
@@ -277,46 +292,33 @@ class Supervised(Objective):
                 mask = torch.arange(source.context, device=self.device) < lengths.unsqueeze(-1)
                 params = stack(features, mask, method="everywhere")  # (S, B, K, P)
                 each = stack.head.loss(params, source.actions[rows])  # (S, B, K)
-                loss = (each * mask).sum((1, 2)) / mask.sum((1, 2))  # (S,)
+                weight = self._weights(rows, lengths)  # (S, B, K)
+                loss = (each * weight).sum((1, 2)) / weight.sum((1, 2))  # (S,)
             else:
                 params = stack(features, lengths)  # (S, B, P)
                 loss = stack.head.loss(params, source.actions[rows[..., -1]]).mean(1)  # (S,)
         self.policy_step(loss, rate)
         return loss.detach()
 
+    def _weights(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """How much each position of windows counts, (S, B, K); rows (S, B, K), lengths (S, B)."""
+        oldest = self.source.timestep[rows[..., 0]]  # (S, B)
+        counts = counted(oldest, lengths, self.source.context, self.train.get("least_visible", 1))
+        return counts * self._share[rows] if self.train.get("balanced", False) else counts
+
+    @cached_property
+    def _share(self) -> Tensor:
+        """What a row counts in each of the windows that count it, (T,)."""
+        source, by = self.source, self.train.get("windows", "end")
+        least = self.train.get("least_visible", 1)
+        times = windows_that_count(source.timestep, source.context, least, by)
+        return 1.0 / times.to(source.actions.dtype)
+
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimiser.param_groups:
         group["lr"] = rate
-
-
-def checked_settings(
-    algorithm: type[Objective], settings: Mapping[str, Any], where: str = "settings"
-) -> Settings:
-    """The algorithm's settings with its defaults filled in.
-
-    Raises UserError, one line, for a key that it doesn't have or a value out of range.
-    """
-    try:
-        return algorithm.Settings.model_validate(dict(settings))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            raise unknown(where, name, algorithm.Settings.model_fields) from None
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        raise UserError(
-            f"{where}.{name}: found '{problem['input']}'; {text[0].lower() + text[1:].rstrip('.')}."
-        ) from None
-
-
-def settings_of(algorithm: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a registered algorithm as plain JSON, defaults filled in.
-
-    Raises UserError for an unknown algorithm, and as `checked_settings`.
-    """
-    return checked_settings(get("algorithm", algorithm), settings).model_dump(mode="json")
 
 
 def learning_rate(update: int, train: Mapping[str, Any]) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, draw_targets
 from ablate.learn.checkpoint import Trained, load_training_state, save_training_state
 from ablate.learn.objective import Batch, Objective, Source, TrainingData, learning_rate
@@ -30,8 +30,14 @@ SAVE_EVERY = 60.0  # seconds between training states on disk
 
 def windows_per_update(train: dict[str, Any], context: int) -> int:
     """Windows of an update: one a target, or with loss on all positions as many as hold the targets."""
-    targets: int = train["targets_per_update"]
-    return targets if train["loss"] == "last" else max(1, round(targets / context))
+    return max(1, round(train["targets_per_update"] / targets_per_window(train, context)))
+
+
+def targets_per_window(train: Mapping[str, Any], context: int) -> int:
+    """Supervised positions of a full window; one at an episode's start holds fewer."""
+    if train["loss"] == "last":
+        return 1
+    return context - min(train.get("least_visible", 1), context) + 1
 
 
 def train_cohort(
@@ -78,7 +84,7 @@ def train_cohort(
             drawn = [draw_targets(study, s, block, windows, len(source.actions)) for s in seeds]
             targets = torch.stack([torch.from_numpy(d) for d in drawn], dim=1).to(device)
         # At every update, so that a resumed training draws the same masks wherever it starts.
-        torch.manual_seed(streams.entropy(study, seeds[0], f"dropout/{update}") % (1 << 63))
+        streams.seed_default(study, seeds[0], f"dropout/{update}", device)
         batch = Batch(update, targets[update % BLOCK])
         loss = objective.update(batch, learning_rate(update, train))  # (S,)
         total, count = total + loss, count + 1

@@ -30,7 +30,7 @@ class Transitions:
     row: (T,) int64, where timestep t of the training set stands in `table`; its successor is the row after.
     rewards: (T,). going_on: (T,) floats, 0 after a true end, else 1.
     counted: (T,) floats, 0 where the successor is not known, or None where all are known.
-    returns: (E,) undiscounted return of each episode.
+    returns: (E,) float64, undiscounted return of each episode.
     """
 
     table: Tensor
@@ -65,7 +65,7 @@ def transitions(
         rewards=tensor(trajectories.rewards),
         going_on=tensor((~ended).astype(np.float32)),
         counted=tensor((~unknown).astype(np.float32)) if unknown.any() else None,
-        returns=tensor(trajectories.returns.astype(np.float32)),
+        returns=tensor(trajectories.returns),
     )
 
 

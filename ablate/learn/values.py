@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, Visibility, gather_windows
-from ablate.learn.objective import Objective, Source
+from ablate.learn.objective import Objective
 from ablate.learn.transitions import Transitions
 from ablate.models.assembly import build
 from ablate.models.linear import linear
@@ -315,25 +315,17 @@ class ValueObjective(Objective):
     transitions: ClassVar[bool] = True
     growth: ClassVar[float] = math.inf
 
-    def __init__(
-        self,
-        stack: Stack,
-        source: Source,
-        train: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        study: str,
-        seeds: Sequence[int],
-    ) -> None:
-        super().__init__(stack, source, train, settings, study, seeds)
-        assert source.transitions is not None
-        seen, own = source.transitions, self.settings
+    def begin(self) -> None:
+        """See `Objective.begin`; a subclass begins with this."""
+        assert self.source.transitions is not None
+        seen, own = self.source.transitions, self.settings
         scale = 1.0
         if own.return_range is not None:
             width = float(seen.returns.max() - seen.returns.min())
             scale = own.return_range / width if width > 0 else 1.0
         rewards = seen.rewards * scale + own.reward_shift  # (T,)
-        self.backup = Backup(seen, source.visible, rewards, own.discount)
-        self.dtype = stack.parameters()[0].dtype
+        self.backup = Backup(seen, self.source.visible, rewards, own.discount)
+        self.dtype = self.stack.parameters()[0].dtype
         self._drawn: dict[str, tuple[int, Tensor]] = {}
 
     def value_networks(self, name: str, networks: int, actions: bool) -> ValueNetworks:

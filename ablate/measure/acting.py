@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ablate import registry
-from ablate.config import Section
 from ablate.data.catalogue import DataSet
 from ablate.errors import UserError
 from ablate.measure.base import Measurement, Numbers, Trained
@@ -19,8 +18,9 @@ from ablate.measure.episodes import CAP, LOST, RESPONSES, optimal_returns, summa
 from ablate.measure.rollout import Rollouts, rollout
 from ablate.measure.video import Filmed
 from ablate.models import conditions
-from ablate.plan.options import plan_options
-from ablate.registry import register
+from ablate.models.spec import ModelSpec
+from ablate.plan.options import PlanOptions, visible_timesteps
+from ablate.registry import Section, register
 
 
 class ActingOptions(Section):
@@ -112,7 +112,6 @@ class Rollout(Measurement):
         state: Literal["re-encoded", "carried"] = "re-encoded"
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
-        """See `Measurement`."""
         return acted(trained, options, self.settings(options))
 
     @staticmethod
@@ -122,7 +121,6 @@ class Rollout(Measurement):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """See `Measurement.reads`."""
         return read_options(config, cls.Options.model_fields)
 
 
@@ -132,44 +130,26 @@ class Plan(Measurement):
 
     responses = RESPONSES
 
-    class Options(ActingOptions):
-        """Those of acting, and of the search (`ablate.plan.options.PlanOptions`); `beam` is the number of
-        sequences that are kept."""
-
-        # what is searched for; `direct`: nothing, the most likely slots one after another
-        objective: Literal["return", "likelihood", "direct"] = "return"
-        mode: Literal["reference", "full"] = "reference"
-        horizon: int = Field(default=15, ge=1)
-        beam: int = Field(default=128, ge=1)
-        n_expand: int = Field(default=2, ge=1)
-        k_obs: int | None = Field(default=1, ge=1)
-        k_act: int | None = Field(default=None, ge=1)
-        k_rew: int | None = Field(default=1, ge=1)
-        cdf_obs: float | None = Field(default=None, ge=0, lt=1)
-        cdf_act: float | None = Field(default=0.6, ge=0, lt=1)
-        cdf_rew: float | None = Field(default=None, ge=0, lt=1)
-        percentile: float | Literal["mean"] = "mean"
-        value: Literal["tokens", "critic"] = "tokens"
-        discount: float = 0.99
-        max_context_transitions: int = Field(default=5, ge=1)
-        prefix_context: bool = True
-        plan_freq: int = Field(default=1, ge=1)
+    class Options(PlanOptions, ActingOptions):
+        """Those of acting, and of the search."""
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
-        """See `Measurement`."""
         return acted(trained, options, self.settings(options))
 
     @staticmethod
     def settings(options: Any) -> dict[str, Any]:
         """What the system needs to make models act so."""
-        chosen = search_options(options.model_dump())
-        return {"plan": chosen, "searched": options.objective != "direct"}
+        return {"plan": PlanOptions(**options.model_dump(include=set(PlanOptions.model_fields)))}
+
+    @staticmethod
+    def sees(config: Mapping[str, Any], spec: ModelSpec) -> tuple[PlanOptions, Numbers]:
+        """The search of a configuration, and for each imagined timestep (H,) how many executed ones it sees."""
+        options = Plan.Options.model_validate(config["measure"]["plan"])
+        return options, visible_timesteps(spec, options, options.executed).sum(1)
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        """See `Measurement.refusal`."""
-        algorithm = registry.get("algorithm", config["algorithm"])
-        if not getattr(algorithm, "imagines", False):
+        if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 f"the measurement 'plan' searches over imagined trajectories, which the algorithm "
                 f"'{config['algorithm']}' doesn't predict; allowed: joint"
@@ -180,7 +160,6 @@ class Plan(Measurement):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        """See `Measurement.reads`."""
         objective = config["measure"]["plan"]["objective"]
         unread = {"target", "decrement"}
         if objective != "return":
@@ -189,13 +168,3 @@ class Plan(Measurement):
             unread |= set(cls.Options.model_fields) - set(ActingOptions.model_fields)
             unread -= {"objective", "max_context_transitions", "prefix_context"}
         return frozenset(set(cls.Options.model_fields) - unread)
-
-
-def search_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a plan's options, those of the search, by the names of `PlanOptions`."""
-    own = {n: v for n, v in options.items() if n not in ActingOptions.model_fields}
-    own["beam_width"] = own.pop("beam")
-    if own["objective"] == "direct":
-        del own["objective"]
-    plan_options(own)
-    return own

@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ablate.config import Section
 from ablate.errors import UserError
 from ablate.models.assembly import Model
+from ablate.registry import Section
 from ablate.systems import System
 from ablate.words import Response
 

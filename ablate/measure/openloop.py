@@ -8,45 +8,27 @@ played, how much of the past is seen, and what the model's head is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate import registry, streams
-from ablate.config import Section
+from ablate import registry
+from ablate.data import streams
+from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.joint import JointSettings, joint_rows
 from ablate.measure.base import Measurement, Trained
 from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.words import Response
 
 # Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
 External = Callable[[Tensor], Tensor]
-
-
-class Dynamics(Protocol):
-    """A model that imagines."""
-
-    def imagine(
-        self,
-        context: Tensor,
-        observation: Tensor,
-        horizon: int,
-        samples: int,
-        actions: Tensor | External | None,
-        seed: int,
-    ) -> Tensor:
-        """`samples` futures (E, samples, h, N) of E beginnings: observations 1 .. h timesteps ahead.
-
-        context: (E, L, D) raw rows (s, a, r, V) before the present; observation: (E, N). actions: logged ones
-        (E, h, M), an external policy, or None for the model's own. seed: of all that is drawn.
-        """
 
 
 class JointDynamics:
@@ -68,7 +50,11 @@ class JointDynamics:
         actions: Tensor | External | None,
         seed: int,
     ) -> Tensor:
-        """See `Dynamics.imagine`."""
+        """`samples` futures (E, samples, h, N) of E beginnings: observations 1 .. h timesteps ahead.
+
+        context: (E, L, D) raw rows (s, a, r, V) before the present; observation: (E, N). actions: logged ones
+        (E, h, M), an external policy, or None for the model's own. seed: of all that is drawn.
+        """
         spec = self.model.spec
         first, last = spec.observation_dim, spec.observation_dim + spec.action_dim
         generator = torch.Generator(device=observation.device).manual_seed(seed)
@@ -142,7 +128,7 @@ def errors(imagined: Tensor, truth: Tensor, scale: Tensor) -> dict[str, Tensor]:
     samples; spread: standard deviation of the samples about their mean; energy_score: mean |x - y| - mean
     |x - x'| / 2 over samples (Gneiting & Raftery 2007, equation 21), lower is better.
     """
-    x, y = imagined / scale, truth / scale
+    x, y = imagined.double() / scale, truth.double() / scale
     mean = x.mean(1)  # (E, h, N)
     rmse = (mean - y).square().mean((0, 2)).sqrt()
     spread = x.var(1, unbiased=False).mean((0, 2)).sqrt()
@@ -177,7 +163,6 @@ class OpenLoop(Measurement):
         greedy: bool = False
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
-        """See `Measurement`."""
         system = trained.system
         truth, before = system.data.held_out, system.context - 1
         there = len(_possible(truth, before, options.horizon))
@@ -189,7 +174,8 @@ class OpenLoop(Measurement):
         earlier = table[rows[:, None] + np.arange(-before, 0)]  # (E, K-1, D)
         ahead = rows[:, None] + np.arange(options.horizon)
         states = torch.from_numpy(truth.observations)
-        scale = torch.from_numpy(system.data.train.observations.std(0)).clamp(min=1e-6)
+        _, deviation = moments(system.data.train.observations)
+        scale = torch.from_numpy(deviation.astype(np.float32)).clamp(min=1e-6)
         played = torch.from_numpy(truth.actions)[ahead] if options.actions == "logged" else None
         found: dict[str, list[np.ndarray]] = {}
         for seed, model in zip(trained.seeds, trained.models, strict=True):
@@ -208,8 +194,7 @@ class OpenLoop(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        """See `Measurement.refusal`."""
-        if not registry.get("algorithm", config["algorithm"]).imagines:
+        if registry.get("algorithm", config["algorithm"]).system != "joint":
             return (
                 "the measurement 'open-loop' samples imagined trajectories, which the algorithm "
                 f"'{config['algorithm']}' doesn't predict; allowed: joint"

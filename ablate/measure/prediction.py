@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ablate.config import Section
 from ablate.measure.base import Measurement, Trained
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.words import Response
 
 RESPONSES = (

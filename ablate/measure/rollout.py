@@ -8,24 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ablate import streams
+from ablate.data import streams
 from ablate.envs.base import VectorEnv
 from ablate.models.agent import Actable
 from ablate.models.conditions import Moment
 from ablate.models.layouts import Fields
-from ablate.words import Response
-
-RESPONSES = (
-    Response("score", unit="points", direction="higher", digits=1, points=True),
-    Response("score_median", "median score", "points", "higher", 1, points=True),
-    Response("return_mean", "return", "reward units", "higher", 1),
-    Response("return_std", "spread of returns", "reward units", "lower", 1),
-    Response("success", "success rate", direction="higher"),
-    Response("length", "episode length", "timesteps", digits=1),
-    Response("jerk", "action jerk", "action units", "lower"),
-    Response("regret", "regret, capped", "points", "lower", 1, points=True),
-    Response("lost", "share of lost episodes", direction="lower"),
-)
 
 
 @dataclass(frozen=True)
@@ -129,7 +116,7 @@ def rollout(
         returns += reward
         lengths += alive
         if t > 0:
-            change += (((action - previous) ** 2).mean(-1) * alive).sum(1)
+            change += (((action - previous) ** 2).mean(-1) * alive).sum(1, dtype=np.float64)
             changes += alive.sum(1)
         previous = action
         if "success" in info:

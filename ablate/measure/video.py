@@ -18,6 +18,7 @@ import numpy as np
 
 from ablate.envs.base import Floats, Step, VectorEnv, Wrapper
 from ablate.errors import UserError
+from ablate.registry import process
 
 HEIGHT, WIDTH = 240, 320  # pixels
 PICTURES_PER_SECOND = 25
@@ -68,12 +69,8 @@ class Filmed(Wrapper):
         with tempfile.TemporaryDirectory() as folder:
             mujoco.mj_saveModel(self.env.mujoco_model(), str(Path(folder) / MODEL))
             np.save(Path(folder) / STATES, np.stack(self.states))
-            drawn = subprocess.run(
-                [sys.executable, "-m", "ablate.measure.video", folder, str(self.path)],
-                capture_output=True,
-                text=True,
-                env=how | dict(os.environ),
-            )
+            command, environment = process("ablate.measure.video", folder, str(self.path))
+            drawn = subprocess.run(command, capture_output=True, text=True, env=how | environment)
         if drawn.returncode:
             line = (drawn.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise UserError(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablate.data.normalise import moments
 from ablate.errors import UserError
 from ablate.models.discretise import Discretiser
 from ablate.models.linear import Linear
@@ -83,7 +84,7 @@ class Model(nn.Module):
         self.lead = nn.ModuleDict({name: Linear(size, spec.width) for name, size in spec.prefix})
         if self.ahead:
             told = np.zeros((1, sum(size for _, size in spec.prefix))) if told is None else told
-            for name, values in (("told_mean", told.mean(0)), ("told_std", told.std(0))):
+            for name, values in zip(("told_mean", "told_std"), moments(told), strict=True):
                 self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()))
         context = (
             self.ahead + block(spec) if joint else self.embed.length(spec.context)
@@ -213,7 +214,6 @@ class Model(nn.Module):
         return self.head.each(self.features(rows, prefix), rows, "each_loss")
 
     def log_density(self, rows: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """See `Slots.log_density`."""
         return self.head.log_density(self.features(rows, prefix), rows)
 
 

@@ -112,7 +112,6 @@ class _Replicas(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
-        """See `torch.autograd.Function.vmap`."""
         q, k, v = (
             (
                 value.movedim(axis, 0)

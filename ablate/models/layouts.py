@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from ablate.data.windows import Visibility
 from ablate.errors import UserError
 from ablate.models import conditions, histories
 from ablate.models.conditions import Condition
+
+if TYPE_CHECKING:
+    from ablate.data.catalogue import DataSpec
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,26 @@ class Layout:
 
     def __post_init__(self) -> None:
         _ = self.past, self.conditions
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], data: DataSpec, observation_dim: int, action_dim: int
+    ) -> Layout:
+        """What a model of a configuration is told of a timestep; a joint model's conditions stand before its sequence.
+
+        Raises UserError for a condition that the data don't record.
+        """
+        if unmet := conditions.unmet(config["condition"], data):
+            raise UserError(unmet)
+        return cls(
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            policies=data.num_policies,
+            history=config["history"],
+            condition=config["condition"],
+            goal=data.shown_goal,
+            timesteps=config["model"]["timesteps"] > 0,
+        )
 
     @cached_property
     def past(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablate.data.normalise import moments
 from ablate.errors import UserError
 from ablate.models.discretise import Discretiser
 from ablate.models.heads import Head
@@ -228,7 +229,7 @@ class Slots(nn.Module):
 
 def _units(rows: np.ndarray, free: bool) -> tuple[np.ndarray, ...]:
     """Mean and standard deviation of the slots (D,), and shift and scale of a head's numbers."""
-    mean, std = rows.mean(0), rows.std(0)
+    mean, std = moments(rows)
     std = np.where(std > 1e-6, std, 1.0)
     if free:
         return mean, std, mean, std

@@ -177,7 +177,6 @@ class Step(Tokenizer):
     """Everything of a timestep in one token."""
 
     def cut(self, columns: list[Column]) -> list[Token]:
-        """See `Tokenizer.cut`."""
         return [Token("row", 0, sum(width for _, width, _, _ in columns), False)]
 
     def make(self, width: int) -> None:
@@ -188,13 +187,11 @@ class Step(Tokenizer):
         self.weight, self.bias = layer.weight, layer.bias
 
     def token(self, rows: Tensor, number: int) -> Tensor:
-        """See `Tokenizer.token`."""
         if self.discretiser is not None:
             return super().token(rows, number)
         return linear(rows[..., : self.weight.shape[1]], self.weight, self.bias, self.stacked)
 
     def flops(self) -> int:
-        """See `Tokenizer.flops`."""
         return 0 if self.discretiser is not None else 2 * self.weight.numel()
 
 
@@ -204,7 +201,6 @@ class Chunk(Tokenizer):
     size: int
 
     def cut(self, columns: list[Column]) -> list[Token]:
-        """See `Tokenizer.cut`."""
         tokens: list[list[Token]] = [[], [], []]  # what came before, conditions, the observation
         start = 0
         for name, width, first, _ in columns:

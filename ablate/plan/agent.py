@@ -7,23 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ablate.errors import UserError, unknown
+from ablate.errors import UserError
 from ablate.models.assembly import Model
 from ablate.models.layouts import Fields, Layout
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, check_fits, window_cap
 from ablate.plan.search import search
 
-DECODINGS = ("plan", "likelihood")
 SEEDS = 2**31 - 1
 
 
 class TrajectoryAgent:
     """S models of one shape that act; what a rollout asks of an agent.
 
-    decode: `plan` searches as `options` say. `likelihood` takes each action slot's most likely bin, or draws it
-    where noise is given, after at most `options.executed` timesteps; keys and values are carried from one timestep
-    to the next while the window is unbroken, and the window is encoded again where it slides.
+    They search as `options` say. With the objective `direct` they take each action slot's most likely bin, or draw
+    it where noise is given, after at most `options.executed` timesteps; keys and values are carried from one
+    timestep to the next while the window is unbroken, and the window is encoded again where it slides.
 
     layout: what a rollout reads of it is which conditions to show.
 
@@ -37,18 +36,15 @@ class TrajectoryAgent:
         models: Sequence[Model],
         layout: Layout,
         options: PlanOptions,
-        decode: str = "plan",
     ) -> None:
-        if decode not in DECODINGS:
-            raise unknown("decode", decode, DECODINGS)
-        if decode == "plan":
+        if options.objective != "direct":
             check_fits(models[0].spec, options)
             if options.value == "critic" and models[0].critic is None:
                 raise UserError(
                     "plan.value: critic needs a model that was trained with one (settings.critic)."
                 )
         self.models = list(models)
-        self.layout, self.options, self.decode = layout, options, decode
+        self.layout, self.options = layout, options
 
     @property
     def size(self) -> int:
@@ -109,7 +105,7 @@ class TrajectoryActor:
             shown = [raw.told[name].to(self.context.dtype) for name in self.prefix]
             self.told.append(torch.cat(shown, -1))  # (S, E, P)
             self.told = self.told[-self.context.shape[2] - 1 :]
-        if self.agent.decode == "likelihood":
+        if options.objective == "direct":
             chosen = torch.stack([self._likeliest(s, raw, noise) for s in range(self.agent.size)])
         else:
             if self.timestep % options.plan_freq == 0:
@@ -124,7 +120,7 @@ class TrajectoryActor:
         spec = model.spec
         draws = None
         if options.objective == "return":
-            shape = (options.horizon, options.beam_width * options.n_expand, spec.slots)
+            shape = (options.horizon, options.beam * options.n_expand, spec.slots)
             draws = self._draws(s, noise, shape)
         value = model.critic if options.value == "critic" else None
         told = self._prefix(s)
@@ -139,9 +135,7 @@ class TrajectoryActor:
         n = spec.observation_dim
         running = self.running[s]
         if running is None or not options.executed:
-            cap = window_cap(
-                spec, PlanOptions(max_context_transitions=options.max_context_transitions)
-            )
+            cap = window_cap(spec, options)
             running = Imagination(model, self.context[s], raw.observation[s], cap, self._prefix(s))
             self.running[s] = running
         else:

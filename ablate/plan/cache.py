@@ -97,7 +97,6 @@ class States:
         self.tail = None
 
     def extend(self, tokens: Tensor, positions: Tensor, where: str) -> Tensor:
-        """See `Cache.extend`."""
         rows, count = tokens.shape[:2]
         self.positions += rows * count
         features = []
@@ -111,12 +110,10 @@ class States:
         return torch.ones_like(positions, dtype=torch.bool)
 
     def branch(self, children: int, room: int) -> None:
-        """See `Cache.branch`."""
         self.rows *= children
         self.state = tuple(part.repeat_interleave(children, 0) for part in self.state)
 
     def select(self, index: Tensor, room: int) -> None:
-        """See `Cache.select`."""
         first = torch.arange(self.episodes, device=index.device)[:, None] * self.rows
         rows = (first + index).flatten()
         self.state = tuple(part.index_select(0, rows) for part in self.state)

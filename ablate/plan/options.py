@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 
-from ablate.errors import UserError, unknown
+from ablate.errors import UserError
 from ablate.models.assembly import Model, block
 from ablate.models.spec import ModelSpec
 from ablate.models.tokens import stream
-from ablate.registry import get
+from ablate.registry import Section, get
 
-OBJECTIVES = ("return", "likelihood")
-MODES = ("reference", "full")
-VALUES = ("tokens", "critic")
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-class PlanOptions:
+class PlanOptions(Section):
     """Options of a search; the defaults are the release's for hopper (config/offline.py).
 
     Attributes:
         objective: `return`, by imagined rewards and a final value; `likelihood`, the most probable sequence
-            (imitation, and with a model that has a goal: reaching it).
+            (imitation, and with a model that has a goal: reaching it); `direct`, no search: each slot of the
+            action drawn, or the most likely, after the ones before it.
         mode: `reference` crops whole timesteps off the front as the release does, and counts positions from
             the new front; `full` crops nothing.
-        horizon: imagined timesteps. beam_width: sequences kept. n_expand: continuations of each (return only).
+        horizon: imagined timesteps. beam: sequences kept. n_expand: continuations of each (return only).
         k_obs, k_act, k_rew: draw among so many most likely bins; None: among all.
         cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
         percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
@@ -44,68 +42,36 @@ class PlanOptions:
         plan_freq: environment steps between searches.
     """
 
-    objective: str = "return"
-    mode: str = "reference"
-    horizon: int = 15
-    beam_width: int = 128
-    n_expand: int = 2
-    k_obs: int | None = 1
-    k_act: int | None = None
-    k_rew: int | None = 1
-    cdf_obs: float | None = None
-    cdf_act: float | None = 0.6
-    cdf_rew: float | None = None
-    percentile: float | str = "mean"
-    value: str = "tokens"
-    discount: float = 0.99
-    max_context_transitions: int = 5
+    objective: Literal["return", "likelihood", "direct"] = "return"
+    mode: Literal["reference", "full"] = "reference"
+    horizon: Count = 15
+    beam: Count = 128
+    n_expand: Count = 2
+    k_obs: Count | None = 1
+    k_act: Count | None = None
+    k_rew: Count | None = 1
+    cdf_obs: Share | None = None
+    cdf_act: Share | None = 0.6
+    cdf_rew: Share | None = None
+    percentile: Annotated[float, Field(gt=0, lt=1)] | Literal["mean"] = "mean"
+    value: Literal["tokens", "critic"] = "tokens"
+    discount: float = Field(default=0.99, ge=0, le=1)
+    max_context_transitions: Count = 5
     prefix_context: bool = True
-    plan_freq: int = 1
+    plan_freq: Count = 1
 
-    def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise unknown("plan.objective", self.objective, OBJECTIVES)
-        if self.mode not in MODES:
-            raise unknown("plan.mode", self.mode, MODES)
-        if self.value not in VALUES:
-            raise unknown("plan.value", self.value, VALUES)
-        for name in (
-            "horizon", "beam_width", "n_expand", "max_context_transitions", "plan_freq",
-            "k_obs", "k_act", "k_rew",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UserError(f"plan.{name}: found {value}; allowed: whole numbers from 1.")
-        for name in ("cdf_obs", "cdf_act", "cdf_rew"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value < 1.0:
-                raise UserError(f"plan.{name}: found {value}; allowed: 0 <= share < 1, or nothing.")
-        if self.percentile != "mean" and not (
-            isinstance(self.percentile, (int, float)) and 0.0 < self.percentile < 1.0
-        ):
-            raise UserError(
-                f"plan.percentile: found {self.percentile}; allowed: mean, or a number between 0 and 1."
+    @model_validator(mode="after")
+    def _executed_within_the_plan(self) -> Self:
+        if self.plan_freq > self.horizon and self.objective != "direct":
+            raise ValueError(
+                f"plan_freq: found {self.plan_freq}; a plan has {self.horizon} timesteps to execute"
             )
-        if not 0.0 <= self.discount <= 1.0:
-            raise UserError(f"plan.discount: found {self.discount}; allowed: 0 ... 1.")
-        if self.plan_freq > self.horizon:
-            raise UserError(
-                f"plan.plan_freq: found {self.plan_freq}; a plan has {self.horizon} timesteps to execute."
-            )
+        return self
 
     @property
     def executed(self) -> int:
         """Most executed timesteps that stand before the present observation."""
         return self.max_context_transitions if self.prefix_context else 0
-
-
-def plan_options(found: Mapping[str, Any]) -> PlanOptions:
-    """The options of a search. Raises UserError for one that it doesn't have, or out of range."""
-    known = [field.name for field in fields(PlanOptions)]
-    for name in found:
-        if name not in known:
-            raise unknown("measure.plan", name, known)
-    return PlanOptions(**found)
 
 
 def per_step(spec: ModelSpec) -> int:
@@ -138,7 +104,7 @@ def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
             f"plan.objective: likelihood searches among bins, and the head '{spec.head}' has none; "
             "allowed: heads categorical, autoregressive, or objective return."
         )
-    several = options.beam_width > 1 or options.n_expand > 1
+    several = options.beam > 1 or options.n_expand > 1
     if several and not get("head", spec.head).density:
         raise UserError(
             f"plan: the head '{spec.head}' proposes one action only; allowed: any other head."
@@ -158,7 +124,7 @@ def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
 
 def window_cap(spec: ModelSpec, options: PlanOptions) -> int | None:
     """Most tokens that the model looks at, None where nothing is cropped."""
-    if options.mode == "full":
+    if options.mode == "full" and options.objective != "direct":
         return None
     n = per_step(spec)
     return min(options.max_context_transitions * n - (n > 1), block(spec))
@@ -197,7 +163,7 @@ def released_positions(spec: ModelSpec, options: PlanOptions) -> dict[str, int]:
     """
     n, a, slots = spec.observation_dim, spec.action_dim, spec.slots
     cap = window_cap(spec, options)
-    wide = options.beam_width * options.n_expand
+    wide = options.beam * options.n_expand
     released, length = 0, options.executed * slots + n
     start = length - slots * cropped(length, cap, slots)
     cached = start
@@ -211,8 +177,8 @@ def released_positions(spec: ModelSpec, options: PlanOptions) -> dict[str, int]:
             break
         for drawn in range(n):
             window = length - slots * cropped(length, cap, slots)
-            released += options.beam_width * window
+            released += options.beam * window
             anew = drawn == 0 and cropped(length, cap, slots) > cropped(length - 1, cap, slots)
-            cached += options.beam_width * (window if anew else 1)
+            cached += options.beam * (window if anew else 1)
             length += 1
     return {"released": released, "cached": cached}

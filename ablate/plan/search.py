@@ -51,8 +51,8 @@ def search(
     """Plan for E episodes at once.
 
     context: executed rows (E, L, D), raw, of which the last `options.executed` are looked at; observation:
-    (E, N); prefix: (E, P) for a model with one. noise: uniform numbers in [0, 1), (E, H, beam_width * n_expand,
-    D), for a search on return: entry [e, h, c * beam_width + b, i] draws slot i of imagined step h in the c-th
+    (E, N); prefix: (E, P) for a model with one. noise: uniform numbers in [0, 1), (E, H, beam * n_expand,
+    D), for a search on return: entry [e, h, c * beam + b, i] draws slot i of imagined step h in the c-th
     continuation of the b-th best sequence (observations: c = 0). value: Q(observations (E, r, N), actions
     (E, r, M)) -> (E, r), raw, trained apart; replaces the value tokens: a sequence is worth its rewards before
     step t and Q of step t.
@@ -95,7 +95,7 @@ def _bytes_of(model: Model, options: PlanOptions) -> int:
     cap = window_cap(spec, options)
     tokens = options.horizon * per_step(spec) if cap is None else cap
     each = 2 * spec.layers * spec.width * model.head.mean.element_size()
-    return 2 * options.beam_width * tokens * each
+    return 2 * options.beam * tokens * each
 
 
 def _search(
@@ -134,7 +134,7 @@ def _by_return(
     """Leaves the best sequence of each episode first; returns its score (E,)."""
     spec = imagination.spec
     episodes, n, slots = imagination.episodes, spec.observation_dim, spec.slots
-    beams, expand = options.beam_width, options.n_expand
+    beams, expand = options.beam, options.n_expand
     heads = imagination.heads
     gained = observation.new_zeros(episodes, 1)  # discounted rewards so far
     state = observation[:, None]  # (E, r, N)
@@ -201,7 +201,7 @@ def _by_likelihood(imagination: Imagination, options: PlanOptions) -> Tensor:
     for _ in range(options.horizon * spec.slots - spec.observation_dim):
         log_probs = total[..., None] + imagination.log_probabilities()  # (E, r, N+1)
         possible = int((log_probs > float("-inf")).sum((1, 2)).min())
-        total, index = log_probs.flatten(1).topk(min(options.beam_width, possible), dim=1)
+        total, index = log_probs.flatten(1).topk(min(options.beam, possible), dim=1)
         imagination.select(index // log_probs.shape[-1])
         imagination.push(index % log_probs.shape[-1])
     return total[:, 0]

@@ -23,7 +23,9 @@ from ablate.study.foreign import ForeignStudy
 from ablate.study.registration import Standing, declared, standing
 from ablate.study.schema import Study
 
-ELSEWHERE = "the runs come from elsewhere, and nothing shows that the hypotheses were written before them"
+ELSEWHERE = (
+    "the runs come from elsewhere, and nothing shows that the hypotheses were written before them"
+)
 Settings = tuple[tuple[str, str], ...]
 
 

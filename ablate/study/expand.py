@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate import presets, registry
+from ablate import registry
 from ablate.config import (
     FACTORS,
     MEASURED,
@@ -20,18 +20,17 @@ from ablate.config import (
     SECTIONS,
     TOKENS,
     budgets,
-    checked,
     fit_part,
+    plain,
     settled,
 )
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.models.tokens import tokens_of
-from ablate.study import identity
+from ablate.study import identity, presets
 from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
-
 
 CELLS = 10_000  # of a study
 
@@ -233,7 +232,8 @@ def tuning(study: Study, data_hashes: Mapping[str, str]) -> dict[tuple[Arm, int]
             for path, value in settings.items():
                 put(made, path, value)
             for section in SECTIONS:
-                made[section] = checked(SECTIONS[section], made[section], section, study.study)
+                where = f"{study.study}: {section}"
+                made[section] = plain(SECTIONS[section], made[section], where)
             for seed in range(tune.seeds):
                 fit = Fit(f"{study.streams}/tune", seed, fit_part(made), data_hashes[cell.data])
                 found.setdefault((arm, draw), []).append(

@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
-from ablate.config import Section
 from ablate.errors import UserError, unknown
+from ablate.registry import Section
 from ablate.study import checks, identity
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis, coverage

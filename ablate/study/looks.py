@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ablate.config import Section
+from ablate.registry import Section
 
 SEEDS = 10_000  # of a study at most
 

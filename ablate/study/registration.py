@@ -87,7 +87,9 @@ def entered(before: Mapping[str, Any], now: Declared, results: int, when: str) -
         hypotheses.setdefault(found, {"id": name, "registered": when, "after": results})
     seeds = list(before.get("seeds", ()))
     entry = {"seeds": now.seeds, "looks": list(now.looks)}
-    if not any({**entry, "registered": 0, "after": 0} == {**s, "registered": 0, "after": 0} for s in seeds):
+    if not any(
+        {**entry, "registered": 0, "after": 0} == {**s, "registered": 0, "after": 0} for s in seeds
+    ):
         seeds.append({**entry, "registered": when, "after": results})
     return {"hypotheses": hypotheses, "seeds": seeds}
 

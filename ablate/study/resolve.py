@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ablate import presets, registry
-from ablate.config import FACTORS, OPTIONAL, SECTIONS, Section, no_context
+from ablate import registry
+from ablate.config import FACTORS, OPTIONAL, SECTIONS, no_context
 from ablate.errors import UserError, quoted
+from ablate.registry import Section
+from ablate.study import presets
 from ablate.study.contrast import Level, find_level, level_text
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
@@ -387,7 +389,9 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key: Key = tuple(p for p in problem["loc"] if (p != "[key]"))
-    if key and key[-1] in LEVELS and problem["type"] in LEVELS[key[-1]]:  # the name of a union's member
+    if (
+        key and key[-1] in LEVELS and problem["type"] in LEVELS[key[-1]]
+    ):  # the name of a union's member
         problem = {**problem, "msg": _no_level(problem["input"])}
         key = key[:-1]
     where = ".".join(str(p) for p in key)

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from ablate import presets, registry
-from ablate.config import MEASURED, ModelSection, Section, TrainSection
+from ablate import registry
+from ablate.config import MEASURED, ModelSection, TrainSection
+from ablate.registry import Section
+from ablate.study import presets
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SEEDS, SequentialSection
 from ablate.study.tuning import Chosen, TuneSection
-
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a study and of a profile: they name folders
 LONGEST = 100  # characters of such a name

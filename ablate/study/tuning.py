@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 from scipy.stats import qmc
 
-from ablate.config import Section
+from ablate.registry import Section
 from ablate.study.contrast import Level, level_text
 from ablate.words import response
 

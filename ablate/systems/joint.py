@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate import streams
 from ablate.config import Config, timesteps
+from ablate.data import streams
 from ablate.data.best import best
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.trajectories import Trajectories
@@ -19,7 +19,6 @@ from ablate.learn.joint import (
     JointSettings,
     JointSource,
     fit_model,
-    joint_layout,
     joint_source,
     joint_spec,
 )
@@ -30,7 +29,7 @@ from ablate.models.match import Matched, match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
-from ablate.plan.options import plan_options
+from ablate.plan.options import PlanOptions
 from ablate.registry import get, register
 
 TARGETS = 512  # every one is a whole window
@@ -66,9 +65,8 @@ class JointSystem:
 
     @classmethod
     def prepare(cls, config: Config, data: DataSet, device: str) -> JointSystem:
-        """See `System.prepare`."""
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
-        layout = joint_layout(config, data.spec, *sizes)
+        layout = Layout.of(config, data.spec, *sizes)
         spec = joint_spec(config, layout)
         matched = match(spec, config["model"])
         return cls(
@@ -85,8 +83,7 @@ class JointSystem:
     def shape(
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
-        """See `System.shape`."""
-        return joint_spec(config, joint_layout(config, data, observation_dim, action_dim))
+        return joint_spec(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property
     def context(self) -> int:
@@ -114,9 +111,9 @@ class JointSystem:
         return JointProgram(Stack(list(models)))
 
     def actor(self, models: Sequence[Model], options: Mapping[str, Any]) -> TrajectoryAgent:
-        """The models as they act: by likelihood, or where `options` hold those of a plan, by search."""
-        decode = "plan" if options.get("searched") else "likelihood"
-        return TrajectoryAgent(models, self.layout, plan_options(options.get("plan") or {}), decode)
+        """The models as they act: by search as the `plan` of `options` says, or without one directly."""
+        plan = options.get("plan", PlanOptions(objective="direct"))
+        return TrajectoryAgent(models, self.layout, plan)
 
     def source(self, program: JointProgram) -> JointSource:
         """What the trainer reads."""
@@ -157,12 +154,20 @@ class JointSystem:
             parts.append(stack(*every, method="log_density"))
         each = torch.cat(parts, 1)  # (S, B, K, D)
         first = self.spec.observation_dim
-        action = -each[:, :, -1, first : first + self.spec.action_dim].sum(-1).mean(1)
+        action = (
+            -each[:, :, -1, first : first + self.spec.action_dim]
+            .sum(-1)
+            .mean(1, dtype=torch.float64)
+            .float()
+        )
         whole = undefined
         if each.shape[2] > 1:
             heads = stack.model.head
             whole = (
-                -heads.per_timestep(each.flatten(0, 1)).unflatten(0, each.shape[:2]).mean((1, 2))
+                -heads.per_timestep(each.flatten(0, 1))
+                .unflatten(0, each.shape[:2])
+                .mean((1, 2), dtype=torch.float64)
+                .float()
             )
         return {"action_nll": action, "timestep_nll": whole}
 

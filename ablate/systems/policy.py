@@ -10,18 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ablate import streams
 from ablate.config import Config, timesteps
+from ablate.data import streams
 from ablate.data.best import best
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
-from ablate.errors import UserError
 from ablate.learn.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.objective import Source
-from ablate.learn.train import windows_per_update
+from ablate.learn.train import targets_per_window, windows_per_update
 from ablate.learn.transitions import transitions
-from ablate.models import conditions
 from ablate.models.agent import Agent, at_context, stored
 from ablate.models.assembly import Model, build, flops_per_target
 from ablate.models.discretise import Discretiser
@@ -53,7 +51,6 @@ class PolicySystem:
 
     @classmethod
     def prepare(cls, config: Config, data: DataSet, device: str) -> PolicySystem:
-        """See `System.prepare`."""
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
         spec = cls.shape(config, data.spec, *sizes)
         matched = match(spec, config["model"])
@@ -65,7 +62,7 @@ class PolicySystem:
             config=config,
             data=data,
             trained=best(data.train, config["train"]["keep"], config["train"]["keep_by"]),
-            layout=row_layout(config, data.spec, *sizes),
+            layout=Layout.of(config, data.spec, *sizes),
             scales=scales.to(device),
             matched=matched,
             spec=spec.at(matched.width),
@@ -75,8 +72,7 @@ class PolicySystem:
     def shape(
         cls, config: Config, data: DataSpec, observation_dim: int, action_dim: int
     ) -> ModelSpec:
-        """See `System.shape`."""
-        return ModelSpec.of(config, row_layout(config, data, observation_dim, action_dim))
+        return ModelSpec.of(config, Layout.of(config, data, observation_dim, action_dim))
 
     @property
     def context(self) -> int:
@@ -147,8 +143,7 @@ class PolicySystem:
         """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
         train = self.config["train"]
         per_update = windows_per_update(train, self.context)
-        if train["loss"] == "all":
-            per_update *= self.context  # at most: a window at an episode's start holds fewer
+        per_update *= targets_per_window(train, self.context)
         return {
             "width": float(self.matched.width),
             "parameters": float(self.matched.parameters),
@@ -156,18 +151,3 @@ class PolicySystem:
             "flops_per_target": float(flops_per_target(self.spec)),
             "targets": float(train["updates"] * per_update),
         }
-
-
-def row_layout(config: Config, data: DataSpec, observation_dim: int, action_dim: int) -> Layout:
-    """What a policy is told of a timestep. Raises UserError for a condition that the data don't record."""
-    if unmet := conditions.unmet(config["condition"], data):
-        raise UserError(unmet)
-    return Layout(
-        observation_dim=observation_dim,
-        action_dim=action_dim,
-        policies=data.num_policies,
-        history=config["history"],
-        condition=config["condition"],
-        goal=data.shown_goal,
-        timesteps=config["model"]["timesteps"] > 0,
-    )

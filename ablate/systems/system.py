@@ -83,8 +83,8 @@ class System(Protocol[P, H]):
     def actor(self, models: Sequence[Model], options: Mapping[str, Any]) -> Actable:
         """The models as they act.
 
-        options: `context` (K of acting, null: that of training) and `state` of a policy; `searched` and `plan`
-        (the options of a search) of a joint model.
+        options: `context` (K of acting, null: that of training) and `state` of a policy; `plan`, the options of
+        a search, of a joint model.
         """
 
     def source(self, program: P) -> TrainingData:

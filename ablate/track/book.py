@@ -19,7 +19,6 @@ import pandas as pd
 
 from ablate import config
 from ablate.errors import UserError
-from ablate.learn.convergence import converged
 from ablate.study import expand
 from ablate.study.contrast import level_text
 from ablate.study.expand import Trial
@@ -263,7 +262,8 @@ class Book:
         if criterion is not None and one.budget == one.config["train"]["updates"]:
             error = line.get("held-out.action_error", math.nan)
             excess = error - self._yardstick(one)
-            line["converged"] = converged(criterion, fit.get("loss_fall", math.nan), excess)
+            met = config.Converged.model_validate(criterion).met
+            line["converged"] = met(fit.get("loss_fall", math.nan), excess)
         return line
 
     def _at(self, measurement: str, row: str) -> dict[str, float]:

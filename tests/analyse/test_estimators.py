@@ -13,12 +13,12 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from ablate.analyse import estimators, power
-from ablate.analyse.estimators import Asked, Estimator, logit_fit, make, over_seeds
+from ablate.analyse.curves import logit_fit
+from ablate.analyse.estimators import Asked, Estimator, make, over_seeds
 from ablate.analyse.expressions import evaluate
 from ablate.bench.inference import made_up_curves
-from ablate.config import Section
 from ablate.errors import UserError
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.study.contrast import level_text
 
 SCORE = Asked("score")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ablate.data.normalise import Scales
+from ablate.data.streams import torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Batch, Objective, Source
 from ablate.learn.transitions import transitions
@@ -20,7 +21,6 @@ from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.registry import get
-from ablate.streams import torch_stream
 
 STUDY = "algorithm-tests"
 HEADS = {"bc": "mse", "td3+bc": "mse", "iql": "gaussian", "cql": "tanh-gaussian"}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.learn.objective import settings_of
-from ablate.presets import configuration
+from ablate.config import plain
 from ablate.registry import get
+from ablate.study.presets import configuration
 
 PRESETS = {
     "bc": "bc", "ten-percent-bc": "bc", "rvs-r": "bc", "rvs-g": "bc",
@@ -19,14 +19,16 @@ PRESETS = {
 
 
 def page(name: str) -> dict[str, Any]:
-    return yaml.safe_load((resources.files("ablate.presets") / f"{name}.yaml").read_text())
+    return yaml.safe_load((resources.files("ablate.study.presets") / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize(("preset", "algorithm"), PRESETS.items())
 def test_a_preset_names_every_hyper_parameter_of_its_algorithm(preset: str, algorithm: str) -> None:
     made = configuration(preset, "mujoco/walker2d/medium-v0")
     assert made["algorithm"] == algorithm
-    assert page(preset).get("settings", {}) == settings_of(algorithm, made["settings"])
+    assert page(preset).get("settings", {}) == plain(
+        get("algorithm", algorithm).Settings, made["settings"], "settings"
+    )
     needed = {"updates", "targets_per_update", "loss", "optimiser", "learning_rate", "betas"}
     needed |= {"weight_decay", "schedule", "warmup", "clip", "precision"}
     assert needed <= page(preset)["train"].keys()

@@ -27,7 +27,7 @@ from algorithm_samples import (
 from torch import nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from ablate import streams
+from ablate.data import streams
 from ablate.data.windows import BLOCK, draw_targets
 from ablate.learn.implicit_q import expectile_loss
 from ablate.learn.objective import Batch

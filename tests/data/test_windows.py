@@ -3,7 +3,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.data.windows import BLOCK, Visibility, draw_targets, gather_windows, window_rows
+from ablate.data.windows import (
+    BLOCK,
+    Visibility,
+    counted,
+    draw_targets,
+    gather_windows,
+    window_rows,
+    windows_that_count,
+)
 
 
 def episode_timesteps(lengths: list[int]) -> torch.Tensor:
@@ -44,3 +52,33 @@ def test_every_context_sees_the_same_targets():
         windows, _, lengths = gather_windows(table, timestep, visible, targets)
         last = windows.gather(2, (lengths - 1).view(1, 4, 1, 1))
         assert last.flatten().tolist() == [0.0, 5.0, 29.0, 31.0]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    context=st.integers(1, 8),
+    least=st.integers(1, 10),
+    by=st.sampled_from(["end", "start"]),
+)
+def test_every_timestep_is_counted_in_as_many_windows_as_said(lengths, context, least, by):
+    """Against a plain enumeration of all windows and of what each of their positions sees."""
+    timestep = episode_timesteps(lengths)
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    times = np.zeros(len(timestep), dtype=int)
+    for drawn in range(len(timestep)):
+        rows = [
+            row
+            for row in range(len(timestep))
+            if episode[row] == episode[drawn]
+            and (drawn - context < row <= drawn if by == "end" else drawn <= row < drawn + context)
+        ]
+        oldest = timestep[rows[0]][None]
+        mask = counted(oldest, torch.tensor([len(rows)]), context, least)[0]
+        for place, row in enumerate(rows):
+            seen, could = place + 1, int(timestep[row]) + 1
+            expected = seen >= min(least, context) or seen == could
+            assert bool(mask[place]) == expected
+            times[row] += expected
+        assert not mask[len(rows) :].any()
+    assert windows_that_count(timestep, context, least, by).tolist() == times.tolist()

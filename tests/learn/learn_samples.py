@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ablate.data.normalise import fit_scales
+from ablate.data.streams import torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import Source
 from ablate.learn.transitions import transitions
@@ -16,7 +17,6 @@ from ablate.models.agent import Agent, stored
 from ablate.models.assembly import Model, ModelSpec, build
 from ablate.models.layouts import Layout
 from ablate.models.stack import Stack
-from ablate.streams import torch_stream
 
 STUDY = "learn-tests"
 OBSERVED, ACTED = 3, 2

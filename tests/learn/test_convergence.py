@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ablate.learn.convergence import converged, loss_fall
+from ablate.learn.convergence import loss_fall
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
@@ -44,22 +44,3 @@ def test_an_exponential_falls_by_what_the_formula_says() -> None:
 
 def test_a_curve_without_a_held_out_loss_says_nothing() -> None:
     assert math.isnan(loss_fall([{"update": u, "train_loss": 1.0 / u} for u in (1, 2, 3)]))
-
-
-@pytest.mark.parametrize(
-    ("criterion", "fall", "excess", "expected"),
-    [
-        (None, 0.5, 0.5, math.nan),
-        ({"loss_fall": None, "excess_error": None}, 0.0, 0.0, math.nan),
-        ({"loss_fall": 0.01}, 0.01, math.nan, 1.0),
-        ({"loss_fall": 0.01}, 0.011, math.nan, 0.0),
-        ({"loss_fall": 0.01}, math.nan, 0.0, math.nan),
-        ({"excess_error": 0.02}, 0.9, 0.02, 1.0),
-        ({"excess_error": 0.02}, 0.0, 0.03, 0.0),
-        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, 0.03, 0.0),
-        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, 0.01, 1.0),
-        ({"loss_fall": 0.01, "excess_error": 0.02}, 0.0, math.nan, 1.0),
-    ],
-)
-def test_a_criterion(criterion: dict | None, fall: float, excess: float, expected: float) -> None:
-    assert converged(criterion, fall, excess) == pytest.approx(expected, nan_ok=True)

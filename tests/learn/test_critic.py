@@ -12,7 +12,7 @@ from test_joint import SMALL, TRAIN, objective, shape
 
 from ablate.errors import UserError
 from ablate.learn.joint import Joint, JointSettings, fit_model, joint_source
-from ablate.learn.objective import Batch, checked_settings
+from ablate.learn.objective import Batch
 from ablate.learn.train import train_cohort
 from ablate.models.assembly import count_parameters
 from ablate.models.layouts import Layout
@@ -20,6 +20,7 @@ from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
 from ablate.plan.options import PlanOptions
 from ablate.plan.search import search
+from ablate.registry import checked
 
 CRITIC: dict[str, Any] = {"width": 16, "batch": 32, "updates": 2}
 
@@ -109,7 +110,7 @@ def test_a_critic_that_diverges_takes_its_model_with_it() -> None:
 def test_a_search_asks_it() -> None:
     model = trained(2, CRITIC).stack.model.eval()
     options = PlanOptions(
-        horizon=2, beam_width=3, max_context_transitions=2, value="critic", discount=0.9
+        horizon=2, beam=3, max_context_transitions=2, value="critic", discount=0.9
     )
     context, observation = torch.randn(1, 2, 7), torch.randn(1, 3)
     noise = torch.rand(1, 2, 6, 7)
@@ -132,9 +133,9 @@ def joint_rewards(model: Any) -> tuple[float, float]:
 
 def test_refusals() -> None:
     with pytest.raises(UserError, match=r"settings\.critic\.width: found '0'"):
-        checked_settings(Joint, {"critic": {"width": 0}})
+        checked(JointSettings, {"critic": {"width": 0}}, "settings")
     with pytest.raises(UserError, match=r"plan\.value"):
-        PlanOptions(value="q")
+        checked(PlanOptions, {"value": "q"}, "plan")
     layout = Layout(3, 2, 0, "states+actions", "none")
     with pytest.raises(UserError, match=r"settings\.critic"):
         TrajectoryAgent(

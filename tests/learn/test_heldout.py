@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ablate.data.trajectories import Trajectories, action_variance
 from ablate.learn.heldout import EARLY, HeldOut, held_out, held_out_metrics
-from ablate.models.heads import COMPONENTS, STD_RANGE, Mixture, SquaredError
+from ablate.models.heads.continuous import COMPONENTS, STD_RANGE, Mixture, SquaredError
 
 STEPS, LENGTH = 120, 12
 

@@ -21,7 +21,6 @@ from ablate.learn.joint import (
     JointSettings,
     decayed_names,
     fit_model,
-    joint_layout,
     joint_rate,
     joint_rows,
     joint_source,
@@ -34,7 +33,7 @@ from ablate.models.layouts import Layout
 from ablate.models.match import match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.presets import configuration
+from ablate.study.presets import configuration
 
 TRAIN: dict[str, Any] = {
     "updates": 20, "targets_per_update": 24, "loss": "all", "learning_rate": 3e-3, "schedule": "cosine",
@@ -244,9 +243,7 @@ def test_what_it_reads() -> None:
 def test_refusals() -> None:
     config = configuration("tt", "mujoco/hopper/medium-v0")
     with pytest.raises(UserError, match="shows a goal's place"):
-        joint_layout(
-            config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3
-        )
+        Layout.of(config | {"condition": "goal"}, catalogue.spec("mujoco/hopper/medium-v0"), 11, 3)
     with pytest.raises(UserError, match="one after another"):
         objective(shape(), [5, 6], seeds=2, critic={"width": 8, "batch": 4})
     with pytest.raises(UserError, match="serves no joint model"):

@@ -13,8 +13,9 @@ from ablate import registry
 from ablate.errors import UserError
 from ablate.learn import objective
 from ablate.learn import train as trainer
-from ablate.learn.objective import Batch, Objective, Supervised, settings_of
+from ablate.learn.objective import Batch, Objective, Supervised
 from ablate.learn.train import train_cohort
+from ablate.registry import checked, get
 
 ALGORITHMS = {"bc": "mse", "td3+bc": "mse", "iql": "gaussian", "cql": "tanh-gaussian"}
 
@@ -53,10 +54,10 @@ def test_settings_that_it_does_not_have_are_refused(
 
 
 def test_settings_come_with_their_defaults() -> None:
-    found = settings_of("iql", {"beta": 10})
-    assert found["beta"] == 10.0
-    assert found["expectile"] == 0.7
-    assert settings_of("bc", {}) == {}
+    found = checked(get("algorithm", "iql").Settings, {"beta": 10}, "settings")
+    assert found.beta == 10.0
+    assert found.expectile == 0.7
+    assert not get("algorithm", "bc").Settings.model_fields
 
 
 def test_a_head_or_a_loss_that_it_cannot_train_is_refused() -> None:

@@ -49,16 +49,24 @@ def test_the_learning_rate_without_warm_up_starts_at_its_peak() -> None:
     assert learning_rate(0, settings) == settings["learning_rate"]
 
 
-@pytest.mark.parametrize("loss", ["last", "all"])
-def test_the_trainer_equals_a_loop_written_by_hand(loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "least", "balanced"),
+    [("last", 1, False), ("all", 1, False), ("all", 3, False), ("all", 2, True)],
+)
+def test_the_trainer_equals_a_loop_written_by_hand(loss: str, least: int, balanced: bool) -> None:
     """Windows by Python slices, torch's own clipping and AdamW; double precision, so 1e-9 apart."""
-    context, settings = 4, train_config(loss=loss)
+    context = 4
+    settings = train_config(loss=loss, least_visible=least, balanced=balanced)
     stack, source = stack_and_source("gru", context, [5], dtype=torch.float64)
     ((policy,), _) = policies("gru", context, [5], dtype=torch.float64)
     train_cohort(stack, source, settings, STUDY, [5], [12], nothing)
 
     data = trajectories()
-    seen = (data.observations - data.observations.mean(0)) / data.observations.std(0)
+    exact = data.observations.astype(
+        np.float64
+    )  # scales are summed so and kept in single precision
+    mean, std = (values.astype(np.float32) for values in (exact.mean(0), exact.std(0)))
+    seen = (data.observations - mean) / std
 
     def window(target: int) -> list[np.ndarray]:
         first = max(target - int(data.timestep[target]), target - context + 1)
@@ -68,10 +76,20 @@ def test_the_trainer_equals_a_loop_written_by_hand(loss: str) -> None:
             rows.append(np.concatenate([seen[row], led_here]))
         return rows
 
+    def counts(row: int, end: int) -> bool:
+        seen = row - max(end - int(data.timestep[end]), end - context + 1) + 1
+        return seen >= least or seen == int(data.timestep[row]) + 1
+
+    ends = [int(e) for e in data.episode_starts[1:]]
+    share = np.ones(30)
+    if balanced:
+        last = [next(e for e in ends if e > row) - 1 for row in range(30)]
+        within = [range(row, min(row + context, last[row] + 1)) for row in range(30)]
+        share = np.array([1 / sum(counts(row, e) for e in within[row]) for row in range(30)])
     optimiser = torch.optim.AdamW(policy.parameters(), weight_decay=0.1)
-    count = 16 if loss == "last" else 16 // context
+    count = 16 if loss == "last" else round(16 / (context - least + 1))
     for update, targets in enumerate(draw_targets(STUDY, 5, 0, count, 30)[:12]):
-        each = []
+        each, weights = [], []
         for target in targets.tolist():
             rows = torch.tensor(np.array(window(target)))[None]  # (1, L, F): no padding at all
             valid = rows.shape[1]
@@ -84,8 +102,11 @@ def test_the_trainer_equals_a_loop_written_by_hand(loss: str) -> None:
                 ]
                 wanted = torch.from_numpy(data.actions[target - valid + 1 : target + 1]).double()
             each.append(policy.head.loss(params, wanted))
+            shown = [target] if loss == "last" else range(target - valid + 1, target + 1)
+            weights += [share[row] * counts(row, target) for row in shown]
         optimiser.zero_grad()
-        torch.cat(each).mean().backward()
+        weight = torch.tensor(np.array(weights))
+        ((torch.cat(each) * weight).sum() / weight.sum()).backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
         optimiser.param_groups[0]["lr"] = learning_rate(update, settings)
         optimiser.step()

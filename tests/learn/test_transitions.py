@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.data.normalise import fit_scales
+from ablate.data.streams import torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import gather_windows
 from ablate.learn.transitions import Transitions, transitions, with_final_rows
@@ -20,7 +21,6 @@ from ablate.models.assembly import build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.streams import torch_stream
 
 
 def sample(lengths: list[int], final: bool = True) -> Trajectories:

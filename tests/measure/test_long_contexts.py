@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ablate.data.normalise import fit_scales
+from ablate.data.streams import torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, gather_windows
 from ablate.envs.base import Step, VectorEnv
@@ -23,7 +24,6 @@ from ablate.models.assembly import build
 from ablate.models.layouts import Layout
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.streams import torch_stream
 
 
 class Short(VectorEnv):

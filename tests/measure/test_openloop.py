@@ -6,13 +6,13 @@ import torch
 from data_samples import make
 from scipy.stats import norm
 
-from ablate import presets
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.learn.joint import JointSettings, fit_model, joint_spec
 from ablate.measure.openloop import JointDynamics, beginnings, errors
 from ablate.models.assembly import Model
 from ablate.models.layouts import Layout
+from ablate.study import presets
 
 
 def made(mixer: str, layout: str) -> tuple[Model, Trajectories]:

@@ -27,7 +27,7 @@ from ablate.models.layouts import Fields, Layout
 from ablate.models.match import parameters_at
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
-from ablate.presets import configuration, read
+from ablate.study.presets import configuration, read
 
 N, M, K = 11, 3, 20
 LAYOUT = Layout(N, M, 0, "states+actions+returns", "return-to-go", timesteps=True)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import vmap
 
-from ablate.models.heads import BINS, NARROWEST, STD_RANGE, Binned, bin_edges, lattice
+from ablate.models.heads.binned import BINS, NARROWEST, Binned, bin_edges, lattice
+from ablate.models.heads.continuous import STD_RANGE
 from ablate.registry import get, names
 
 HEADS = names("head")

@@ -15,7 +15,8 @@ from torch import Tensor
 from ablate import registry
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
-from ablate.models.heads import COMPONENTS, Head
+from ablate.models.heads import Head
+from ablate.models.heads.continuous import COMPONENTS
 from ablate.models.spec import ModelSpec
 
 N, M, BINS, WINDOW = 3, 2, 7, 4

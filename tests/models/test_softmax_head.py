@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from ablate.models.heads import Softmax
+from ablate.models.heads.softmax import Softmax
 
 CHOICES = 4
 

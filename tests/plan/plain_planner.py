@@ -70,8 +70,8 @@ class PlainPlanner:
         """Tokens (1, T) of context and observation -> tokens (H, D) of the best sequence, and its score."""
         o, model = self.options, self.model
         n, slots, bins = model.spec.observation_dim, self.slots, model.head.bins
-        x = x.repeat(o.beam_width, 1)
-        rewards = torch.zeros(o.beam_width, o.horizon + 1, dtype=noise.dtype)
+        x = x.repeat(o.beam, 1)
+        rewards = torch.zeros(o.beam, o.horizon + 1, dtype=noise.dtype)
         discounts = o.discount ** torch.arange(o.horizon + 1, dtype=noise.dtype)
         for t in range(o.horizon):
             x, rewards = x.repeat(o.n_expand, 1), rewards.repeat(o.n_expand, 1)
@@ -84,14 +84,14 @@ class PlainPlanner:
                     if o.percentile != "mean":
                         read = bins.percentile(probs[:, :-1], float(o.percentile), slot)
                     rewards[:, t + slot - (slots - 2)] = read
-            values, best = (rewards * discounts).sum(-1).topk(o.beam_width)
+            values, best = (rewards * discounts).sum(-1).topk(o.beam)
             x, rewards = x[best], rewards[best]
             if t < o.horizon - 1:
                 for slot in range(n):
                     probs = self.next_probabilities(x)
-                    token = self.drawn(probs, noise[t, : o.beam_width, slot], o.k_obs, o.cdf_obs)
+                    token = self.drawn(probs, noise[t, : o.beam, slot], o.k_obs, o.cdf_obs)
                     x = torch.cat([x, token], 1)
-        return x.view(o.beam_width, -1, slots)[0, -o.horizon :], float(values[0])
+        return x.view(o.beam, -1, slots)[0, -o.horizon :], float(values[0])
 
     def by_likelihood(self, x: Tensor) -> tuple[Tensor, float]:
         """The same for the most probable sequence."""
@@ -100,7 +100,7 @@ class PlainPlanner:
         for _ in range(o.horizon * self.slots - self.model.spec.observation_dim):
             candidates = total + self.next_probabilities(x).log()
             order = candidates.flatten().sort(descending=True)
-            keep = min(o.beam_width, int((candidates > -torch.inf).sum()))
+            keep = min(o.beam, int((candidates > -torch.inf).sum()))
             rows, tokens = (
                 order.indices[:keep] // candidates.shape[1],
                 order.indices[:keep] % candidates.shape[1],

@@ -14,8 +14,9 @@ from ablate.errors import UserError
 from ablate.plan.imagine import Imagination
 from ablate.plan.options import PlanOptions, per_step, released_positions, visible_timesteps
 from ablate.plan.search import search
+from ablate.registry import checked
 
-SMALL: dict[str, Any] = {"horizon": 4, "beam_width": 5, "max_context_transitions": 3}
+SMALL: dict[str, Any] = {"horizon": 4, "beam": 5, "max_context_transitions": 3}
 CASES: dict[str, dict[str, Any]] = {
     "as released": {},
     "among the likeliest actions": {"k_act": 3, "cdf_act": None},
@@ -25,7 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a percentile": {"percentile": 0.7},
     "context of two": {"max_context_transitions": 2},
     "no context": {"prefix_context": False},
-    "one sequence": {"beam_width": 1, "n_expand": 1},
+    "one sequence": {"beam": 1, "n_expand": 1},
     "undiscounted": {"discount": 1.0, "horizon": 5},
 }
 
@@ -46,7 +47,7 @@ def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: i
     model = make_model(positions=positions, context=3 if mode == "reference" else 12, bins=bins)
     options = PlanOptions(mode=mode, **(SMALL | changes))
     context, observation = situation(executed)
-    noise = uniforms((1, options.horizon, options.beam_width * options.n_expand, D))
+    noise = uniforms((1, options.horizon, options.beam * options.n_expand, D))
     plan = search(model, context, observation, options, noise)
     plain = PlainPlanner(model, options)
     given = context[:, max(0, executed - options.executed) :]
@@ -63,7 +64,7 @@ def test_plans_on_likelihood_are_the_released_ones(mode: str, goal: bool) -> Non
     told = (("goal", 2),) if goal else ()
     model = make_model(positions="rotary", prefix=told, context=5 if mode == "full" else 3)
     options = PlanOptions(
-        objective="likelihood", mode=mode, horizon=3, beam_width=7, max_context_transitions=2
+        objective="likelihood", mode=mode, horizon=3, beam=7, max_context_transitions=2
     )
     context, observation = situation(2)
     aim = torch.tensor([[0.3, 1.2]], dtype=torch.float64) if goal else None
@@ -85,7 +86,7 @@ def test_episodes_planned_together_get_the_plans_they_get_alone(
     options = PlanOptions(mode=mode, objective=objective, **SMALL)
     context, observation = situation(4, episodes=3)
     context[2], observation[2] = context[0], observation[0]  # one twice, with other noise
-    noise = uniforms((3, options.horizon, options.beam_width * options.n_expand, D))
+    noise = uniforms((3, options.horizon, options.beam * options.n_expand, D))
     monkeypatch.setattr("ablate.plan.search.BYTES", budget)
     together = search(model, context, observation, options, noise)
     for e in range(3):
@@ -139,8 +140,8 @@ def test_positions_are_counted_as_published() -> None:
         return released_positions(make_spec(n, m), PlanOptions(**options))
 
     assert counts(11, 3) == {"released": 2_838_528, "cached": 151_627}
-    assert counts(11, 3, horizon=5, beam_width=64)["released"] == 440_704
-    assert counts(17, 6, horizon=5, beam_width=32)["released"] == 543_488
+    assert counts(11, 3, horizon=5, beam=64)["released"] == 440_704
+    assert counts(17, 6, horizon=5, beam=32)["released"] == 543_488
     assert counts(17, 6)["released"] == 6_991_872
     assert counts(27, 8, horizon=5)["released"] == 4_523_264
 
@@ -222,7 +223,7 @@ def check_parameters(imagination: Imagination, params: Any, slot: int) -> None:
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PlanOptions(**options)
+        checked(PlanOptions, options, "plan")
 
 
 def test_models_that_cant_be_searched_are_refused() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from plan_samples import DATA, D, M, N, make_model
 
-from ablate.errors import UserError
 from ablate.models.layouts import Fields, Layout
 from ablate.plan.agent import TrajectoryAgent
 from ablate.plan.imagine import Imagination
@@ -18,7 +17,7 @@ from ablate.plan.options import PlanOptions, window_cap
 from ablate.plan.search import search
 
 LAYOUT = Layout(N, M, 0, "states+actions", "none")
-SMALL: dict[str, Any] = {"horizon": 3, "beam_width": 4, "max_context_transitions": 3}
+SMALL: dict[str, Any] = {"horizon": 3, "beam": 4, "max_context_transitions": 3}
 
 
 def fields(step: int, episodes: int = 2, size: int = 1) -> Fields:
@@ -37,10 +36,11 @@ def noise(step: int, episodes: int = 2) -> torch.Tensor:
     return torch.rand(1, episodes, 1, generator=torch.Generator().manual_seed(step))
 
 
-@pytest.mark.parametrize("decode", ["plan", "likelihood"])
+@pytest.mark.parametrize("objective", ["return", "direct"])
 @pytest.mark.parametrize("head", ["categorical", "mixture"])
-def test_episodes_act_alone_as_they_act_together(decode: str, head: str) -> None:
-    agent = TrajectoryAgent([make_model(head=head)], LAYOUT, PlanOptions(**SMALL), decode)
+def test_episodes_act_alone_as_they_act_together(objective: Any, head: str) -> None:
+    options = PlanOptions(**SMALL, objective=objective)
+    agent = TrajectoryAgent([make_model(head=head)], LAYOUT, options)
     together, alone = agent.start(2), agent.start(1)
     for step in range(6):
         both = together.act(fields(step), noise(step))
@@ -54,8 +54,8 @@ def test_episodes_act_alone_as_they_act_together(decode: str, head: str) -> None
 @pytest.mark.parametrize("given", ["discretised", "continuous"])
 def test_what_is_carried_equals_the_window_encoded_anew(layout: str, given: str) -> None:
     model = make_model(layout=layout, input=given)
-    options = PlanOptions(**SMALL)
-    agent = TrajectoryAgent([model], LAYOUT, options, "likelihood")
+    options = PlanOptions(**SMALL, objective="direct")
+    agent = TrajectoryAgent([model], LAYOUT, options)
     actor = agent.start(2)
     cap = window_cap(model.spec, options)
     acted = torch.zeros(1, 2, M, dtype=torch.float64)
@@ -87,18 +87,18 @@ def test_plans_are_executed_for_plan_freq_steps() -> None:
     assert actor.positions > spent
 
 
-@pytest.mark.parametrize("decode", ["plan", "likelihood"])
-def test_a_goal_is_shown_to_the_model(decode: str) -> None:
+@pytest.mark.parametrize("objective", ["likelihood", "direct"])
+def test_a_goal_is_shown_to_the_model(objective: Any) -> None:
     model = make_model(prefix=(("goal", 2),))
     layout = Layout(N, M, 0, "states+actions", "goal", goal=(0, 1))
-    options = PlanOptions(objective="likelihood", **SMALL)
+    options = PlanOptions(objective=objective, **SMALL)
     told = []
     for goal in (-3.0, 5.0):
-        actor = TrajectoryAgent([model], layout, options, decode).start(2)
+        actor = TrajectoryAgent([model], layout, options).start(2)
         raw = replace(fields(0), told={"goal": torch.full((1, 2, 2), goal, dtype=torch.float64)})
         actor.act(raw, None)
         running = actor.running[0]
-        if decode == "plan":
+        if objective == "likelihood":
             aim = raw.told["goal"]
             assert aim is not None
             found = search(
@@ -109,8 +109,3 @@ def test_a_goal_is_shown_to_the_model(decode: str) -> None:
             assert running is not None
             told.append(running.parameters())
     assert (told[0] - told[1]).abs().min() > 1e-9
-
-
-def test_unknown_decoding_is_refused() -> None:
-    with pytest.raises(UserError, match="decode"):
-        TrajectoryAgent([make_model()], LAYOUT, PlanOptions(), "beam")

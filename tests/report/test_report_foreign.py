@@ -18,7 +18,6 @@ from scipy import stats
 from ablate.errors import UserError
 from ablate.report.commands import elsewhere, make, stale
 from ablate.report.provenance import trials
-from ablate.report.story import Story
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = Path(
@@ -212,21 +211,14 @@ def test_another_venue_is_kept_until_another_is_asked_for(tmp_path, no_latex, no
     not BENCHMARK.exists(), reason="d3rlpy's benchmark is not here; D3RLPY_BENCHMARK says where"
 )
 def test_the_benchmark_of_d3rlpy(tmp_path, no_latex, no_figures):
-    from ablate.report import subject
-    from ablate.study.foreign import load_foreign, tidy
-    from ablate.track.foreign import read_foreign
-
-    study = ROOT / "studies/d3rlpy.yaml"
-    said = make(elsewhere(study, BENCHMARK, tmp_path), tmp_path)
+    results = elsewhere(ROOT / "studies/d3rlpy.yaml", BENCHMARK, tmp_path)
+    said = make(results, tmp_path)
     assert "1,780 rows" in said
     assert "240 rows left out, as the study doesn't declare their algo: SAC (120), TD3 (120)" in (
         " ".join(said.split())
     )
-    loaded = load_foreign(study)
-    found = read_foreign(BENCHMARK)
-    table = tidy(loaded, found.table, found.file, found.names).table
+    table, story = results.table, results.story
     assert len(table) == 12 * 9 * 10
-    story = _story(subject.of(loaded, table, {}))
     means = table.groupby(["data", "algo"], observed=True)["score"].mean().unstack()
     # The spreads that reference/tooling.md measured on these runs.
     spread = table.groupby(["data", "algo"], observed=True)["score"].std()
@@ -248,25 +240,6 @@ def test_the_benchmark_of_d3rlpy(tmp_path, no_latex, no_figures):
     verdicts = {finding.id: finding.verdict for finding in story.findings}
     assert verdicts["td3bc-cql"] == verdicts["iql-cql"] == "supported"
     assert verdicts["td3bc-cql-new"] == verdicts["iql-cql-new"] == "inconclusive"
-
-
-def _story(about) -> Story:
-    from ablate.analyse.answer import analyse
-    from ablate.report.story import gather
-
-    study = about.study
-    return gather(
-        about,
-        analyse(
-            about.table,
-            study.hypotheses,
-            study.levels,
-            alpha=study.alpha,
-            margin=study.margin,
-            registered=False,
-            paired=study.paired,
-        ),
-    )
 
 
 @pytest.mark.parametrize("paired", [False, True])

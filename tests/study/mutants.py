@@ -23,23 +23,158 @@ FILES = sorted(
 BIG = "9" * 5000
 # Values as they may stand in a file.
 NASTY = (
-    *("yes", "no", "on", "off", "~", "null", "true", "false", "030", "0x1f", "1:30:30", "1_000", "2001-13-45"),
-    *("2001-12-14", "1e5", "1e-3", "1e999", "-1e999", ".inf", "-.inf", ".nan", "-1", "0", "1.5", "-0.0"),
-    *("1000000000000", "1e19", BIG, "9" * 400, "1" + "0" * 18, "[]", "{}", "[[[]]]", "{a: {b: {c: 1}}}"),
-    *("!!timestamp 2001-99-99", "!!int abc", "!!binary abc", "!!set {a, b}", "!!python/object:os.system x"),
-    *("'a b'", "'" + "x" * 100_000 + "'", "'" + "y" * 300 + "'", '"a\\nb"', '"a\\0b"', '"\\u202Eabc"', '"\\ud800"'),
-    *("'$\\catcode12$'", "'a]b'", "'a,b'", "'\"'", "'<script>'", "'{{ x }}'", "'\\input{x}'", "'%s %n'", "'é中🎉'"),
-    *("../../etc", "/dev/zero", "file//dev/zero", "file/../..", "models", "all", "''", "' '", "lq-mix/episode@mask-1"),
-    *("1,000", "512 tokens", "99999999 tokens", "0 tokens", "chunk-0", "chunk-99999999", "p90", "p101", "-p1"),
-    *("return-to-go+time", "none+time", "time+time", "+", "a+b+c", "*a", "*episode", "&a [1]", "&a [*a]", "<<"),
-    *("(" * 5000, "context[20] - context[1]", "1e999 context[20]", "1e308 context[20] - 1e308 context[1]"),
-    *("each pair of mixer", "each pair of data", "trend(context[1, 5])", "log_trend(mixer[gru, mlp])", "context[1] :"),
+    *(
+        "yes",
+        "no",
+        "on",
+        "off",
+        "~",
+        "null",
+        "true",
+        "false",
+        "030",
+        "0x1f",
+        "1:30:30",
+        "1_000",
+        "2001-13-45",
+    ),
+    *(
+        "2001-12-14",
+        "1e5",
+        "1e-3",
+        "1e999",
+        "-1e999",
+        ".inf",
+        "-.inf",
+        ".nan",
+        "-1",
+        "0",
+        "1.5",
+        "-0.0",
+    ),
+    *(
+        "1000000000000",
+        "1e19",
+        BIG,
+        "9" * 400,
+        "1" + "0" * 18,
+        "[]",
+        "{}",
+        "[[[]]]",
+        "{a: {b: {c: 1}}}",
+    ),
+    *(
+        "!!timestamp 2001-99-99",
+        "!!int abc",
+        "!!binary abc",
+        "!!set {a, b}",
+        "!!python/object:os.system x",
+    ),
+    *(
+        "'a b'",
+        "'" + "x" * 100_000 + "'",
+        "'" + "y" * 300 + "'",
+        '"a\\nb"',
+        '"a\\0b"',
+        '"\\u202Eabc"',
+        '"\\ud800"',
+    ),
+    *(
+        "'$\\catcode12$'",
+        "'a]b'",
+        "'a,b'",
+        "'\"'",
+        "'<script>'",
+        "'{{ x }}'",
+        "'\\input{x}'",
+        "'%s %n'",
+        "'é中🎉'",
+    ),
+    *(
+        "../../etc",
+        "/dev/zero",
+        "file//dev/zero",
+        "file/../..",
+        "models",
+        "all",
+        "''",
+        "' '",
+        "lq-mix/episode@mask-1",
+    ),
+    *(
+        "1,000",
+        "512 tokens",
+        "99999999 tokens",
+        "0 tokens",
+        "chunk-0",
+        "chunk-99999999",
+        "p90",
+        "p101",
+        "-p1",
+    ),
+    *(
+        "return-to-go+time",
+        "none+time",
+        "time+time",
+        "+",
+        "a+b+c",
+        "*a",
+        "*episode",
+        "&a [1]",
+        "&a [*a]",
+        "<<",
+    ),
+    *(
+        "(" * 5000,
+        "context[20] - context[1]",
+        "1e999 context[20]",
+        "1e308 context[20] - 1e308 context[1]",
+    ),
+    *(
+        "each pair of mixer",
+        "each pair of data",
+        "trend(context[1, 5])",
+        "log_trend(mixer[gru, mlp])",
+        "context[1] :",
+    ),
 )
 SETTINGS = (
-    *("train.updates", "train.learning_rate", "train.clip", "train.checkpoints", "train.converged", "model.width"),
-    *("model.layers", "model.parameters", "model.timesteps", "model.heads", "seeds", "streams", "measure.rollout"),
-    *("measure.rollout.episodes", "measure.rollout.target", "measure.plan.horizon", "settings.joint.bins", "settings"),
-    *("model", "train", "measure", "settings.td3+bc.alpha", "study", "data", "", "a.b.c.d", "train.", "model.width.x"),
+    *(
+        "train.updates",
+        "train.learning_rate",
+        "train.clip",
+        "train.checkpoints",
+        "train.converged",
+        "model.width",
+    ),
+    *(
+        "model.layers",
+        "model.parameters",
+        "model.timesteps",
+        "model.heads",
+        "seeds",
+        "streams",
+        "measure.rollout",
+    ),
+    *(
+        "measure.rollout.episodes",
+        "measure.rollout.target",
+        "measure.plan.horizon",
+        "settings.joint.bins",
+        "settings",
+    ),
+    *(
+        "model",
+        "train",
+        "measure",
+        "settings.td3+bc.alpha",
+        "study",
+        "data",
+        "",
+        "a.b.c.d",
+        "train.",
+        "model.width.x",
+    ),
 )
 Change = Callable[[random.Random, str], str]
 
@@ -51,7 +186,9 @@ def mutant(number: int, seed: int = 0) -> tuple[str, list[str], Path]:
     text = path.read_text(encoding="utf-8")
     overrides = []
     if rng.random() < 0.2:
-        overrides = [f"{rng.choice(SETTINGS)}={rng.choice(NASTY)}" for _ in range(rng.randint(1, 2))]
+        overrides = [
+            f"{rng.choice(SETTINGS)}={rng.choice(NASTY)}" for _ in range(rng.randint(1, 2))
+        ]
         if rng.random() < 0.7:
             return text, overrides, path
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -62,7 +199,9 @@ def mutant(number: int, seed: int = 0) -> tuple[str, list[str], Path]:
 def _bytes(rng: random.Random, text: str) -> str:
     """Characters are cut, doubled, replaced."""
     at, length = rng.randrange(len(text) + 1), rng.choice((1, 1, 2, 10, 200))
-    new = "".join(chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x2100)))) for _ in range(length))
+    new = "".join(
+        chr(rng.choice((rng.randrange(32, 127), rng.randrange(0x2100)))) for _ in range(length)
+    )
     return text[:at] + rng.choice(("", new, text[at : at + length] * 2)) + text[at + length :]
 
 
@@ -117,7 +256,9 @@ def _structure(rng: random.Random, text: str) -> str:
     (holder, key), (other, there) = rng.choice(places), rng.choice(places)
     match rng.randrange(8):
         case 0:
-            holder[key] = rng.choice((None, True, [], {}, 0, -1, 10**12, 10**20, 0.5, "", "x" * 1000, [[1]], {"a": 1}))
+            holder[key] = rng.choice(
+                (None, True, [], {}, 0, -1, 10**12, 10**20, 0.5, "", "x" * 1000, [[1]], {"a": 1})
+            )
         case 1:
             holder[key] = copy.deepcopy(other[there])
         case 2:
@@ -127,7 +268,11 @@ def _structure(rng: random.Random, text: str) -> str:
         case 4:
             del holder[key]
         case 5 if isinstance(holder[key], list):
-            holder[key] = [copy.deepcopy(each) for each in holder[key] for _ in range(rng.choice((2, 40, 2000)))]
+            holder[key] = [
+                copy.deepcopy(each)
+                for each in holder[key]
+                for _ in range(rng.choice((2, 40, 2000)))
+            ]
         case 6 if isinstance(holder[key], list):
             holder[key] = list(range(1, rng.choice((3, 50, 1001, 30_000))))
         case _:
@@ -144,7 +289,9 @@ def _keys(rng: random.Random, text: str) -> str:
     if not keys:
         return text
     key = rng.choice(keys)
-    new = rng.choice((rng.choice(keys)[0], rng.choice(NASTY), key[0] + "s", f"{key[0]}: 1, {key[0]}"))
+    new = rng.choice(
+        (rng.choice(keys)[0], rng.choice(NASTY), key[0] + "s", f"{key[0]}: 1, {key[0]}")
+    )
     return text[: key.start()] + new + text[key.end() :]
 
 
@@ -155,7 +302,9 @@ def _aliases(rng: random.Random, text: str) -> str:
     )
     places = list(re.finditer(r"(?<=: )[^\s,{}\[\]#]+", text)) or [re.match("", text)]
     place: Any = rng.choice(places)
-    put = rng.choice(("*a3", "*a11", "*nothing", "&b [*b]", "{<<: *a1}", "{<<: {a: 1}}", "[[" * 300 + "]]" * 300))
+    put = rng.choice(
+        ("*a3", "*a11", "*nothing", "&b [*b]", "{<<: *a1}", "{<<: {a: 1}}", "[[" * 300 + "]]" * 300)
+    )
     changed = text[: place.start()] + put + text[place.end() :]
     return rng.choice((deep + changed, changed, changed + deep, deep + text))
 

@@ -28,7 +28,7 @@ def lab() -> Iterator[None]:
           "train.targets_per_update") for value in ("1e12", "1e19", HUGE, "true", ".inf", "yes", "1:30:30", "030", "-1",
           "1.5", "2001-12-14", "1e999", "!!int abc", "[1]", "null")
           if (name, value) != ("model.width", "null")),
-        *(f"{name}={value}" for name in ("train.learning_rate", "train.weight_decay", "train.clip", "train.return_scale")
+        *(f"train.{name}={value}" for name in ("learning_rate", "weight_decay", "clip", "return_scale")
           for value in (".inf", ".nan", "1e300", "true", "yes", "'inf'", "'nan'")),
         *(f"train.betas={value}" for value in ("[0.9, 1.0]", "[.nan, 0.9]", "[true, 0.9]", "0.9")),
         *(f"measure.rollout.target={value}" for value in (".nan", ".inf", "true", "'nan'", "p101")),
@@ -87,13 +87,20 @@ def test_what_makes_no_sense_is_one_line(
 
 def test_too_many_cells_are_refused_before_any_is_made(tmp_path: Path) -> None:
     text = changed("context: [1, 5, 20]", f"context: [{', '.join(map(str, range(1, 900)))}]")
-    text = text.replace("context: [1, 20]\n    condition: [none, time]", "context: all\n    condition: [none, time]")
+    text = text.replace(
+        "context: [1, 20]\n    condition: [none, time]", "context: all\n    condition: [none, time]"
+    )
     assert "cells; allowed: 10,000" in refusal(tmp_path, text)
 
 
 def test_true_and_false_are_levels(tmp_path: Path) -> None:
-    text = changed("  head: [mse, mixture]", "  head: [mse, mixture]\n  model.token_norm: [true, false]")
-    text = text.replace("  extra:\n    data", "  norm: {data: lab/plain, model.token_norm: [true, off]}\n  extra:\n    data")
+    text = changed(
+        "  head: [mse, mixture]", "  head: [mse, mixture]\n  model.token_norm: [true, false]"
+    )
+    text = text.replace(
+        "  extra:\n    data",
+        "  norm: {data: lab/plain, model.token_norm: [true, off]}\n  extra:\n    data",
+    )
     with pytest.raises(UserError, match="'off' is not known; allowed: True, False"):
         loaded(tmp_path, text)
     text = text.replace("off]", "'False']") + (
@@ -104,13 +111,21 @@ def test_true_and_false_are_levels(tmp_path: Path) -> None:
     found = [c for c in cells(study) if c.designs == ("norm",)]
     assert study.factors["model.token_norm"] == (True, False)
     assert {c.config["model"]["token_norm"] for c in found} == {False}
-    assert parse(study.hypotheses[-1].contrast, study.levels).terms == {("true",): 1.0, ("false",): -1.0}
+    assert parse(study.hypotheses[-1].contrast, study.levels).terms == {
+        ("true",): 1.0,
+        ("false",): -1.0,
+    }
 
 
-@pytest.mark.parametrize("level", ["a]b", "a[b", "PPO (clip, 0.2)", 'say "x"', "a\\b", " a ", "$\\alpha$", "a:b"])
+@pytest.mark.parametrize(
+    "level", ["a]b", "a[b", "PPO (clip, 0.2)", 'say "x"', "a\\b", " a ", "$\\alpha$", "a:b"]
+)
 def test_a_level_is_any_text(level: str) -> None:
     text = f"algo[{written(level)}] - algo[other]"
-    assert parse(text, {"algo": (level, "other")}).terms == {(level.strip(),): 1.0, ("other",): -1.0}
+    assert parse(text, {"algo": (level, "other")}).terms == {
+        (level.strip(),): 1.0,
+        ("other",): -1.0,
+    }
 
 
 def test_pairs_of_levels_with_marks_are_compared(tmp_path: Path) -> None:
@@ -131,7 +146,9 @@ def test_a_line_is_bounded_and_can_be_printed() -> None:
     assert line.startswith("a b\\tc\\x1b[31m\\u202e")
     assert line.endswith("allowed: y.")
     assert one_line("é 中 α") == "é 中 α"
-    message = str(unknown("data", "hopper-medium", [f"d4rl/hopper-medium-v{i}" for i in range(900)]))
+    message = str(
+        unknown("data", "hopper-medium", [f"d4rl/hopper-medium-v{i}" for i in range(900)])
+    )
     assert len(message) < 400
     assert "and 8" in message
     assert "Did you mean 'd4rl/hopper-medium-v" in message

@@ -31,9 +31,7 @@ def test_an_added_hypothesis_leaves_the_others_as_they_were(tmp_path: Path) -> N
     first = declared(loaded(tmp_path))
     kept = entered({}, first, 0, "monday")
     later = declared(loaded(tmp_path, TEXT + NEW))
-    assert standing(kept, later).late == {
-        "added": "not registered in this form before the runs"
-    }
+    assert standing(kept, later).late == {"added": "not registered in this form before the runs"}
     kept = entered(kept, later, 12, "tuesday")
     found = standing(kept, later)
     assert found.late == {"added": "registered when 12 results were there, tuesday"}

@@ -42,7 +42,9 @@ import numpy as np
 from ablate.data import d4rl_index
 from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.d4rl_index import Entry
-from ablate.data.formats.hdf5 import Timeouts, inspect_hdf5
+from ablate.data.formats.hdf5 import inspect_hdf5
+from ablate.data.formats.rows import Timeouts
+from ablate.data.reading import Reading
 from ablate.data.split import HELD_OUT, hold_out
 from ablate.data.trajectories import PER_EPISODE, Trajectories
 from ablate.envs import locomotion
@@ -113,7 +115,8 @@ def read(entry: Entry, folder: Path, aligned: bool = False) -> tuple[Trajectorie
             f" d4rl/{entry.name}`, or set D4RL_DATASET_DIR to the folder that holds it."
         )
     limits: Timeouts = "ends" if entry.suite == "antmaze" else "auto"
-    found = inspect_hdf5(path, name, timeouts=limits, horizon=entry.horizon)
+    reading = Reading(horizon=entry.horizon)
+    found = inspect_hdf5(path, name, reading, timeouts=limits, published=True)
     every, notes = found.trajectories, list(found.notes)
     if entry.suite == "antmaze":
         every = until_goal(every, trust_timeouts=not entry.name.endswith("-v0"))

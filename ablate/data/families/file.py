@@ -15,6 +15,7 @@ from ablate.data.families.minari import stored
 from ablate.data.formats import files
 from ablate.data.formats.base import Contents
 from ablate.data.formats.minari import read_metadata
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.registry import register
 
 
@@ -22,18 +23,19 @@ from ablate.registry import register
 class File(Family):
     """Files in any readable format, a tenth of the episodes held out."""
 
-    def resolve(self, member: str, name: str) -> DataSpec:
+    def resolve(self, member: str, name: str, reading: Reading = AS_IT_IS) -> DataSpec:
         path = Path(member).expanduser()
         format = files.detect(path)
 
         def read(label: str) -> Contents:
-            return files.inspect(path, label)
+            return files.inspect(path, label, reading)
 
         def metadata() -> dict[str, Any]:
             return read_metadata(path) if format == "minari" else {}
 
         # The same episodes are held out wherever the file lies.
-        return stored(name, {"file": member}, path, read, metadata, label=f"file/{path.name}")
+        label = f"file/{path.name}"
+        return stored(name, {"file": member}, path, read, metadata, reading, label)
 
     def names(self) -> list[str]:
         return []

@@ -22,11 +22,11 @@ from ablate.data.exact import (
     posterior_action_error,
     posterior_returns,
 )
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories, action_variance
 from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, VELOCITIES, LinearQuadratic
 from ablate.errors import unknown
 from ablate.registry import register
-from ablate.streams import stream
 
 MEMBERS = ("episode", "step", "single")
 YARDSTICK_EPISODES = 2000

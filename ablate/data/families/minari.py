@@ -23,6 +23,7 @@ from ablate.data.formats.minari import (
     local_sets,
     read_metadata,
 )
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.split import HELD_OUT, hold_out
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
@@ -34,7 +35,7 @@ from ablate.registry import register
 class Minari(Family):
     """Local Minari sets, a tenth of the episodes held out; evaluated in the environment they name."""
 
-    def resolve(self, member: str, name: str) -> DataSpec:
+    def resolve(self, member: str, name: str, reading: Reading = AS_IT_IS) -> DataSpec:
         folder = datasets_root() / member
         if not DATASET_ID.fullmatch(member) or not folder.is_dir():
             known = self.names()
@@ -46,12 +47,12 @@ class Minari(Family):
             )
 
         def read(label: str) -> Contents:
-            return inspect_minari(folder, label)
+            return inspect_minari(folder, label, reading)
 
         def metadata() -> dict[str, Any]:
             return read_metadata(folder)
 
-        return stored(name, {"file": member}, folder, read, metadata)
+        return stored(name, {"file": member}, folder, read, metadata, reading)
 
     def names(self) -> list[str]:
         return [f"minari/{found}" for found in local_sets(datasets_root())]
@@ -63,6 +64,7 @@ def stored(
     path: Path,
     inspect: Callable[[str], Contents],
     metadata: Callable[[], dict[str, Any]],
+    reading: Reading = AS_IT_IS,
     label: str | None = None,
 ) -> DataSpec:
     """The specification of a set that lies in a file of the user's.
@@ -76,12 +78,15 @@ def stored(
         path: where it lies, for messages.
         inspect: reads it, given the name that its trajectories are to have.
         metadata: Minari's, empty for other formats.
+        reading: what the file leaves open.
         label: what the draw of the held-out episodes goes by, instead of `name`.
     """
     facts: list[_Facts] = []
 
     def look() -> Contents:
         found = inspect(label or name)
+        if reading.environment is not None:
+            found.about["environment"] = reading.environment
         data = found.trajectories
         dims = (data.observations.shape[1], data.actions.shape[1])
         ends = (float(data.returns.min()), float(data.returns.max()))
@@ -94,13 +99,14 @@ def stored(
         return facts[0]
 
     def generate() -> tuple[Trajectories, Trajectories]:
-        train, held_out = hold_out(look().trajectories)
+        train, held_out = hold_out(look().trajectories, reading.held_out)
         return replace(train, name=name), replace(held_out, name=name)
 
     def make_env(num_envs: int) -> VectorEnv:
         base = _ours(fact().about)
         if base is None:
-            env = _made(_environment(path, fact().about, metadata()), num_envs)
+            found = _environment(path, fact().about, metadata(), reading)
+            env = _made(found, num_envs)
         else:
             env = base.make_env(num_envs)
         dims = (env.observation_dim, env.action_dim)
@@ -118,7 +124,7 @@ def stored(
     return DataSpec(
         name=name,
         family=name.partition("/")[0],
-        recipe={"reader": 1, **recipe, "held_out": HELD_OUT, "seed": 0},
+        recipe={"reader": 1, **recipe, "held_out": HELD_OUT, "seed": 0, **reading.said},
         generate=generate,
         make_env=make_env,
         anchors=anchors,
@@ -144,17 +150,23 @@ def _ours(about: dict[str, Any]) -> DataSpec | None:
     return catalogue.spec(name)
 
 
-def _environment(path: Path, about: dict[str, Any], metadata: dict[str, Any]) -> Environment:
-    """gymnasium's, as Minari specifies it, else by the name in the file's attributes."""
-    if metadata.get("eval_env_spec") or metadata.get("env_spec"):
-        return environment(path, metadata)
+def _environment(
+    path: Path, about: dict[str, Any], metadata: dict[str, Any], reading: Reading
+) -> Environment:
+    """The one that was asked for, else as Minari specifies it, else by the name in the file's attributes."""
+    if reading.environment is not None:
+        return Environment(reading.environment, horizon=reading.horizon)
     name = about.get("environment")
-    if not isinstance(name, str) or not name:
+    if metadata.get("eval_env_spec") or metadata.get("env_spec"):
+        found = environment(path, metadata)
+    elif isinstance(name, str) and name:
+        found = environment(path, {"env_spec": {"id": name}})
+    else:
         raise UserError(
-            f"{path}: it names no environment, so that nothing can be evaluated; write it again with"
-            " an environment: a gymnasium id, or the name of a data set."
+            f"{path}: it names no environment, so that nothing can be evaluated; name one, --env ID"
+            " (a study's `environment: ID`): a gymnasium id, or the name of a data set."
         )
-    return environment(path, {"env_spec": {"id": name}})
+    return found if reading.horizon is None else replace(found, horizon=reading.horizon)
 
 
 def _made(found: Environment, num_envs: int) -> VectorEnv:

@@ -31,6 +31,7 @@ import numpy as np
 
 from ablate.data.behaviour import explore
 from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import REACHED, Walker, Waypoints, noisy_logp
 from ablate.envs.pointmaze import (
@@ -46,7 +47,6 @@ from ablate.envs.pointmaze import (
 )
 from ablate.errors import UserError, unknown
 from ablate.registry import register
-from ablate.streams import stream
 
 ACTION_NOISE = 0.5
 STEPS = 1500  # of each walker

@@ -29,11 +29,11 @@ from ablate.data.popgym_experts import (
     PendulumSwingUp,
     PreviousCard,
 )
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.envs.popgym import CARDS, DIFFICULTIES, PopGym
 from ablate.errors import unknown
 from ablate.registry import register
-from ablate.streams import stream
 
 STEPS = {"train": 100_000, "held_out": 20_000}
 BEHAVIOURS = ("random", "expert")

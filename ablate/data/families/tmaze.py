@@ -20,11 +20,11 @@ import numpy as np
 
 from ablate.data.behaviour import Acted, Behaviour, one_hot
 from ablate.data.catalogue import Anchors, DataSpec, Family, always
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.envs.tmaze import DOWN, LEFT, MOVES, RIGHT, UP, ActiveTMaze, PassiveTMaze, TMaze, goals
 from ablate.errors import UserError, unknown
 from ablate.registry import register
-from ablate.streams import stream
 
 MAZES = {"passive": PassiveTMaze, "active": ActiveTMaze}
 EPISODES = {"train": 400, "held_out": 100}

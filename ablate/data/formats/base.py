@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,12 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ablate.data.reading import Reading
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 
+# Only names from the registry: "module:name" would import a module that the file chooses.
+ENVIRONMENT_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+", re.ASCII)
 # Deflate can't shrink by more than 1,032 to 1 (zlib's technical details): a file that declares more
 # doesn't hold it.
 DENSEST = 1100
+DENSE, ROOM = (
+    64,
+    1 << 27,
+)  # of all that is loaded: times the file's size, and bytes that any file may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +50,47 @@ def valid(path: Path, trajectories: Trajectories) -> Trajectories:
     return trajectories
 
 
+def refuse_changes(path: Path, reading: Reading) -> None:
+    """Raises UserError when a file that our writer made is to be read otherwise than it was written."""
+    kept = {"environment", "horizon", "held_out"}  # where it is evaluated, what is trained on
+    changes = [key for key in reading.said if key not in kept]
+    if changes:
+        raise UserError(
+            f"{path}: {', '.join(changes)} can't be said of a file that was written here, whose episodes and"
+            " actions are as they were read then; say it of the file that it was made from."
+        )
+
+
 class Budget:
-    """Counts the bytes that loading would take, so that no declared size exhausts the memory."""
+    """Counts the bytes that loading would take, so that no declared size exhausts the memory.
+
+    Half of the machine's memory, and no more than DENSE times the file and ROOM: what packs more densely
+    than any data do, and isn't small, is there to fill the memory.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left = memory() // 2
+        self._most = memory() // 2
+        self._dense = ROOM + DENSE * path.stat().st_size
+        self._taken = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be taken."""
+        return min(self._most, self._dense) - self._taken
 
     def take(self, size: int, what: str) -> None:
-        """Raises UserError when `what`, `size` bytes, and all before it exceed half the memory."""
-        self._left -= size
-        if self._left < 0:
+        """Raises UserError when `what`, `size` bytes, and all before it exceed what is allowed."""
+        self._taken += size
+        if self._taken > self._most:
             raise UserError(
                 f"{self._path}: {what} takes {size:,} bytes, and all of it more than half of this"
                 f" machine's memory ({memory():,} bytes)."
+            )
+        if self._taken > self._dense:
+            raise UserError(
+                f"{self._path}: {what} takes {size:,} bytes, and all of it more than {DENSE} times the"
+                " file's size, which no data do; write it with less compression or smaller chunks."
             )
 
 

@@ -1,12 +1,13 @@
-"""Data files of any of the three formats: D4RL's HDF5, Minari's folders, the Decision Transformer's pickles.
+"""Data files of any format: HDF5 (D4RL, d3rlpy, robomimic), Minari's folders, pickles, .npz.
 
-Each of them holds everything that Trajectories does, so that a set goes from any format to any other
-and back unchanged. What else a file holds (weights of the policy, other `infos`) isn't carried over.
+Three of them are written: D4RL's HDF5, Minari's folders, the Decision Transformer's pickles. Each holds
+everything that Trajectories does, so that a set goes from any of them to any other and back unchanged.
+What else a file holds (weights of the policy, other `infos`) isn't carried over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,23 @@ from ablate.data.formats.minari import (
     misfit,
     write_minari,
 )
-from ablate.data.formats.pickles import inspect_pickle, write_pickle
+from ablate.data.formats.npz import inspect_npz
+from ablate.data.formats.pickles import GZIP, inspect_pickle, write_pickle
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, Trajectories
 from ablate.errors import UserError, unknown
 
-FORMATS = ("hdf5", "minari", "pickle")
+FORMATS = ("hdf5", "minari", "pickle")  # that can be written
+_READERS: dict[str, Callable[[Path, str | None, Reading], Contents]] = {
+    "hdf5": inspect_hdf5,
+    "minari": inspect_minari,
+    "pickle": inspect_pickle,
+    "npz": inspect_npz,
+}
 
 
 def detect(path: Path) -> str:
-    """One of FORMATS, by what is at `path`, not by its name.
+    """`hdf5`, `minari`, `pickle` (gzipped ones too) or `npz`, by what is at `path`, not by its name.
 
     Raises UserError when nothing is there or it is none of them.
     """
@@ -48,28 +57,28 @@ def detect(path: Path) -> str:
     if head == SIGNATURE:
         return "hdf5"
     # Protocols 2 to 5 begin with their number; before that, a list with "(l" or "]".
-    if head[:1] == b"\x80" or head[:1] == b"]" or head[:2] == b"(l":
+    if head[:2] == GZIP or head[:1] == b"\x80" or head[:1] == b"]" or head[:2] == b"(l":
         return "pickle"
+    if head[:4] == b"PK\x03\x04":
+        return "npz"
     raise UserError(
-        f"{path}: it is none of the formats that can be read (D4RL's HDF5, a Minari folder, a Decision"
-        " Transformer pickle)."
+        f"{path}: it is none of the formats that can be read (HDF5 of D4RL, d3rlpy or robomimic, a Minari"
+        " folder, a pickle of arrays, .npz); in Python, np.savez(FILE, observations=..., actions=...,"
+        " rewards=..., terminals=..., timeouts=...), a row a step, makes one."
     )
 
 
-def inspect(path: Path, name: str | None = None) -> Contents:
+def inspect(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """Trajectories with what the file says of itself; raises UserError as the format's reader does."""
-    format = detect(path)
-    if format == "hdf5":
-        return inspect_hdf5(path, name)
-    return inspect_minari(path, name) if format == "minari" else inspect_pickle(path, name)
+    return _READERS[detect(path)](path, name, reading)
 
 
-def read(path: Path, name: str | None = None) -> Trajectories:
+def read(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Trajectories:
     """Trajectories of a file or folder in any of FORMATS, which is told from its content.
 
-    Raises UserError, one line, as the format's reader does.
+    reading: what the file leaves open. Raises UserError, one line, as the format's reader does.
     """
-    return inspect(path, name).trajectories
+    return inspect(path, name, reading).trajectories
 
 
 def write(
@@ -103,12 +112,19 @@ def write(
     writer(path, trajectories, kept)
 
 
-def convert(source: Path, target: Path, format: str, *, overwrite: bool = False) -> list[str]:
+def convert(
+    source: Path,
+    target: Path,
+    format: str,
+    *,
+    reading: Reading = AS_IT_IS,
+    overwrite: bool = False,
+) -> list[str]:
     """Write what is at `source` to `target` in another format; returns remarks, a sentence each.
 
     Raises UserError as `read` and `write` do.
     """
-    found = inspect(source)
+    found = inspect(source, reading=reading)
     remarks = list(found.notes)
     about = {key: value for key, value in found.about.items() if _plain(value)}
     environment = about.get("environment")
@@ -128,12 +144,12 @@ def convert(source: Path, target: Path, format: str, *, overwrite: bool = False)
     return remarks
 
 
-def check(path: Path) -> list[str]:
+def check(path: Path, reading: Reading = AS_IT_IS) -> list[str]:
     """What is at `path`, in lines for people; the last one says what is wrong, or that nothing is."""
     lines = [f"{path}"]
     try:
         lines.append(f"format: {detect(path)}")
-        found = inspect(path)
+        found = inspect(path, reading=reading)
     except UserError as error:
         return [*lines, f"problem: {error}"]
     data = found.trajectories

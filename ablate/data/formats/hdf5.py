@@ -1,4 +1,6 @@
-"""D4RL's HDF5 layout: flat arrays `observations`, `actions`, `rewards`, `terminals`, `timeouts`.
+"""HDF5 files: D4RL's layout, which ours is too, d3rlpy's and robomimic's.
+
+D4RL's are flat arrays `observations`, `actions`, `rewards`, `terminals`, `timeouts`.
 
 What D4RL's files hold beyond these is taken where Trajectories has a place for it: the last
 `next_observations` of each episode as `final_observations`, `infos/qpos` and `infos/qvel` side by side
@@ -11,23 +13,41 @@ hash is an attribute too and is checked when the file is read.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ablate.data.formats.base import Contents, printable, valid, whole
+from ablate.data.formats.base import Contents, printable, refuse_changes, valid, whole
 from ablate.data.formats.hdf5_source import Source, opened, shown
+from ablate.data.formats.rows import (
+    PER_STEP,
+    Rows,
+    Several,
+    Task,
+    Timeouts,
+    assemble,
+    cast,
+    column,
+    flags,
+    joined,
+    missing,
+    named,
+    side_by_side,
+)
+from ablate.data.reading import AS_IT_IS, Reading
 from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError
 
 HASH = "content_hash"
 _OURS = {"terminations": "terminals", "truncations": "timeouts"}
-_PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
-
-Timeouts = Literal["auto", "ends", "ignore"]
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_GROUPS = ("obs", "next_obs", "observations", "next_observations")  # of parts of an observation
 
 
 def write_hdf5(
@@ -55,53 +75,60 @@ def write_hdf5(
 def read_hdf5(
     path: Path,
     name: str | None = None,
+    reading: Reading = AS_IT_IS,
     *,
     timeouts: Timeouts = "auto",
-    horizon: int | None = None,
+    published: bool = False,
 ) -> Trajectories:
-    """Trajectories of a D4RL file, or of one of ours.
+    """Trajectories of one of our files, of D4RL's layout, of d3rlpy's (v1, v2) or of robomimic's.
 
-    In our files the episodes are as they were written and the options don't matter. In D4RL's an
-    episode ends at each terminal and at each timeout; what is behind the last end is left out, as
-    D4RL's `sequence_dataset` does, since its returns-to-go aren't known. At step 1,000 of a
-    locomotion task D4RL writes a timeout and no terminal even where the robot also fell.
+    In our files the episodes are as they were written. In flat files (D4RL, d3rlpy v1) an episode ends
+    at each terminal, at each timeout (d3rlpy: `episode_terminals`) and at the time limit; what is behind
+    the last end is left out, as D4RL's `sequence_dataset` does, since its returns-to-go aren't known. At
+    step 1,000 of a locomotion task D4RL writes a timeout and no terminal even where the robot also fell.
+    The parts of an observation that lie in a group of their own (robomimic's `obs`) are put side by side
+    in the order of their names, or in that of `reading.map`.
 
     Args:
         name: of the trajectories; by default the file's.
+        reading: what the file leaves open.
         timeouts: "ends": every timeout ends an episode. "ignore": none does. "auto": as "ends",
             except where they evidently don't: Adroit's human demonstrations (v0) flag a time limit
             at step 200 of each demonstration, which goes on until its terminal. Where every episode
             that `terminals` marks has exactly one timeout inside, across which the observation moves
             less than across any terminal, timeouts are dropped.
-        horizon: steps after which an episode is cut where the file has no `timeouts` (version 0);
-            None for no such limit.
+        published: it is a file of D4RL's own: `reading.horizon` only ends episodes where it has no
+            `timeouts` (version 0).
 
     Raises UserError, one line, when the file is missing, isn't HDF5, is damaged, holds less than it
-    declares, lacks an array, leads out of itself, isn't what our writer wrote or breaks a rule of
-    Trajectories.validate.
+    declares, lacks an array, leads out of itself, isn't what our writer wrote, leaves open what
+    `reading` doesn't say or breaks a rule of Trajectories.validate.
     """
-    return inspect_hdf5(path, name, timeouts=timeouts, horizon=horizon).trajectories
+    return inspect_hdf5(path, name, reading, timeouts=timeouts, published=published).trajectories
 
 
 def inspect_hdf5(
     path: Path,
     name: str | None = None,
+    reading: Reading = AS_IT_IS,
     *,
     timeouts: Timeouts = "auto",
-    horizon: int | None = None,
+    published: bool = False,
 ) -> Contents:
     """As read_hdf5, with the file's attributes and the habits that were dealt with."""
+    notes: list[str] = []
     with opened(path) as source:
         about = source.attributes()
-        arrays = _arrays(source)
-    notes: list[str] = []
-    label = name or _name(about, path)
-    if HASH in about:
-        found = valid(path, _ours(path, label, arrays, about))
-        _check_hash(path, found, about)
-    else:
-        found = _d4rl(path, label, arrays, notes, timeouts, horizon)
-        found = valid(path, found)
+        label = name or _name(about, path)
+        if HASH in about:
+            refuse_changes(path, reading)
+            found = valid(path, _ours(path, label, _arrays(source), about))
+            _check_hash(path, found, about)
+        else:
+            rows = _layout(source, reading, about, notes)
+            task = Task(reading, about.get("environment"))
+            how: dict[str, Any] = {"timeouts": timeouts, "published": published}
+            found = valid(path, assemble(path, label, rows, reading, task, notes, **how))
     return Contents(found, {k: v for k, v in _plain(about).items() if k != HASH}, notes)
 
 
@@ -119,157 +146,207 @@ def read_own(path: Path) -> tuple[Trajectories, dict[str, Any]]:
 
 
 def _arrays(source: Source) -> dict[str, np.ndarray]:
-    """Every array of the file that we know what to do with, a row a timestep each."""
-    path = source.path
-    required = ["observations", "actions", "rewards", "terminals"]
-    extras = ["qpos", "qvel", "action_log_probs", *_PER_STEP]
+    """Every array of a file of ours, a row a timestep each."""
     found = {}
-    for key in [*required, "timeouts", "next_observations", *(f"infos/{key}" for key in extras)]:
+    for key in [*_REQUIRED, "timeouts", *(f"infos/{key}" for key in PER_STEP)]:
         array = source.read(key)
         if array is not None:
             found[key] = array
-    for key in required:
+    for key in _REQUIRED:
         if key not in found:
-            raise UserError(
-                f"{path}: the array '{key}' is missing; found: {shown(source.keys()) or 'nothing'}."
-            )
-    if len({array.shape[:1] for array in found.values()}) != 1 or not found["rewards"].ndim:
-        shapes = ", ".join(f"{key} {array.shape}" for key, array in found.items())
-        raise UserError(f"{path}: the arrays differ in length: {shapes}.")
+            raise missing(source.path, key, source.keys())
     return found
 
 
 def _ours(
     path: Path, name: str, arrays: dict[str, np.ndarray], about: dict[str, Any]
 ) -> Trajectories:
-    terminations = _flags(path, "terminals", arrays)
-    truncations = _flags(path, "timeouts", arrays)
+    terminations = flags(path, "terminals", arrays["terminals"])
+    timeouts = arrays.get("timeouts")
+    truncations = (
+        np.zeros_like(terminations) if timeouts is None else flags(path, "timeouts", timeouts)
+    )
     starts = about.get("episode_starts")
     if starts is None:
         starts = np.concatenate([[0], np.flatnonzero(terminations | truncations) + 1])
-    extras = {key: arrays[f"infos/{key}"] for key in _PER_STEP if f"infos/{key}" in arrays}
+    extras = {key: arrays[f"infos/{key}"] for key in PER_STEP if f"infos/{key}" in arrays}
     last = about.get("final_observations")
     if last is not None:
         extras["final_observations"] = np.asarray(last)
     return Trajectories(
         name=name,
-        observations=_cast(path, "observations", arrays["observations"], np.float32),
-        actions=_cast(path, "actions", arrays["actions"], np.float32),
-        rewards=_cast(path, "rewards", arrays["rewards"], np.float32),
+        observations=cast(path, "observations", arrays["observations"], np.float32),
+        actions=cast(path, "actions", arrays["actions"], np.float32),
+        rewards=cast(path, "rewards", arrays["rewards"], np.float32),
         terminations=terminations,
         truncations=truncations,
-        episode_starts=_cast(path, "episode_starts", np.asarray(starts), np.int64),
-        **{key: _cast(path, key, array, OPTIONAL[key][0]) for key, array in extras.items()},
+        episode_starts=cast(path, "episode_starts", np.asarray(starts), np.int64),
+        **{key: cast(path, key, array, OPTIONAL[key][0]) for key, array in extras.items()},
     )
 
 
-def _d4rl(
-    path: Path,
-    name: str,
-    arrays: dict[str, np.ndarray],
-    notes: list[str],
-    timeouts: Timeouts,
-    horizon: int | None,
-) -> Trajectories:
-    terminations = _flags(path, "terminals", arrays)
-    truncations = _flags(path, "timeouts", arrays)
-    if timeouts == "ignore":
-        truncations = np.zeros_like(truncations)
-    elif timeouts == "auto" and _demonstrations(arrays["observations"], terminations, truncations):
-        notes.append(
-            f"{truncations.sum()} timeouts inside demonstrations that go on until their terminal"
-            " were dropped"
+def _layout(source: Source, reading: Reading, about: dict[str, Any], notes: list[str]) -> Rows:
+    """The arrays of a file of others', by what it holds."""
+    demos = [key for key in source.keys("data") if re.fullmatch(r"demo_\d+", key)]
+    if demos:
+        return _robomimic(source, demos, reading, about, notes)
+    if any(re.fullmatch(r"rewards_\d+", key) for key in source.keys()):  # noqa: SIM118
+        return _d3rlpy(source, reading, notes)
+    return _flat(source, reading, notes)
+
+
+def _flat(source: Source, reading: Reading, notes: list[str]) -> Rows:
+    """D4RL's layout, and d3rlpy's of version 1."""
+    path, found = source.path, _take(source, "", reading, notes)
+    whole = source.read("episode_terminals") if "timeouts" not in found else None
+    if whole is not None and "terminals" in found and whole.shape[:1] == found["rewards"].shape[:1]:
+        ends, terminals = (
+            flags(path, key, each)
+            for key, each in (("episode_terminals", whole), ("terminals", found["terminals"]))
         )
-        truncations = np.zeros_like(truncations)
-    if "timeouts" not in arrays:
-        if horizon is not None:
-            truncations = _cuts(terminations, horizon)
-            notes.append(f"no timeouts (version 0): episodes were cut after {horizon} steps")
-        else:
-            notes.append("no timeouts (version 0): episodes end at terminals only")
-    truncations &= ~terminations
-    ends = np.flatnonzero(terminations | truncations)
-    if not len(ends):
-        raise UserError(f"{path}: neither 'terminals' nor 'timeouts' marks the end of an episode.")
-    steps = int(ends[-1]) + 1
-    if steps < len(terminations):
-        notes.append(f"an unfinished episode of {len(terminations) - steps} steps was left out")
-    if arrays["observations"].dtype == np.float64:
-        notes.append("float64 numbers were rounded to float32")
-    extras: dict[str, np.ndarray] = {}
-    if "next_observations" in arrays:
-        extras["final_observations"] = arrays["next_observations"][ends]
-    for key in _PER_STEP:
-        if f"infos/{key}" in arrays:
-            extras[key] = arrays[f"infos/{key}"][:steps]
-    if "infos/qpos" in arrays and "infos/qvel" in arrays and "simulator_state" not in extras:
-        both = [arrays[key][:steps].reshape(steps, -1) for key in ("infos/qpos", "infos/qvel")]
-        extras["simulator_state"] = np.concatenate(both, axis=1)
-    if "infos/action_log_probs" in arrays and "behaviour_logp" not in extras:
-        extras["behaviour_logp"] = _column(path, "infos/action_log_probs", arrays)[:steps]
-    return Trajectories(
-        name=name,
-        observations=_cast(path, "observations", arrays["observations"][:steps], np.float32),
-        actions=_cast(path, "actions", arrays["actions"][:steps], np.float32),
-        rewards=_cast(path, "rewards", _column(path, "rewards", arrays)[:steps], np.float32),
-        terminations=terminations[:steps],
-        truncations=truncations[:steps],
-        episode_starts=np.concatenate([[0], ends + 1]),
-        **{key: _cast(path, key, array, OPTIONAL[key][0]) for key, array in extras.items()},
-    )
+        found["timeouts"] = ends & ~terminals
+    for key in PER_STEP:
+        array = source.read(f"infos/{key}") if key not in found else None
+        if array is not None:
+            found[key] = array
+    both = [source.read(f"infos/{key}") for key in ("qpos", "qvel")]
+    density = source.read("infos/action_log_probs")
+    others = {"infos/qpos": both[0], "infos/qvel": both[1], "infos/action_log_probs": density}
+    every = {**found, **{key: each for key, each in others.items() if each is not None}}
+    if len({array.shape[:1] for array in every.values()}) != 1 or not found["rewards"].ndim:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in every.items())
+        raise UserError(f"{path}: the arrays differ in length: {shapes}.")
+    state = [each for each in both if each is not None]
+    if len(state) == 2 and "simulator_state" not in found:
+        found["simulator_state"] = side_by_side(path, state)
+    if density is not None and "behaviour_logp" not in found:
+        found["behaviour_logp"] = column(path, "infos/action_log_probs", density)
+    discrete = source.read("discrete_action") if source.shape("discrete_action") == () else None
+    return Rows(found, discrete=bool(discrete))
 
 
-def _demonstrations(
-    observations: np.ndarray, terminations: np.ndarray, truncations: np.ndarray
-) -> bool:
-    """Whether timeouts lie inside demonstrations that go on behind them, one in each."""
-    ends, limits = np.flatnonzero(terminations), np.flatnonzero(truncations & ~terminations)
-    inside = len(ends) >= 2 and np.array_equal(np.searchsorted(ends, limits), np.arange(len(ends)))
-    if not inside:
-        return False
-    rows = observations.reshape(len(observations), -1).astype(np.float64)
-    jump = np.linalg.norm(np.diff(rows, axis=0), axis=1)  # (T - 1,)
-    return bool(jump[limits].max() < jump[ends[:-1]].min())
+def _d3rlpy(source: Source, reading: Reading, notes: list[str]) -> Rows:
+    """d3rlpy 2's ReplayBuffer.dump: `observations_0`, ..., of tuples `observations_0_0`, ...; an episode each."""
+    path, keys = source.path, set(source.keys())
+    count = sum(bool(re.fullmatch(r"rewards_\d+", key)) for key in keys)
+    parts: dict[str, list[np.ndarray]] = {}
+    for episode in range(count):
+        columns: dict[str, Any] = {}
+        for first in sorted(keys):
+            match = re.fullmatch(r"(.+?)_0(_0)?", first)
+            if match is None:
+                continue
+            one = f"{match[1]}_{episode}"
+            several = [f"{one}_{part}" for part in range(len(keys)) if f"{one}_{part}" in keys]
+            columns[match[1]] = Several(several) if match[2] else one
+        if "terminated" in columns:
+            columns["terminals"] = columns.pop("terminated")
+        found = _read(source, f"{path}: episode {episode}", columns, reading, notes, apart=True)
+        steps = len(found["rewards"]) if found["rewards"].ndim else 0
+        if "terminals" in found and found["terminals"].ndim == 0:  # of the episode
+            ended = found["terminals"]
+            found["terminals"] = np.zeros(steps, dtype=ended.dtype)
+            found["terminals"][-1:] = ended
+        _keep(f"{path}: episode {episode}", parts, found)
+    return joined(path, parts)
 
 
-def _cuts(terminations: np.ndarray, horizon: int) -> np.ndarray:
-    """(T,) bool, true `horizon` steps after each start where no terminal came before."""
-    ends = np.flatnonzero(terminations)
-    starts = np.concatenate([[0], ends + 1])  # of the pieces between terminals
-    piece = np.searchsorted(ends, np.arange(len(terminations)))
-    return (np.arange(len(terminations)) - starts[piece]) % horizon == horizon - 1
+def _robomimic(
+    source: Source, demos: list[str], reading: Reading, about: dict[str, Any], notes: list[str]
+) -> Rows:
+    """robomimic's: a group `data/demo_<i>` a demonstration, with a group `obs` of observations."""
+    path = source.path
+    parts: dict[str, list[np.ndarray]] = {}
+    dropped = 0
+    for demo in sorted(demos, key=lambda each: int(each.removeprefix("demo_"))):
+        found = _take(source, f"data/{demo}", reading, notes)
+        if "terminals" in found:
+            ended = flags(path, "dones", found["terminals"])
+            dropped += int(ended[:-1].sum())
+            found["terminals"] = np.append(np.zeros_like(ended[:-1]), ended[-1:])
+        _keep(f"{path}: {demo}", parts, found)
+    if dropped:
+        notes.append(f"{dropped} terminals inside demonstrations that go on were dropped")
+    told = source.attributes("data").get("env_args")
+    if isinstance(told, str):
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            made_in = json.loads(told)["env_name"]
+            about["env_name"] = printable(str(made_in), 60)
+            notes.append(f"recorded in robomimic's '{about['env_name']}'")
+    return joined(path, parts)
 
 
-def _flags(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """(T,) bool; a column of zeros and ones of any type. All false when the file has none."""
-    if key not in arrays:
-        return np.zeros(len(arrays["rewards"]), dtype=bool)
-    column = np.ascontiguousarray(_column(path, key, arrays))
-    if column.dtype == np.bool_:
-        return column
-    strange = np.flatnonzero((column != 0) & (column != 1))
-    if len(strange):
-        row = int(strange[0])
-        raise UserError(f"{path}: {key} row {row} is {column[row]}; only 0 and 1 are allowed.")
-    return column.astype(bool)
+def _take(source: Source, group: str, reading: Reading, notes: list[str]) -> dict[str, np.ndarray]:
+    """Arrays of a group by our names."""
+    found: dict[str, Any] = {}
+    for key in source.keys(group):
+        full = f"{group}/{key}" if group else key
+        if source.is_link(full) or source.shape(full) is not None:
+            found[key] = full
+            continue
+        inside = [f"{full}/{each}" for each in source.keys(full)]
+        arrays = [each for each in inside if source.is_link(each) or source.shape(each) is not None]
+        found.update({each.removeprefix(f"{group}/"): each for each in arrays})
+        if key in _GROUPS:
+            narrow = [
+                each for each in arrays if source.is_link(each) or len(source.shape(each) or ()) < 3
+            ]
+            if narrow:
+                found[key] = Several(narrow)
+            if len(narrow) < len(arrays):
+                note = f"images in '{key}' were left out"
+                notes += [] if note in notes else [note]
+    where = f"{source.path}: {group}" if group else source.path
+    return _read(source, where, found, reading, notes, apart=bool(group))
 
 
-def _column(path: Path, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """(T,) of an array that may have been written as (T, 1)."""
-    array = arrays[key]
-    if array.ndim == 2 and array.shape[1] == 1:
-        return array[:, 0]
-    if array.ndim != 1:
-        raise UserError(f"{path}: '{key}' has shape {array.shape}; one number a row is needed.")
-    return array
+def _read(
+    source: Source,
+    where: object,
+    found: dict[str, Any],
+    reading: Reading,
+    notes: list[str],
+    apart: bool,
+) -> dict[str, np.ndarray]:
+    """The arrays that entries name by our names; `apart` where episodes are, whose ends need no flag."""
+    taken = named(where, found, reading, notes)
+    for key in _REQUIRED:
+        ends = key == "terminals" and (apart or "timeouts" in taken)
+        if key not in taken and not ends:
+            raise missing(where, key, list(found))
+    seen, after = taken["observations"], taken.get("next_observations")
+    if isinstance(seen, Several):
+        names = [each.rpartition("/")[2] for each in seen]
+        note = f"observations are {shown(names)}, side by side"
+        notes += [] if note in notes else [note]
+        if isinstance(after, Several) and "next_observations" not in reading.map.values():
+            same = {each.rpartition("/")[2]: each for each in after}
+            if set(names) <= set(same):
+                taken["next_observations"] = Several(same[each] for each in names)
+            else:
+                del taken["next_observations"]
+    arrays = {}
+    for ours, keys in taken.items():
+        several = keys if isinstance(keys, Several) else [keys]
+        read = [source.read(key) for key in several]
+        present = [array for array in read if array is not None]
+        if len(present) < len(several):
+            raise missing(where, ours, list(found))
+        arrays[ours] = present[0] if len(present) == 1 else side_by_side(where, present)
+        if isinstance(keys, Several) and len(present) == 1:
+            arrays[ours] = present[0].reshape(len(present[0]), -1)
+    return arrays
 
 
-def _cast(path: Path, key: str, array: np.ndarray, dtype: type) -> np.ndarray:
-    """Contiguous, of the type that Trajectories holds; validate() finds what doesn't fit into it."""
-    if dtype is np.int64 and array.dtype.kind not in "iub":
-        raise UserError(f"{path}: '{key}' has type {array.dtype}; whole numbers are needed.")
-    with np.errstate(over="ignore"):  # becomes infinite, which validate() refuses
-        return np.ascontiguousarray(array, dtype=dtype)
+def _keep(where: str, parts: dict[str, list[np.ndarray]], found: dict[str, np.ndarray]) -> None:
+    """Put an episode's arrays behind those of the others."""
+    if len({array.shape[:1] for array in found.values()}) != 1 or not found["rewards"].size:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in found.items())
+        raise UserError(f"{where}: the arrays differ in length or are empty: {shapes}.")
+    if parts and set(parts) != set(found):
+        raise UserError(f"{where} has other arrays than the episodes before.")
+    for key, array in found.items():
+        parts.setdefault(key, []).append(array)
 
 
 def _check_hash(path: Path, found: Trajectories, about: dict[str, Any]) -> None:

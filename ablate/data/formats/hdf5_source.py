@@ -46,10 +46,25 @@ class Source:
         """Counts memory that the caller is going to need; refuses what doesn't fit."""
         self._budget.take(size, what)
 
-    def keys(self) -> list[str]:
-        """Names at the top of the file, sorted."""
+    def keys(self, group: str = "") -> list[str]:
+        """Names at the top of the file or in a group, sorted; none where there is no such group."""
         with _readable(self.path):
-            return sorted(name.decode("utf-8", "replace") for name in self._root)
+            found = self._find(group) if group else self._root
+            inside = found if isinstance(found, h5py.h5g.GroupID) else ()
+            return sorted(name.decode("utf-8", "replace") for name in inside)
+
+    def shape(self, key: str) -> tuple[int, ...] | None:
+        """Of the array at `key`; None where there is a group, an empty array or nothing. No link is followed."""
+        with _readable(self.path):
+            found = self._find(key)
+            return found.shape if isinstance(found, h5py.h5d.DatasetID) else None
+
+    def is_link(self, key: str) -> bool:
+        """Whether `key`, which is there, leads somewhere else."""
+        group, _, name = key.rpartition("/")
+        with _readable(self.path):
+            holder = self._find(group) if group else self._root
+            return bool(holder.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD)
 
     def read(self, key: str) -> np.ndarray | None:
         """The array at `key` ("group/name"), in the file's own type; None when there is none.
@@ -67,12 +82,13 @@ class Source:
             raise UserError(f"{self.path}: '{key}' holds truth values that are neither 0 nor 1.")
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
-    def attributes(self) -> dict[str, Any]:
-        """Numbers, arrays of numbers and texts among the file's attributes, others left out."""
+    def attributes(self, group: str = "") -> dict[str, Any]:
+        """Numbers, arrays of numbers and texts among the file's or a group's attributes, others left out."""
         read: dict[str, Any] = {}
         with _readable(self.path):
-            for index in range(h5py.h5a.get_num_attrs(self._root)):
-                found = h5py.h5a.open(self._root, index=index)
+            holder = self._find(group) if group else self._root
+            for index in range(h5py.h5a.get_num_attrs(holder)):
+                found = h5py.h5a.open(holder, index=index)
                 value = self._attribute(found)
                 if value is not None:
                     read[found.name.decode("utf-8", "replace")] = value

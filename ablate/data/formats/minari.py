@@ -5,8 +5,8 @@ whose observations have one row more than its actions. What describes the set li
 `data/metadata.json` (0.5), before that in the HDF5 file's attributes (0.4), and before that the spaces
 were only in the environment (0.3).
 
-Our own sets have float32 observations and actions in [-1, 1] (or Discrete ones, where the environment
-has them), the optional arrays under `infos`, and what Minari has no place for under the key "ablate"
+Our own sets have float32 observations and actions in [-1, 1] (or Discrete and MultiDiscrete ones, where the
+environment has them), the optional arrays under `infos`, and what Minari has no place for under the key "ablate"
 of metadata.json.
 """
 
@@ -19,7 +19,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,20 @@ import numpy as np
 
 from ablate import registry
 from ablate.data.formats import minari_spaces
-from ablate.data.formats.base import Contents, one_line, printable, valid, whole
+from ablate.data.formats.base import (
+    ENVIRONMENT_ID,
+    Contents,
+    one_line,
+    printable,
+    refuse_changes,
+    valid,
+    whole,
+)
 from ablate.data.formats.hdf5_source import Source, opened
 from ablate.data.formats.minari_spaces import Space
-from ablate.data.trajectories import OPTIONAL, PER_EPISODE, Trajectories
+from ablate.data.formats.rows import PER_STEP, Rows, Task, assemble
+from ablate.data.reading import AS_IT_IS, Reading
+from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 
 DATA = Path("data", "main_data.hdf5")
@@ -41,12 +51,9 @@ METADATA = "metadata.json"
 LARGEST_METADATA = 1 << 26  # bytes; a set's description takes some kB
 # Minari's names: (namespace/)name-vN, the namespace of at least two characters.
 DATASET_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+", re.ASCII)
-# Only names from the registry: "module:name" would import a module that the file chooses.
-ENVIRONMENT_ID = re.compile(r"(?:[\w-]+/)*[\w.-]+", re.ASCII)
 # The oldest version with this layout: every 0.5 opens what says so.
 MINARI_VERSION = "0.5.0"
 OURS = "ablate"
-_PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,23 @@ def read_minari(folder: Path, name: str | None = None) -> Trajectories:
     return inspect_minari(folder, name).trajectories
 
 
-def inspect_minari(folder: Path, name: str | None = None) -> Contents:
+def inspect_minari(folder: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """As read_minari, with what the set says of itself and the habits that were dealt with."""
     path = _data_file(folder)
-    about: dict[str, Any] = {}
     notes: list[str] = []
     with opened(path) as source:
         metadata = _metadata(path, source)
         about = describe(path, metadata)
         label = name or about["name"]
-        found = _read(source, label, metadata, notes)
+        rows = _read(source, metadata, notes)
     ours = metadata.get(OURS)
     expected = ours.get("content_hash") if isinstance(ours, dict) else None
+    if reading.map:
+        raise UserError(f"{path}: a Minari set has its own names; there is nothing to map.")
+    if expected is not None:
+        refuse_changes(path, reading)
+        reading = Reading(terminals="as-is")
+    found = assemble(path, label, rows, reading, Task(reading), notes)
     if expected not in (None, found.content_hash):
         raise UserError(
             f"{path}: its content has changed since it was written (hash {found.content_hash},"
@@ -202,8 +214,11 @@ def write_minari(
             else "not known; last row repeated",
         },
     }
-    discrete = json.loads(metadata["action_space"])["type"] == "Discrete"
-    actions = trajectories.actions.argmax(axis=1) if discrete else trajectories.actions
+    actions, space = trajectories.actions, json.loads(metadata["action_space"])
+    if space["type"] == "Discrete":
+        actions = actions.argmax(axis=1)
+    elif space["type"] == "MultiDiscrete":
+        actions = np.stack([each.argmax(axis=1) for each in _groups(actions, space["nvec"])], 1)
     with whole(folder) as temporary:
         data = temporary / DATA
         data.parent.mkdir(parents=True)
@@ -282,7 +297,7 @@ def _metadata(path: Path, source: Source | None) -> dict[str, Any]:
     return found
 
 
-def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[str]) -> Trajectories:
+def _read(source: Source, metadata: Mapping[str, Any], notes: list[str]) -> Rows:
     path = source.path
     names = {each for each in source.keys() if each.startswith("episode_")}  # noqa: SIM118
     count = len(names)
@@ -320,6 +335,12 @@ def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[st
         for extra, array in _extras(source, group, steps, OURS in metadata).items():
             keep(extra, array)
     lengths = [len(each) for each in parts["rewards"]]
+    total = metadata.get("total_steps", sum(lengths))
+    if total != sum(lengths):
+        raise UserError(
+            f"{path}: {sum(lengths)} steps are there and {printable(str(total), 20)} are said to be"
+            " ('total_steps'): the set is incomplete, or its description is another's."
+        )
     for key in [key for key in parts if len(parts[key]) != count]:
         notes.append(f"'{key}' was left out: not every episode has it")
         del parts[key]
@@ -329,14 +350,12 @@ def _read(source: Source, name: str, metadata: Mapping[str, Any], notes: list[st
         arrays = {key: np.concatenate(each) for key, each in parts.items()}
     except ValueError as error:
         raise UserError(f"{path}: episodes differ in shape ({one_line(error)}).") from error
-    for key, (dtype, _) in OPTIONAL.items():
-        if key in arrays:
-            arrays[key] = arrays[key].astype(dtype, copy=False)
     goal = _goal(seen)
     if goal is not None:
         arrays["goal"] = np.ascontiguousarray(arrays["observations"][:, goal])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    return Trajectories(name=name, **arrays, episode_starts=starts)
+    arrays["terminals"], arrays["timeouts"] = arrays.pop("terminations"), arrays.pop("truncations")
+    final = arrays.pop("final_observations", None)
+    return Rows(arrays, lengths, final=final, scaled=True, told=True)
 
 
 def _reader(source: Source, group: str) -> Callable[[str], np.ndarray]:
@@ -358,7 +377,7 @@ def _flags(where: str, key: str, array: np.ndarray, steps: int) -> np.ndarray:
 def _extras(source: Source, group: str, steps: int, ours: bool) -> dict[str, np.ndarray]:
     """Optional arrays under `infos`: in our sets by name, else the simulator's state."""
     if ours:
-        found = {key: source.read(f"{group}/infos/{key}") for key in _PER_STEP}
+        found = {key: source.read(f"{group}/infos/{key}") for key in PER_STEP}
         return {key: array for key, array in found.items() if array is not None}
     both = [source.read(f"{group}/infos/{key}") for key in ("qpos", "qvel")]
     # One row more than actions: from the reset on, so that row t is before action t.
@@ -413,7 +432,8 @@ def _as_json(space: gymnasium.Space[Any]) -> dict[str, Any]:
         start, n = int(space.start), int(space.n)
         return {"type": "Discrete", "dtype": "int64", "start": start, "n": n}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"type": kind, "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        counts = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": kind, "dtype": str(space.dtype), **counts}
     if isinstance(space, spaces.MultiBinary):
         return {"type": kind, "n": np.asarray(space.n).tolist()}
     if isinstance(space, spaces.Dict):
@@ -458,7 +478,6 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
     if environment and environment.partition("/")[0] not in registry.names("data"):
         env = _make(f"Minari: actions and observations must fit '{environment}'", environment)
         wide = spaces.utils.flatdim(env.observation_space)
-        hot = isinstance(env.action_space, spaces.Discrete)
         own = spaces.utils.flatdim(env.action_space)
         if (wide, own) != (seen, done):
             raise UserError(
@@ -467,14 +486,21 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
             )
         if isinstance(env.action_space, spaces.Discrete) and _one_hot(trajectories.actions):
             space = spaces.Discrete(own)
+        if isinstance(env.action_space, spaces.MultiDiscrete):
+            counts = env.action_space.nvec.ravel().tolist()
+            if all(map(_one_hot, _groups(trajectories.actions, counts))):
+                space = spaces.MultiDiscrete(counts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds that are rounded to float32
-            if not hot and env.action_space != space:
+            if isinstance(env.action_space, spaces.Box) and env.action_space != space:
                 env = gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)  # type: ignore[arg-type]
             if env.observation_space.shape != (seen,):
                 env = gymnasium.wrappers.FlattenObservation(env)
         assert env.spec is not None
-        found["env_spec"] = env.spec.to_json()
+        with contextlib.suppress(
+            ValueError, TypeError
+        ):  # made by a class or a function, not by a name
+            found["env_spec"] = env.spec.to_json()
         env.close()
     box = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
     return {
@@ -482,6 +508,11 @@ def _spaces_and_spec(trajectories: Trajectories, environment: str | None) -> dic
         "action_space": json.dumps(_as_json(space)),
         **found,
     }
+
+
+def _groups(actions: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """Actions (T, M) by the groups of choices that they are one-hot in."""
+    return np.split(actions, np.cumsum(counts)[:-1], axis=1)
 
 
 def _one_hot(actions: np.ndarray) -> bool:
@@ -508,7 +539,7 @@ def _write_episode(
     group["terminations"] = trajectories.terminations[rows]
     group["truncations"] = trajectories.truncations[rows]
     infos = group.create_group("infos")
-    for key in _PER_STEP:
+    for key in PER_STEP:
         array = getattr(trajectories, key)
         if array is not None:
             infos[key] = array[rows]

@@ -11,26 +11,53 @@ of pickles looks, a line of JSON with the content hash and what the set says of 
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import io
 import json
 import mmap
 import pickletools
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ablate.data.formats.base import Budget, Contents, one_line, printable, valid, whole
-from ablate.data.trajectories import OPTIONAL, PER_EPISODE, REQUIRED, Trajectories
+from ablate.data.formats.base import (
+    Budget,
+    Contents,
+    one_line,
+    printable,
+    refuse_changes,
+    valid,
+    whole,
+)
+from ablate.data.formats.rows import (
+    PER_STEP,
+    Rows,
+    Several,
+    Task,
+    assemble,
+    joined,
+    missing,
+    named,
+    side_by_side,
+)
+from ablate.data.reading import AS_IT_IS, Reading
+from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 
+GZIP = b"\x1f\x8b"
 TRAILER = b"\n#ablate "
 LONGEST_TRAILER = 1 << 20  # bytes
 # A number alone takes at least one byte of a pickle and eight of memory; an array as much of both.
 EXPANSION = 16
-_PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
+# Of a pickle's instructions, each of which takes a microsecond: what any file may have, and bytes of the
+# file for each that is more. A list of numbers has 9 bytes a number, an array one instruction in all.
+INSTRUCTIONS, BYTES_EACH = 1_000_000, 6
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|\?|[iu][1248]|f[248])")
 
 
@@ -46,31 +73,55 @@ def read_pickle(path: Path, name: str | None = None) -> Trajectories:
     return inspect_pickle(path, name).trajectories
 
 
-def inspect_pickle(path: Path, name: str | None = None) -> Contents:
+def inspect_pickle(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
     """As read_pickle, with what the file says of itself and the habits that were dealt with."""
-    if not path.is_file():
-        there = "is no file" if path.exists() else "there is no such file"
-        raise UserError(f"{path}: {there}.")
-    try:
-        with (
-            open(path, "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            episodes = _Machine(path, data).run()
-            size, behind = len(data), data.read(LONGEST_TRAILER)
-    except (OSError, ValueError) as error:  # an empty file can't be mapped
-        raise UserError(
-            f"{path}: can't be read as a pickle, it is damaged or incomplete ({one_line(error)})."
-        ) from error
+    with _opened(path) as data:
+        episodes = _Machine(path, data).run()
+        size, behind = _size(data), data.read(LONGEST_TRAILER)
     about = _trailer(path, behind)
-    found, notes = _assemble(path, name or about["name"], episodes, size)
-    expected = about.pop("content_hash", None)
+    notes: list[str] = []
+    expected, label = about.pop("content_hash", None), name or str(about["name"])
+    if expected is not None:
+        refuse_changes(path, reading)
+        reading = Reading(terminals="as-is")
+    rows = _rows(path, episodes, size, reading, notes)
+    rows.scaled = expected is not None
+    task = Task(reading, about.get("environment"))
+    found = assemble(path, label, rows, reading, task, notes)
     if expected not in (None, found.content_hash):
         raise UserError(
             f"{path}: its content has changed since it was written (hash {found.content_hash},"
             f" expected {printable(str(expected))})."
         )
     return Contents(valid(path, found), about, notes)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The bytes of a pickle, unpacked where it is gzipped; what goes wrong inside is a refusal."""
+    if not path.is_file():
+        there = "is no file" if path.exists() else "there is no such file"
+        raise UserError(f"{path}: {there}.")
+    try:
+        with open(path, "rb") as file:
+            if file.read(2) == GZIP:
+                file.seek(0)
+                left = Budget(path).left
+                content = gzip.GzipFile(fileobj=file).read(left + 1)
+                if len(content) > left:
+                    Budget(path).take(len(content), "what it unpacks to")
+                yield io.BytesIO(content)
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield data
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # an empty file can't be mapped
+        raise UserError(
+            f"{path}: can't be read as a pickle, it is damaged or incomplete ({one_line(error)})."
+        ) from error
+
+
+def _size(data: Any) -> int:
+    return data.getbuffer().nbytes if isinstance(data, io.BytesIO) else len(data)
 
 
 def write_pickle(
@@ -105,7 +156,7 @@ def _episodes(trajectories: Trajectories) -> Iterator[dict[str, np.ndarray]]:
         "terminals": trajectories.terminations,
         "timeouts": trajectories.truncations,
     }
-    for key in _PER_STEP:
+    for key in PER_STEP:
         array = getattr(trajectories, key)
         if array is not None:
             arrays[key] = array
@@ -183,7 +234,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 class _Machine:
     """Runs a pickle; knows no functions but the ones below."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: Any) -> None:
         self._path = path
         self._data = data
         self._stack: list[Any] = []
@@ -192,7 +243,11 @@ class _Machine:
     def run(self) -> Any:
         """What the pickle holds; the file then stands behind its last instruction."""
         try:
-            for opcode, argument, _ in pickletools.genops(self._data):  # type: ignore[arg-type]
+            left = INSTRUCTIONS + _size(self._data) // BYTES_EACH
+            for opcode, argument, _ in pickletools.genops(self._data):
+                left -= 1
+                if left < 0:
+                    raise self._refusal("has more instructions than data of its size need")
                 if opcode.name == "STOP":
                     return self._stack.pop()
                 self._do(opcode.name, argument)
@@ -353,7 +408,9 @@ class _Machine:
 
     def _refusal(self, problem: str) -> UserError:
         return UserError(
-            f"{self._path}: it {problem}; only arrays of numbers and plain containers are allowed."
+            f"{self._path}: it {problem}; only arrays of numbers and plain containers are allowed. Write"
+            " them so in the program that made it: np.savez(FILE, observations=..., actions=...,"
+            " rewards=..., terminals=..., timeouts=...), a row a step."
         )
 
 
@@ -372,86 +429,138 @@ def _trailer(path: Path, behind: bytes) -> dict[str, Any]:
     return {**plain, "name": printable(name), "content_hash": digest}
 
 
-def _assemble(path: Path, name: str, episodes: Any, size: int) -> tuple[Trajectories, list[str]]:
-    if not isinstance(episodes, list | tuple) or not episodes:
+def _rows(path: Path, found: Any, size: int, reading: Reading, notes: list[str]) -> Rows:
+    """A list or a dict of episodes, each a dict of arrays or a list of steps; a list of steps; one dict of
+    arrays of all steps, or of lists with an array an episode."""
+    reader = _Arrays(path, size, reading, notes)
+    if isinstance(found, dict):
+        if found and all(isinstance(each, dict) for each in found.values()):
+            found = list(found.values())
+        else:
+            return reader.whole(found)
+    if not isinstance(found, list | tuple) or not found:
         raise UserError(f"{path}: it holds no list of episodes.")
-    notes: list[str] = []
-    reader = _Arrays(path, size)
+    if isinstance(found[0], dict) and reader.is_step(found[0]):
+        return Rows(reader.steps(f"{path}", found))
     parts: dict[str, list[np.ndarray]] = {}
-    for episode, found in enumerate(episodes):
+    for episode, each in enumerate(found):
         where = f"{path}: episode {episode}"
-        if not isinstance(found, dict):
+        if isinstance(each, list | tuple) and each and isinstance(each[0], dict):
+            arrays = reader.check(where, reader.steps(where, each))
+        elif isinstance(each, dict):
+            arrays = reader.read(where, each)
+        else:
             raise UserError(f"{where} is no dict of arrays.")
-        arrays = reader.read(where, found)
         if parts and set(arrays) != set(parts):
             raise UserError(f"{where} has other arrays than the episodes before.")
         for key, array in arrays.items():
             parts.setdefault(key, []).append(array)
-    lengths = [len(each) for each in parts["rewards"]]
-    last = parts.pop("next_observations", None)
-    flags = {"terminations": parts.pop("terminals"), "truncations": parts.pop("timeouts", None)}
-    try:
-        arrays = {key: np.concatenate(each) for key, each in parts.items()}
-        if last is not None:
-            arrays["final_observations"] = np.concatenate([each[-1:] for each in last])
-    except ValueError as error:
-        raise UserError(f"{path}: episodes differ in shape ({one_line(error)}).") from error
-    ends = np.cumsum(lengths) - 1
-    terminations = _flags(path, "terminals", flags["terminations"] or [])
-    if flags["truncations"] is None:
-        notes.append("no timeouts: episodes whose last step isn't terminal count as cut")
-        truncations = np.zeros(len(terminations), dtype=bool)
-        truncations[ends] = ~terminations[ends]
-    else:
-        truncations = _flags(path, "timeouts", flags["truncations"])
-    types = {key: dtype for key, (dtype, _) in {**REQUIRED, **OPTIONAL}.items()}
-    for key, array in arrays.items():
-        if types[key] is np.int64 and array.dtype.kind not in "iu":
-            raise UserError(f"{path}: '{key}' has type {array.dtype}; whole numbers are needed.")
-    with np.errstate(over="ignore"):  # becomes infinite, which validate() refuses
-        arrays = {key: np.ascontiguousarray(each, types[key]) for key, each in arrays.items()}
-    starts = np.concatenate([[0], ends + 1])
-    return Trajectories(
-        name=name,
-        **arrays,
-        terminations=terminations,
-        truncations=truncations,
-        episode_starts=starts,
-    ), notes
+    return joined(path, parts)
 
 
 class _Arrays:
-    """Takes the arrays of an episode, and counts what they hold: a file may name one many times."""
+    """Takes arrays by our names, and counts what they hold: a file may name one many times."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, reading: Reading, notes: list[str]) -> None:
         self._path = path
         self._budget = Budget(path)
         self._left = EXPANSION * size + (1 << 20)
+        self._reading, self._notes = reading, notes
+
+    def is_step(self, found: dict[str, Any]) -> bool:
+        """Whether a dict holds one step: its reward is a number."""
+        value = named(self._path, found, self._reading, []).get("rewards")
+        if isinstance(value, _Array) and value.value is not None:
+            return value.value.ndim == 0
+        return isinstance(value, bool | int | float | np.generic)
 
     def read(self, where: str, episode: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Arrays by our names, `rewards` and flags as (T,); others are left out."""
-        names = {"dones": "terminals"} if "terminals" not in episode else {}
-        known = ["observations", "actions", "rewards", "terminals", "timeouts"]
-        known += ["next_observations", *_PER_STEP]
-        found = {}
-        for key, value in episode.items():
-            name = names.get(key, key)
-            if name in known:
-                found[name] = self._array(f"{where}: '{key}'", value)
-        for key in ("observations", "actions", "rewards", "terminals"):
-            if key not in found:
-                listed = ", ".join(printable(each, 40) for each in list(episode)[:12])
-                raise UserError(f"{where}: the array '{key}' is missing; found: {listed}.")
+        """The arrays of an episode, `rewards` and flags as (T,); others are left out."""
+        taken = self._named(where, episode)
+        return self.check(where, {key: self._one(where, key, each) for key, each in taken.items()})
+
+    def steps(self, where: str, found: Sequence[Any]) -> dict[str, np.ndarray]:
+        """The arrays of a list of steps, a dict each."""
+        columns: dict[str, list[Any]] = {}
+        for index, each in enumerate(found):
+            if not isinstance(each, dict):
+                raise UserError(f"{where}: step {index} is no dict.")
+            taken = self._named(f"{where}: step {index}", each)
+            if columns and set(taken) != set(columns):
+                raise UserError(f"{where}: step {index} has other entries than those before.")
+            for key, value in taken.items():
+                columns.setdefault(key, []).append(value)
+        return {key: self._stacked(where, key, values) for key, values in columns.items()}
+
+    def _stacked(self, where: str, key: str, values: list[Any]) -> np.ndarray:
+        if isinstance(values[0], Several):
+            parts = [list(each) for each in zip(*values, strict=True)]
+            return side_by_side(where, [self._array(f"{where}: '{key}'", each) for each in parts])
+        return self._array(f"{where}: '{key}'", values)
+
+    def whole(self, found: dict[str, Any]) -> Rows:
+        """One dict for all: arrays of all steps, or lists with an array an episode."""
+        where = f"{self._path}"
+        taken = self._named(where, found)
+        seen = taken["observations"]
+        if isinstance(seen, list | tuple) and seen and self._is_episode(seen[0]):
+            if any(not isinstance(v, list | tuple) or len(v) != len(seen) for v in taken.values()):
+                raise UserError(
+                    f"{where}: 'observations' has {len(seen)} episodes, others have not."
+                )
+            parts: dict[str, list[np.ndarray]] = {}
+            for episode in range(len(seen)):
+                each = {key: values[episode] for key, values in taken.items()}
+                at = f"{where}: episode {episode}"
+                arrays = {key: self._one(at, key, value) for key, value in each.items()}
+                for key, array in self.check(at, arrays).items():
+                    parts.setdefault(key, []).append(array)
+            return joined(self._path, parts)
+        if "terminals" not in taken and "timeouts" not in taken:
+            raise missing(where, "terminals", list(found))
+        return Rows(
+            self.check(where, {key: self._one(where, key, each) for key, each in taken.items()})
+        )
+
+    def check(self, where: str, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same arrays, `rewards` and flags as (T,), a flag of the whole at its last row."""
+        steps = len(found["rewards"]) if found["rewards"].ndim else 0
+        for key in ("terminals", "timeouts"):
+            if key in found and found[key].ndim == 0 and steps:
+                found[key] = np.append(np.zeros(steps - 1, found[key].dtype), found[key])
         for key in ("rewards", "terminals", "timeouts"):
             if key in found and found[key].ndim == 2 and found[key].shape[1] == 1:
                 found[key] = found[key][:, 0]
             if key in found and found[key].ndim != 1:
                 raise UserError(f"{where}: '{key}' has shape {found[key].shape}; (T,) is needed.")
-        steps = len(found["rewards"])
         if not steps or any(array.shape[:1] != (steps,) for array in found.values()):
             shapes = ", ".join(f"{key} {array.shape}" for key, array in found.items())
             raise UserError(f"{where}: the arrays differ in length or are empty: {shapes}.")
         return found
+
+    def _named(self, where: str, found: dict[str, Any]) -> dict[str, Any]:
+        taken = named(where, found, self._reading, self._notes)
+        for key in ("observations", "actions", "rewards"):
+            if key not in taken:
+                raise missing(where, key, list(found))
+        return taken
+
+    @staticmethod
+    def _is_episode(value: Any) -> bool:
+        if isinstance(value, _Array) and value.value is not None:
+            return value.value.ndim > 1
+        return (
+            isinstance(value, list | tuple)
+            and bool(value)
+            and (isinstance(value[0], list | tuple | _Array))
+        )
+
+    def _one(self, where: str, key: str, value: Any) -> np.ndarray:
+        """An array; of several that `map` puts side by side, their columns."""
+        what = f"{where}: '{key}'"
+        if isinstance(value, Several):
+            return side_by_side(what, [self._array(what, each) for each in value])
+        return self._array(what, value)
 
     def _array(self, where: str, value: Any, depth: int = 3) -> np.ndarray:
         if isinstance(value, _Array) and value.value is not None:
@@ -478,10 +587,3 @@ class _Arrays:
         if self._left < 0:
             raise UserError(f"{where}: more numbers are named than the file holds.")
         self._budget.take(size * 4, where)
-
-
-def _flags(path: Path, key: str, parts: list[np.ndarray]) -> np.ndarray:
-    flags = np.concatenate(parts)
-    if not np.isin(flags, (0, 1)).all():
-        raise UserError(f"{path}: '{key}' holds values that are neither 0 nor 1.")
-    return flags.astype(bool)

@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from ablate.data import d4rl_index, ladders
 from ablate.data.behaviour import Behaviour
 from ablate.data.ladders import Ladder, LadderBehaviour
+from ablate.data.streams import stream
 from ablate.envs.locomotion import ENVIRONMENTS, Locomotion
-from ablate.streams import stream
 
 SHIPPED = 20
 UNTIL_MEDIUM = 10

@@ -28,29 +28,24 @@ class AverageReturn(Condition):
     uses = frozenset({"target"})
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         time = trajectories.timestep.astype(np.float32)
         return np.stack([trajectories.returns_to_go, time], axis=-1)
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         horizon, t = moment.env.horizon, moment.timestep
         still = np.full(moment.shape, moment.target / horizon) * (horizon - t)
         return np.stack([still, np.full(moment.shape, float(t))], axis=-1)
 
     def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        """See `Condition.scaled`."""
         to_go, time = raw.split(1, dim=-1)
         left = (scales.horizon - time).clamp(min=1.0)
         return to_go / left * (scales.horizon / scales.return_to_go)
 
     def stays(self, past: Collection[str]) -> bool:
-        """See `Condition.stays`."""
         return "returns" in past
 
     def drawn(
         self, generator: np.random.Generator, shape: tuple[int, ...], scales: Scales, layout: Layout
     ) -> Numbers:
-        """See `Condition.drawn`."""
         to_go = scales.return_to_go * generator.normal(size=shape)
         return np.stack([to_go, generator.uniform(0, scales.horizon, shape)], axis=-1)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,18 @@ if TYPE_CHECKING:
     from ablate.data.catalogue import DataSpec
     from ablate.data.normalise import Scales
     from ablate.data.trajectories import Trajectories
-    from ablate.envs.base import VectorEnv
     from ablate.models.layouts import Layout
 
 Numbers = NDArray[Any]
+
+
+class Place(Protocol):
+    """What a condition may ask of the environment of E episodes."""
+
+    horizon: int
+
+    def goals(self) -> Numbers | None:
+        """The goal of each episode (E, G), None where there is none."""
 
 
 @dataclass
@@ -55,7 +63,7 @@ class Moment:
     action: Numbers
     reward: Numbers
     timestep: int
-    env: VectorEnv
+    env: Place
     layout: Layout
     target: float
     decrement: bool

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ablate import streams
+from ablate.data import streams
 from ablate.models.conditions.base import Condition, Moment, Numbers
 from ablate.registry import register
 
@@ -29,11 +29,9 @@ class Goal(Condition):
     """
 
     def width(self, layout: Layout) -> int:
-        """See `Condition.width`."""
         return len(layout.goal)
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         last = np.repeat(trajectories.episode_starts[1:] - 1, trajectories.lengths)  # (T,)
         rows = np.arange(len(last))
         share = streams.stream("goals", 0, "hindsight").random(len(rows))
@@ -46,7 +44,6 @@ class Goal(Condition):
         return trajectories.observations[last][:, layout.goal]
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         if before is not None:
             return before
         goals = moment.env.goals()
@@ -63,5 +60,4 @@ class Goal(Condition):
         return False
 
     def missing(self, spec: DataSpec) -> str:
-        """See `Condition.missing`."""
         return "" if spec.shown_goal else "shows a goal's place"

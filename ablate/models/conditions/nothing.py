@@ -21,17 +21,13 @@ class Nothing(Condition):
     """No column."""
 
     def width(self, layout: Layout) -> int:
-        """See `Condition.width`."""
         return 0
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         return np.zeros((len(trajectories.rewards), 0))
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         return np.zeros((*moment.shape, 0))
 
     def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        """See `Condition.scaled`."""
         return raw

@@ -22,32 +22,26 @@ class PolicyId(Condition):
     """Raw: the behaviour id, one-hot; zeros where none is asked for."""
 
     def width(self, layout: Layout) -> int:
-        """See `Condition.width`."""
         return layout.policies
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         assert trajectories.behaviour_id is not None
         return _one_hot(trajectories.behaviour_id, layout)
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         if moment.policy is None:
             return np.zeros((*moment.shape, moment.layout.policies))
         return _one_hot(np.full(moment.shape, moment.policy), moment.layout)
 
     def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        """See `Condition.scaled`."""
         return raw
 
     def missing(self, spec: DataSpec) -> str:
-        """See `Condition.missing`."""
         return "" if spec.num_policies else "says which policy acted"
 
     def drawn(
         self, generator: np.random.Generator, shape: tuple[int, ...], scales: Scales, layout: Layout
     ) -> Numbers:
-        """See `Condition.drawn`."""
         return _one_hot(generator.integers(0, layout.policies, shape), layout)
 
 

@@ -27,17 +27,14 @@ class ReturnToGo(Condition):
     uses = frozenset({"target", "decrement"})
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         return trajectories.returns_to_go[:, None]
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         if before is None:
             return np.full((*moment.shape, 1), moment.target)
         return before - moment.reward[..., None] if moment.decrement else before
 
     def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        """See `Condition.scaled`."""
         return raw / scales.return_to_go
 
     def stays(self, past: Collection[str]) -> bool:
@@ -47,5 +44,4 @@ class ReturnToGo(Condition):
     def drawn(
         self, generator: np.random.Generator, shape: tuple[int, ...], scales: Scales, layout: Layout
     ) -> Numbers:
-        """See `Condition.drawn`."""
         return scales.return_to_go * generator.normal(size=(*shape, 1))

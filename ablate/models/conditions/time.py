@@ -21,19 +21,15 @@ class Time(Condition):
     """Raw: the timestep's index in its episode."""
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
-        """See `Condition.logged`."""
         return trajectories.timestep[:, None]
 
     def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        """See `Condition.shown`."""
         return np.full((*moment.shape, 1), float(moment.timestep))
 
     def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        """See `Condition.scaled`."""
         return raw / scales.horizon
 
     def drawn(
         self, generator: np.random.Generator, shape: tuple[int, ...], scales: Scales, layout: Layout
     ) -> Numbers:
-        """See `Condition.drawn`."""
         return generator.uniform(0, scales.horizon, (*shape, 1))

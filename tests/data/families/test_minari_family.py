@@ -12,9 +12,9 @@ from ablate.data import catalogue
 from ablate.data.formats.hdf5 import write_hdf5
 from ablate.data.formats.minari import write_minari
 from ablate.data.split import hold_out
+from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.streams import stream
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from data_samples import make
 from format_samples import d4rl_file, full
 
 from ablate.data.formats.hdf5 import inspect_hdf5, read_hdf5, read_own, write_hdf5
+from ablate.data.reading import Reading
 from ablate.errors import UserError
 
 # Genuine D4RL files lie beside a checkout where somebody put them; they aren't part of the project.
@@ -85,15 +86,19 @@ def test_what_version_2_records_besides(tmp_path):
 
 def test_files_of_version_0_without_timeouts(tmp_path):
     path = d4rl_file(tmp_path / "a.hdf5", timeouts=None)
-    np.testing.assert_array_equal(read_hdf5(path).episode_starts, [0, 4])
+    with pytest.raises(UserError, match=r"has no 'timeouts'.*--horizon N"):
+        read_hdf5(path)
+    np.testing.assert_array_equal(read_hdf5(path, published=True).episode_starts, [0, 4])
     # A time limit of 3 counts from each start: rows 0-2, 3 (terminal), 4-6, 7-9.
-    data = read_hdf5(path, horizon=3)
+    data = read_hdf5(path, reading=Reading(horizon=3))
     np.testing.assert_array_equal(data.episode_starts, [0, 3, 4, 7, 10])
     assert data.truncations.nonzero()[0].tolist() == [2, 6, 9]
     assert data.terminations.nonzero()[0].tolist() == [3]
     # One that falls on the terminal is the terminal.
-    np.testing.assert_array_equal(read_hdf5(path, horizon=4).episode_starts, [0, 4, 8])
-    assert read_hdf5(path, horizon=4).truncations.nonzero()[0].tolist() == [7]
+    np.testing.assert_array_equal(
+        read_hdf5(path, reading=Reading(horizon=4)).episode_starts, [0, 4, 8]
+    )
+    assert read_hdf5(path, reading=Reading(horizon=4)).truncations.nonzero()[0].tolist() == [7]
 
 
 def test_medium_replay_is_float64_and_maze2d_has_no_terminals(tmp_path):
@@ -122,12 +127,14 @@ def test_time_limits_inside_demonstrations_end_nothing(tmp_path):
     walk = np.concatenate([np.arange(6), np.arange(6)])[:, None] + np.zeros((1, 3))
     changes = {"terminals": terminals, "timeouts": timeouts}
     path = d4rl_file(tmp_path / "a.hdf5", 12, observations=walk, **changes)
-    data = read_hdf5(path)
+    true_ends = Reading(terminals="as-is")
+    data = read_hdf5(path, reading=true_ends)
     np.testing.assert_array_equal(data.lengths, [6, 6])
     assert not data.truncations.any()
-    assert "2 timeouts inside demonstrations" in inspect_hdf5(path).notes[0]
+    assert "2 timeouts inside demonstrations" in inspect_hdf5(path, reading=true_ends).notes[0]
     np.testing.assert_array_equal(read_hdf5(path, timeouts="ends").lengths, [3, 3, 3, 3])
-    np.testing.assert_array_equal(read_hdf5(path, timeouts="ignore").lengths, [6, 6])
+    ignored = read_hdf5(path, reading=true_ends, timeouts="ignore")
+    np.testing.assert_array_equal(ignored.lengths, [6, 6])
     # The same flags, but the observation jumps behind the timeouts too: those are ends of episodes.
     reset = np.concatenate([np.arange(3)] * 4)[:, None] + np.zeros((1, 3))
     data = read_hdf5(d4rl_file(tmp_path / "b.hdf5", 12, observations=reset, **changes))
@@ -177,13 +184,13 @@ REFUSED = {
     "wide flags": ({"terminals": np.zeros((10, 2))}, r"'terminals' has shape \(10, 2\); one number"),
     "flags": ({"terminals": HALF}, "terminals row 4 is 0.5; only 0 and 1"),
     "nan flags": ({"timeouts": HALF * np.nan}, "timeouts row 0 is nan; only 0 and 1"),
-    "no ends": ({"terminals": np.zeros(10), "timeouts": None}, "neither 'terminals' nor"),
+    "no ends": ({"terminals": np.zeros(10), "timeouts": np.zeros(10)}, "neither 'terminals' nor"),
     "no rows": ({"terminals": None, **{k: np.zeros(0) for k in ("terminals", "rewards")}}, "differ"),
     "text": ({"rewards": np.array([b"a"] * 10)}, "'rewards' isn't of numbers"),
     "complex": ({"rewards": np.zeros(10, complex)}, "'rewards' isn't of numbers"),
     "records": ({"rewards": np.zeros(10, "f4,f4")}, "'rewards' isn't of numbers"),
     "long double": ({"rewards": np.zeros(10, np.longdouble)}, "'rewards' isn't of numbers"),
-    "axes": ({"actions": np.zeros(10)}, r"actions has shape \(8,\); 2 axes"),
+    "axes": ({"actions": np.zeros((10, 2, 2))}, r"actions has shape \(8, 2, 2\); 2 axes"),
     "image": ({"observations": np.zeros((10, 4, 4))}, r"observations has shape \(8, 4, 4\); 2 axes"),
     "float ids": ({"infos/behaviour_id": np.zeros(10)}, "behaviour_id' has type float64; whole"),
 }  # fmt: skip

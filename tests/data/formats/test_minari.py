@@ -275,7 +275,7 @@ def test_infos_that_not_every_episode_has_are_left_out(tmp_path):
     alter(folder, replaced("episode_1/infos/qpos", None))
     found = inspect_minari(folder)
     assert found.trajectories.simulator_state is None
-    assert found.notes == ["'simulator_state' was left out: not every episode has it"]
+    assert found.notes[0] == "'simulator_state' was left out: not every episode has it"
 
 
 def test_altered_content_of_our_sets_is_noticed(tmp_path):

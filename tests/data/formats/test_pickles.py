@@ -211,7 +211,7 @@ BY_HAND = {
     "call an array": (ARRAY + b")R.", "calls what is no array"),
     "build a name": (b"cnumpy\ndtype\n}b.", "sets the state of what is no array"),
     "build a list": (b"\x80\x04]}b.", "sets the state of what is no array"),
-    "no state": (b"\x80\x04]}(" + text("rewards") + ARRAY + b"ua.", "isn't an array of numbers"),
+    "no state": (b"\x80\x04]}(" + text("rewards") + ARRAY + b"ua.", "'observations' is missing; found: rewards"),
     "two states": (
         ARRAY + (b"(K\x01K\x01\x85" + FLOAT + b"\x89" + BYTES + b"tb") * 2 + b".",
         "sets the state of what is no array",
@@ -298,7 +298,7 @@ REFUSED = {
         {"terminals": np.ones(4, bool)},
         "terminations row 3 is True; only an episode's last",
     ),
-    "flags": ({"terminals": np.full(4, np.nan)}, "'terminals' holds values that are neither 0"),
+    "flags": ({"terminals": np.full(4, np.nan)}, "terminals row 3 is nan; only 0 and 1"),
     "ragged": ({"rewards": [1.0, [2.0], 3.0, 4.0]}, "'rewards' differs in shape from row to row"),
     "text": ({"rewards": ["a"] * 4}, "'rewards' isn't an array of numbers"),
     "text array": ({"rewards": np.array(["a"] * 4)}, "holds an array of type U1"),

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ablate.cli.shared import RESULTS, Plugin, Results, command, console, load_plugins, transfer
 from ablate.errors import UserError
-from ablate.terminal import RESULTS, Plugin, Results, command, console, load_plugins, transfer
 
 data_app = typer.Typer(
     help="Data sets: look at them, fetch, collect, convert and check them.",
@@ -99,6 +99,13 @@ def data_collect(
         Path | None, typer.Option(help="VecNormalize file of the policy's training.")
     ] = None,
     deterministic: Annotated[bool, typer.Option(help="Act by the policy's mode.")] = False,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="Unpickle the policy, for one that is code: runs whatever the file holds.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of episodes and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     plugin: Plugin = None,
@@ -118,6 +125,8 @@ def data_collect(
         return 0
     if not env or out is None:
         raise UserError("data collect: --policy needs --env and --out.")
+    if trust_code:
+        print(f"{policy}: {commands.TRUSTED}", file=sys.stderr)
     with transfer("collecting", unit="steps") as progress:
         made = commands.collect_with(
             policy,
@@ -127,6 +136,7 @@ def data_collect(
             format=format,
             normaliser=normaliser,
             deterministic=deterministic,
+            trust_code=trust_code,
             seed=seed,
             overwrite=overwrite,
             progress=lambda done: progress(done, steps),

@@ -1,4 +1,4 @@
-"""The commands; each is a few lines, what they call lies in the rooms."""
+"""The commands of studies, of single models and of this machine; those of data stand in `data`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from ablate.data_cli import data_app
-from ablate.errors import UserError
-from ablate.terminal import (
+from ablate.cli.data import data_app
+from ablate.cli.shared import (
     RESULTS,
     Plugin,
     Results,
@@ -25,6 +24,7 @@ from ablate.terminal import (
     load_plugins,
     transfer,
 )
+from ablate.errors import UserError
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
@@ -293,7 +293,7 @@ class _WithPresets(TyperCommand):
     """Lists the presets below the options."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        from ablate import presets
+        from ablate.study import presets
 
         with formatter.section("Presets"):
             formatter.write_dl([(name, presets.about(name)) for name in presets.names()])
@@ -317,9 +317,9 @@ def train(
     results: Results = RESULTS,
 ) -> int:
     """Train one model by a preset, without a study; the same command goes on after an interruption."""
-    from ablate import presets
     from ablate.launch import single
     from ablate.launch.run import cache_folder
+    from ablate.study import presets
 
     load_plugins(plugin)
     config = presets.configuration(preset, data, set_ or [])

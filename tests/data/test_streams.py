@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from ablate.streams import entropy, stream, torch_stream
+from ablate.data.streams import entropy, stream, torch_stream
 
 
 def test_a_stream_is_the_same_today_and_tomorrow() -> None:

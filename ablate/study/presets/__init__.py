@@ -69,14 +69,17 @@ def configuration(
 ) -> dict[str, Any]:
     """The complete configuration of a preset on a data set.
 
-    folder: where the path of a preset of the user's begins. changes: keys of a configuration laid over the preset's; then overrides such as train.updates=1000.
+    folder: where the path of a preset of the user's begins. changes: keys of a configuration laid over the preset's;
+    then overrides such as train.updates=1000.
 
     Raises UserError for a preset or an override that says what a configuration doesn't have.
     """
     where = f"preset {preset}"
     made = read(preset, folder)
     by_data = made.get("by_data") or {}
-    if not isinstance(by_data, Mapping) or not all(isinstance(v, Mapping) for v in by_data.values()):
+    if not isinstance(by_data, Mapping) or not all(
+        isinstance(v, Mapping) for v in by_data.values()
+    ):
         raise UserError(f"{where}: by_data: allowed: patterns of data sets, with keys and values.")
     for pattern, special in by_data.items():
         if fnmatchcase(data, pattern):
