@@ -35,8 +35,9 @@ class Subject:
 
     table: one row a trial, each with an id. hash: of what was run, or of how the table is read.
     registered: when the first hypotheses were kept, empty when never; standing: which of them, and of the seeds, are as
-    they were declared before any result. planned: trials at the last budget of their fits. designs: (name, why, cells). settings:
-    (name, value) of what the file says holds in every trial. reading: how a table from elsewhere was read, in words.
+    they were declared before any result. planned: trials at the last budget of their fits. designs: (name, why,
+    cells). settings: (name, value) of what the file says holds in every trial. reading: how a table from elsewhere was
+    read, in words.
     """
 
     study: Study | ForeignStudy

@@ -49,7 +49,7 @@ class Hypothesis(Section):
     says: str = Field(min_length=1)
     contrast: str = ""
     estimator: dict[str, dict[str, Any]] | None = None
-    where: dict[str, Level | list[Level]] = {}
+    where: dict[str, Level | list[Level]] = Field(default={})
     each: str | None = None
     metric: str = "score"
     test: Literal["equivalence", "superiority", "difference", "trend"]

@@ -75,7 +75,7 @@ def _profiles(source: Source) -> tuple[str, ...]:
         if not re.fullmatch(NAME, name) or len(name) > LONGEST:
             raise source.refuse(
                 ("profiles", name),
-                f"the profile {quoted(name)} can't name a folder; allowed: letters, digits, - and _, {LONGEST} at most.",
+                f"the profile {quoted(name)} names no folder; allowed: letters, digits, - and _, {LONGEST} at most.",
             )
         if changes is not None and not isinstance(changes, dict):
             raise source.refuse(
