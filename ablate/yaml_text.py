@@ -124,14 +124,14 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise Unreadable("a second document starts here", event.start_mark.line + 1)
+                    raise Unreadable("a second document starts here", _line(event))
                 made = self.node(next(self.events), 1)
         return made
 
     def node(self, event: Any, depth: int) -> Node:
-        line = event.start_mark.line + 1
+        line = _line(event)
         if isinstance(event, yaml.AliasEvent):
-            found = self.anchors.get(event.anchor)
+            found = self.anchors.get(str(event.anchor))
             if found is None:
                 problem = "stands in itself" if event.anchor in self.anchors else "names nothing"
                 raise Unreadable(f"the alias '*{event.anchor}' {problem}", line)
@@ -172,7 +172,7 @@ class _Composer:
         made = Node(line, entries=True)
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            at = event.start_mark.line + 1
+            at = _line(event)
             if (
                 not isinstance(event, yaml.ScalarEvent)
                 or not event.value
@@ -206,6 +206,11 @@ class _Composer:
             raise Unreadable(f"more than {VALUES:,} values, aliases written out", line)
         if depth > DEPTH:
             raise Unreadable(f"more than {DEPTH} values in each other", line)
+
+
+def _line(event: Any) -> int:
+    """The line in which an event begins, from 1."""
+    return int(event.start_mark.line) + 1
 
 
 def scalar(text: str, line: int | None = None) -> Any:

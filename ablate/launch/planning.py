@@ -47,7 +47,8 @@ def describe(study: Study, results: Path, workers: int) -> str:
         "",
         f"{len(cells)} cells x {study.seeds} seeds: {study.seeds * len(fits)} fits to train, "
         f"{study.seeds * len(measured)} measurements, {study.seeds * len(trials)} trials; roughly "
-        f"{spell(total)} ({spell(training)} of training on one core) on {workers} cores of the speed this was written on (`run` measures yours).",
+        f"{spell(total)} ({spell(training)} of training on one core) on {workers} cores "
+        f"of the speed this was written on (`run` measures yours).",
         *([ALONE] if study.seeds == 1 else []),
         "",
         "Designs:",

@@ -15,7 +15,7 @@ import torch
 
 from ablate import trial
 from ablate.analyse.descriptive import mean_interval
-from ablate.config import assignment, checked, complete, fit_part
+from ablate.config import assignment, complete, fit_part
 from ablate.data import catalogue
 from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
@@ -24,7 +24,7 @@ from ablate.launch.work import CohortJob, MeasureJob, work
 from ablate.learn.checkpoint import load_policy
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained
-from ablate.registry import get
+from ablate.registry import checked, get
 from ablate.study.expand import Fit, Trial
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
@@ -171,8 +171,7 @@ def evaluate(
     for target in targets or [config["measure"][name]["target"]]:
         asked = target_return(system.data, _number(target))
         settings = {**config["measure"][name], "target": asked}
-        settings = checked(measurement.Options, settings, f"measure.{name}", "evaluate")
-        chosen = measurement.Options.model_validate(settings)
+        chosen = checked(measurement.Options, settings, f"evaluate: measure.{name}")
         rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
         returns = rollouts.returns[0]

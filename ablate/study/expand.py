@@ -39,10 +39,15 @@ CELLS = 10_000  # of a study
 class Cell:
     """One combination of levels on one data set. `designs` are those that ask for it."""
 
+    study: Study
     data: str
     levels: dict[str, Level]
-    config: dict[str, Any]
     designs: tuple[str, ...]
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """Its resolved configuration; a contrast is taken over cells without it."""
+        return config(self.study, self.data, self.levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +148,7 @@ def cells(study: Study) -> list[Cell]:
             key = (study.data.index(str(data)), *ranks)
             asked.setdefault(key, []).append(name)
             values[key] = str(data), named
-    return [
-        Cell(*values[key], config(study, *values[key]), tuple(dict.fromkeys(asked[key])))
-        for key in sorted(asked)
-    ]
+    return [Cell(study, *values[key], tuple(dict.fromkeys(asked[key]))) for key in sorted(asked)]
 
 
 def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, Any]:
