@@ -183,7 +183,7 @@ def _null(blocks: Sequence[Columns]) -> Columns:
 
 def _null_space(matrix: Columns) -> Columns:
     if len(matrix) > matrix.shape[1]:
-        matrix = np.linalg.qr(matrix, mode="r")  # the same null space, of fewer rows
+        _, matrix = np.linalg.qr(matrix)  # the same null space, of fewer rows
     _, values, right = np.linalg.svd(matrix)
     kept = int((values > _TOLERANCE * max(values.max(initial=0.0), 1.0)).sum())
     return right[kept:].T

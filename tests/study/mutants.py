@@ -180,7 +180,10 @@ Change = Callable[[random.Random, str], str]
 
 
 def mutant(number: int, seed: int = 0, small: bool = False) -> tuple[str, list[str], Path]:
-    """The text of a mutant, what is set on the command line, and the file that it was made of: an example if `small`."""
+    """The text of a mutant, what is set on the command line, and the file that it was made of.
+
+    small: of the examples alone, which are planned fast.
+    """
     rng = random.Random(f"{seed}/{number}")
     path = rng.choice([file for file in FILES if not small or file.parent.name == "examples"])
     text = path.read_text(encoding="utf-8")
