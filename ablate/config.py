@@ -1,6 +1,7 @@
 """What a cell's configuration holds: plain JSON, every key with its meaning, unit and default.
 
     data, mixer, context, condition, history, head      the factors that every trial has
+    reading                                             how a file of the user's is read (`ablate.data.reading`)
     algorithm, layout, input                            factors that only some studies vary
     preset                                              the preset that it was made from: a label
     timesteps                                           K, where the context is given in tokens
@@ -166,7 +167,10 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
 
     Raises UserError naming what is unknown, missing or out of range.
     """
-    known = ("data", *FACTORS, *OPTIONAL, "timesteps", "settings", *SECTIONS, "measure")
+    known = (
+        *("data", "reading", *FACTORS, *OPTIONAL, "timesteps", "settings"),
+        *(*SECTIONS, "measure"),
+    )
     for name in config:
         if name not in known:
             raise unknown(f"{where}: the part", name, known)
@@ -182,11 +186,12 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
         raise UserError(f"{where}: {problem}")
     for name in ("condition", "history", "input"):
         made[name] = registry.canonical(name, made[name], f"{where}: the {name}")
-    for name in ("settings", *SECTIONS, "measure"):
+    for name in ("settings", *SECTIONS, "measure", "reading"):
         if not isinstance(config.get(name) or {}, Mapping):
             raise UserError(
                 f"{where}: {name}: found {quoted(config[name])}; allowed: keys with values."
             )
+    made["reading"] = dict(config.get("reading") or {})  # checked by the data set
     made["timesteps"] = found = config.get("timesteps", 0)
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= TIMESTEPS:
         raise UserError(f"{where}: timesteps: found {quoted(found)}; allowed: 0 to {TIMESTEPS:,}.")
@@ -270,7 +275,9 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, default in OPTIONAL.items():
         if made.get(name) == default:
             del made[name]
-    for name in ("settings", "timesteps"):
+    if "reading" in made:  # where a file lies changes nothing
+        made["reading"] = {n: v for n, v in made["reading"].items() if n != "folder"}
+    for name in ("settings", "timesteps", "reading"):
         if not made.get(name, True):
             del made[name]
     for name, section in SECTIONS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
+import re
 from collections.abc import Iterable
 
 LONGEST = 600  # characters of a whole line, however many a part of it has
@@ -70,3 +71,17 @@ def _listed(found: str, names: list[str]) -> str:
         if sum(map(len, shown)) + len(name) < LISTED:
             shown.append(name)
     return f"{', '.join(shown)}, and {len(names) - len(shown)} others"
+
+
+# What may be secret in an address: name and password before its host (a password may hold '/' and '@'), and all
+# that follows a '?', '#' or ';'.
+_USER = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#@:]+:(?!\d*/)[^\s@]*@)")
+_BEHIND = re.compile(r"([a-zA-Z][\w+.-]*://[^\s?#;'\"<>]*)[?#;][^\s'\"<>)]*")
+
+
+def public(text: str) -> str:
+    """An address, or a text with addresses in it, without name, password, query and fragment.
+
+    To be used wherever an address is printed or recorded.
+    """
+    return _BEHIND.sub(r"\1", _USER.sub("", text))

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ablate import registry
-from ablate.config import budgets
-from ablate.learn.checkpoint import load_policy, save_policy
+from ablate.config import budgets, settled
+from ablate.errors import UserError
+from ablate.learn.checkpoint import described, load_policy, put, save_policy
 from ablate.learn.convergence import loss_fall
 from ablate.learn.train import train_cohort
 from ablate.measure.base import Measured, Trained, split
@@ -26,7 +27,7 @@ from ablate.systems import System, prepare
 
 CURVE_TARGETS = 512
 
-__all__ = ["Fitted", "Watch", "checkpoint", "fit", "measure", "prepare", "trained"]
+__all__ = ["Fitted", "Watch", "checkpoint", "fit", "measure", "prepare", "stacked", "trained"]
 
 
 @dataclass
@@ -130,13 +131,19 @@ def trained(
 ) -> Trained:
     """The models of these fits after `budget` updates, from their checkpoints.
 
-    Raises UserError when a checkpoint is missing or damaged.
+    Raises UserError when a checkpoint is missing, damaged, or that of another fit.
     """
     models = []
     for seed, name in fits.items():
-        tensors, _ = load_policy(checkpoint(folder, name, budget))
+        path = checkpoint(folder, name, budget)
+        tensors, about = load_policy(path)
+        said = described(path, tensors, about)
+        if (said.streams, said.seed, said.budget) != (streams, seed, budget) or (
+            settled(said.config) != settled(system.config)
+        ):
+            raise UserError(f"{path}: holds the model of another fit; delete it to train this one.")
         model = system.model(streams, seed)
-        model.load_state_dict(tensors)
+        put(path, tensors, model)
         models.append(model.eval())
     return Trained(system, models, streams, list(fits), budget)
 
@@ -151,35 +158,44 @@ def measure(models: Trained, name: str, options: dict[str, Any]) -> list[Measure
     return split(name, made, found, len(models.models))
 
 
-def pace(system: System, streams: str, seeds: Sequence[int]) -> dict[str, float]:
-    """Seconds an update and seed, the seeds as one stack and one by one, measured on this device.
+def stacked(system: System, seeds: int) -> bool:
+    """Whether so many seeds of a cell train as one program or one by one.
+
+    Both ways agree to rounding only, so it is a rule, the same on every machine: by the mixer and the size of
+    the model, as measured once (`Mixer.stacks`). With dropout the ways agree in distribution only, so each
+    seed trains by itself.
+    """
+    mixer = registry.get("mixer", system.config["mixer"])
+    small = system.sizes()["parameters"] <= mixer.stacks
+    return seeds > 1 and system.stacks and small and not system.config["model"]["dropout"]
+
+
+def pace(system: System, streams: str, seeds: Sequence[int]) -> float:
+    """Seconds an update and seed in the way in which the seeds train, measured on this device.
 
     CPU time on a CPU, which other programs disturb least; elapsed time on a GPU.
     """
     train = system.config["train"] | {"updates": 6, "warmup": 1}
-    seconds = {}
-    ways = [("stacked", len(seeds)), ("single", 1)]
-    for way, size in ways if system.stacks else ways[1:]:
-        program = system.program([system.model(streams, seed) for seed in seeds[:size]])
-        marks: list[float] = []
+    mine = list(seeds) if stacked(system, len(seeds)) else list(seeds[:1])
+    program = system.program([system.model(streams, seed) for seed in mine])
+    marks: list[float] = []
 
-        def mark(update: int, loss: torch.Tensor, marks: list[float] = marks) -> None:
-            if system.device.type == "cuda":
-                torch.cuda.synchronize(system.device)
-            cpu = system.device.type == "cpu"
-            marks.append(time.process_time() if cpu else time.perf_counter())
+    def mark(update: int, loss: torch.Tensor) -> None:
+        if system.device.type == "cuda":
+            torch.cuda.synchronize(system.device)
+        cpu = system.device.type == "cpu"
+        marks.append(time.process_time() if cpu else time.perf_counter())
 
-        train_cohort(
-            program.stack,
-            system.source(program),
-            train,
-            streams,
-            seeds[:size],
-            range(1, 7),
-            mark,
-            algorithm=system.config["algorithm"],
-            settings=system.config["settings"],
-        )
-        # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
-        seconds[way] = float(np.diff(marks)[1:].min()) / size
-    return seconds
+    train_cohort(
+        program.stack,
+        system.source(program),
+        train,
+        streams,
+        mine,
+        range(1, 7),
+        mark,
+        algorithm=system.config["algorithm"],
+        settings=system.config["settings"],
+    )
+    # The first updates pay for allocation and tracing; the fastest of the rest is the machine's pace.
+    return float(np.diff(marks)[1:].min()) / len(mine)

@@ -22,6 +22,7 @@ class Bag(Mixer):
     """
 
     slides = True
+    stacks = 300_000
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

@@ -47,6 +47,7 @@ class Conv(Mixer):
     """Depthwise-separable blocks whose kernels add up to a receptive field of exactly K."""
 
     slides = True
+    stacks = 30_000
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

@@ -20,7 +20,7 @@ from ablate.data import streams
 from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.measure.openloop import External
+from ablate.models.agent import External
 
 LOG_STD = (-6.0, 1.0)  # of the standardised change
 

@@ -15,6 +15,7 @@ class GRU(Recurrent):
     """Stacked GRU; its weights are those of `torch.nn.GRU`."""
 
     parts = 1
+    stacks = 100_000
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

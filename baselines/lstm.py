@@ -19,6 +19,7 @@ class LSTM(Recurrent):
     """
 
     parts = 2
+    stacks = 0  # PyTorch has a kernel for one
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

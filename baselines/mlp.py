@@ -33,6 +33,7 @@ class MLP(Mixer):
     """
 
     slides = True
+    stacks = 300_000
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:
         super().__init__(width, context, layers, dropout)

@@ -93,22 +93,6 @@ def published(path: Path = FILE) -> pd.DataFrame:
     return table
 
 
-def recomputed(table: pd.DataFrame) -> pd.DataFrame:
-    """Printed averages beside the mean of the rows that they are taken over.
-
-    One row each: paper, table, algorithm, data, printed, mean. Averages of which a part is missing are left out.
-    """
-    rows: list[dict[str, object]] = []
-    for (paper, name, algorithm), group in table.groupby(["paper", "table", "algorithm"]):
-        scores = group.set_index("data")["score"]
-        for data, parts in AVERAGES.items():
-            if data in scores.index and set(parts) <= set(scores.index):
-                mean = float(scores.loc[list(parts)].mean())
-                found = {"paper": paper, "table": name, "algorithm": algorithm, "data": data}
-                rows.append(found | {"printed": float(scores.loc[data]), "mean": mean})
-    return pd.DataFrame(rows, columns=["paper", "table", "algorithm", "data", "printed", "mean"])
-
-
 def _check(
     path: Path, raw: pd.DataFrame, wrong: Sequence[bool] | pd.Series, column: str, allowed: str
 ) -> None:

@@ -14,7 +14,8 @@ import pytest
 from tiny_study import TEXT, Tiny
 
 from ablate import cli
-from ablate.track import files
+from ablate.track import files, seal
+from ablate.track.table import read_table
 
 POLICY_ID = ("core: {data: tmaze/passive-3,", "core: {condition: policy-id, data: tmaze/passive-3,")
 HIDDEN = ("core: {data: tmaze/passive-3,", "core: {history: states, data: tmaze/passive-3,")
@@ -143,17 +144,17 @@ def test_d4rl_data_that_is_not_there(tiny: Tiny, monkeypatch: pytest.MonkeyPatch
         ("study.json", '{"format": 2, "study": "horizon"}', "results of the study 'horizon'"),
         ("study.json", '{"format": 2, "study": "tiny", "data": 3}', "no names with hashes"),
         ("study.json", '{"format"', "cannot be read"),
-        ("trials.csv", "trial,status\n", "column 'data' is missing"),
+        ("trials.csv", "trial,status\n", "column 'row_hash' is missing"),
         ("trials.csv", "trial,status,data,seed\na,b\n", "line 2: it has 2 cells"),
-        ("curves.csv", "fit,loss\n", "column 'update' is missing"),
-        ("series.csv", "trial,index\n", "column 'response' is missing"),
+        ("curves.csv", "fit,loss\n", "column 'row_hash' is missing"),
+        ("series.csv", "trial,index,row_hash\n", "its rows are gone"),
         ("audit.json", '[{"key": "a"', "it is damaged (not JSON"),
         ("audit.json", '[{"key": "a"}]', "it is damaged (a record is incomplete)"),
         ("audit.json", "{}", "it is damaged (found a dict)"),
-        ("runs/.ways.json", '{"gru', "it is damaged (not JSON"),
-        ("runs/.ways.json", '{"gru": {"single": 1.0}}', "(a measurement is incomplete)"),
-        ("runs/.ways.json", "[1]", "it is damaged (found a list)"),
-        ("yardsticks.csv", "data,context\n", "(the column 'content' is missing)"),
+        ("runs/.paces.json", '{"gru', "it is damaged (not JSON"),
+        ("runs/.paces.json", '{"gru": "fast"}', "(a measurement is not a number)"),
+        ("runs/.paces.json", "[1]", "it is damaged (found a list)"),
+        ("yardsticks.csv", "data,context\n", "column 'row_hash' is missing"),
         ("yardsticks.csv", 'data,context\n"', "is not a CSV table"),
     ],
 )
@@ -168,8 +169,54 @@ def test_results_that_cannot_be_read(done: Tiny, name: str, text: str, message: 
     changed = {each for each in before if after.get(each) != before[each]}
     assert f"tiny/{name}" not in changed
     assert not any("runs/" in each or each.endswith(".csv") for each in changed)
-    if not name.startswith(("runs", "series")):
+    if not name.startswith("runs"):
         assert message in done.command(*done.arguments("report")).line
+
+
+def refusals(done: Tiny) -> set[str]:
+    """What `run`, `status` and `report` say."""
+    return {done.command(*done.arguments(each)).line for each in ("run", "status", "report")}
+
+
+def test_a_changed_digit_or_a_cut_line_of_a_table(done: Tiny) -> None:
+    table = done.root / "trials.csv"
+    whole = table.read_text()
+    header, first, last = whole.splitlines(keepends=True)
+    score = header.split(",").index("held-out.action_error")
+    cells = first.split(",")
+    cells[score] = str(float(cells[score]) + 1)
+    changed = {
+        f"{table}, row 1 (trial {cells[0]}): a cell is not as it was written": [header, ",".join(cells), last],
+        f"{table}: its last rows are missing; 1 are left": [header, first],
+    }  # fmt: skip
+    for message, text in changed.items():
+        table.write_text("".join(text))
+        (line,) = refusals(done)
+        assert line.startswith(f"ablate: {message}")
+        assert table.read_text() == "".join(text)
+    table.write_text(whole)
+    assert done.run().code == 0
+
+
+def test_a_score_that_was_changed_in_the_store(done: Tiny) -> None:
+    """Alone its hash tells; with a hash that fits, the table does."""
+    table = read_table(done.root / "trials.csv")
+    runs = (done.root / "runs").glob("*/run.json")
+    file = next(each for each in runs if "action_nll" in each.read_text())
+    run = json.loads(file.read_text())
+    run["result"]["action_error"] += 1e-9
+    file.write_text(json.dumps(run))
+    (line,) = refusals(done)
+    assert line.startswith(f"ablate: {file}: this record of a run is corrupt (it is not as it was")
+    run["hash"] = seal.of_run(file.parent.name, run)
+    file.write_text(json.dumps(run))
+    (line,) = refusals(done)
+    assert line.startswith(f"ablate: {file}: action_error is ")
+    assert f"in {done.root / 'trials.csv'}, row " in line
+    file.parent.rename(done.folder / "away")
+    assert done.run().code == 0
+    after = read_table(done.root / "trials.csv")
+    assert after[after["trial"].isin(table["trial"])].reset_index(drop=True).equals(table)
 
 
 @pytest.mark.parametrize("text", ['{"status": "COMPL', "[]", '{"status": 3}', ""])

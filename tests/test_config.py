@@ -33,6 +33,7 @@ def test_defaults_are_filled_in_and_said_once() -> None:
         "data",
         *FACTORS,
         *OPTIONAL,
+        "reading",
         "timesteps",
         "settings",
         *SECTIONS,

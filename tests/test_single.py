@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from ablate.cli import main
+from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch import single
 from ablate.study import presets
+from ablate.systems import remarks
 
 SMALL = (
     "model.width=16", "model.layers=1", "train.updates=12", "train.warmup=2",
@@ -100,7 +102,7 @@ def test_a_search_reads_a_critic_that_was_trained_beside_the_model(
 
 def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("imageio")
-    made = trained("bc", cache, tmp_path, "pointmaze/umaze-v1")
+    made = trained("bc", cache, tmp_path, "pointmaze/umaze-10k-v1")
     film = tmp_path / "film.gif"
     try:
         single.evaluate(made.checkpoint, cache, [], 1, [], video=film)
@@ -116,7 +118,7 @@ def test_a_film_is_written(cache: Path, tmp_path: Path) -> None:
     [
         (["train", "--preset", "iqll", "--data", "tmaze/passive-3"], "Did you mean 'iql'"),
         (["train", "--preset", "mine.yaml", "--data", "tmaze/passive-3"], "there is no such file"),
-        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "no 'train.update'"),
+        (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "train.update=3"], "'update' is not known"),
         (["train", "--preset", "dt", "--data", "tmaze/passive-3", "--set", "x"], "expected KEY=VALUE"),
         (["train", "--preset", "dt", "--data", "nowhere/x"], "nowhere"),
         (["evaluate", "nothing"], "there is no such checkpoint"),
@@ -129,3 +131,26 @@ def test_refusals_are_one_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_choice_among_numbers_is_refused(cache: Path, tmp_path: Path) -> None:
+    changes = [*SMALL, *ACTS, "context=2", "head=softmax"]
+    config = presets.configuration("dt", "lq-mix/episode", changes)
+    with pytest.raises(
+        UserError, match=r"softmax draws one choice .* the actions aren't: they are"
+    ):
+        single.train(config, 0, tmp_path, cache)
+
+
+def test_a_scale_that_hardly_fits_the_returns_is_said(cache: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = [*SMALL, *ACTS, "context=2"]
+    config = presets.configuration("dt", "lq-mix/episode", [*changes, "train.return_scale=1000"])
+    single.train(config, 0, tmp_path, cache, note=said.append)
+    (line,) = said
+    assert "train.return_scale is 1000, and returns reach" in line
+    assert "--set train.return_scale=null" in line
+    for fits in ("train.return_scale=null", "condition=none"):
+        asked = [*changes, "train.return_scale=1000", fits]
+        config = presets.configuration("dt", "lq-mix/episode", asked)
+        assert remarks(config, catalogue.load("lq-mix/episode", cache)) == []

@@ -268,7 +268,13 @@ def test_a_fit_that_diverges_fails_and_the_others_go_on(
     both = Run(cache, tmp_path / "b", (0, 1), stacked)
     assert both.fitted[0].failure.startswith("diverged: loss nan at update ")
     assert both.fitted[1].failure == ""
-    assert same(both.numbers()[1], expected, rel=1e-3)
+    with pytest.raises(UserError, match=r"fit0/20\.safetensors: 'embed\.weight' holds NaN"):
+        both.numbers()
+    del both.names[0]
+    metrics, acted, predicted = (
+        both.fitted[1].metrics, *both.measured("rollout"), *both.measured("held-out")
+    )  # fmt: skip
+    assert same(metrics | acted | predicted, expected, rel=1e-3)
 
 
 def test_the_return_asked_for(cache: Path) -> None:
@@ -302,10 +308,23 @@ def test_a_width_that_cannot_be_matched_is_refused(cache: Path) -> None:
         prepare(config(parameters=20), cache)
 
 
-def test_both_ways_of_training_are_measured(cache: Path) -> None:
-    found = trial.pace(prepare(config(), cache), STUDY, [0, 1])
-    assert found.keys() == {"stacked", "single"}
-    assert all(0 < seconds < 10 for seconds in found.values())
+@pytest.mark.parametrize(
+    ("changes", "seeds", "expected"),
+    [
+        ({"mixer": "mlp"}, 5, True),
+        ({"mixer": "mlp"}, 1, False),
+        ({"mixer": "lstm"}, 5, False),  # one seed has a kernel of its own
+        ({"mixer": "gru"}, 5, True),
+        ({"mixer": "gru", "parameters": 200_000}, 5, False),
+        ({"mixer": "mlp", "dropout": 0.1}, 5, False),  # a stack draws other masks
+    ],
+)
+def test_how_seeds_train_is_a_rule_and_not_a_measurement(
+    changes: dict[str, Any], seeds: int, expected: bool, cache: Path
+) -> None:
+    system = prepare(config(**changes), cache)
+    assert trial.stacked(system, seeds) is expected
+    assert 0 < trial.pace(system, STUDY, list(range(seeds))) < 10
 
 
 @pytest.mark.gpu

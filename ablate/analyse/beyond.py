@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +56,7 @@ def beyond(
     takes minutes).
     """
     reasons: dict[str, str] = {}
+    judged: Any = {"alpha": alpha, "margin": margin, "registered": registered, "paired": paired}
     table = last_budget(table)
     crossed = table if crossing is None else last_budget(crossing)
     chosen = declared(hypotheses)
@@ -80,16 +82,7 @@ def beyond(
     primary = [h for h in hypotheses if h.primary] or list(hypotheses)
     other: Multiverse | None = None
     if primary:
-        other = multiverse(
-            table,
-            primary,
-            levels,
-            curves,
-            alpha=alpha,
-            margin=margin,
-            registered=registered,
-            paired=paired,
-        )
+        other = multiverse(table, primary, levels, curves, **judged)
     else:
         reasons["multiverse"] = "the study has no hypothesis."
     return Beyond(
@@ -97,23 +90,7 @@ def beyond(
         variance=found,
         anova=effects,
         multiverse=other,
-        without=without_each_data_set(
-            table,
-            hypotheses,
-            levels,
-            alpha=alpha,
-            margin=margin,
-            registered=registered,
-            paired=paired,
-        ),
-        failed=with_failed_as_worst(
-            table,
-            hypotheses,
-            levels,
-            alpha=alpha,
-            margin=margin,
-            registered=registered,
-            paired=paired,
-        ),
+        without=without_each_data_set(table, hypotheses, levels, **judged),
+        failed=with_failed_as_worst(table, hypotheses, levels, **judged),
         reasons=reasons,
     )

@@ -15,6 +15,7 @@ from typing import Any
 from ablate.analyse.sequential import Plan
 from ablate.analyse.verdict import EQUIVALENT, REFUTED, SUPPORTED, Verdict
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.words import significant
 
 NAME = "looks.json"
@@ -103,7 +104,7 @@ class Record:
             "decided": {name: vars(found) for name, found in self.decided.items()},
             "open": list(self.open),
         }
-        return json.dumps(content, indent=1) + "\n"
+        return json.dumps(seal.sign(content), indent=1) + "\n"
 
 
 def read(folder: Path) -> Record | None:
@@ -118,7 +119,7 @@ def read(folder: Path) -> Record | None:
     try:
         if found["format"] != FORMAT:
             raise _damaged(path, f"format {found['format']!r}, not {FORMAT}")
-        return _record(found)
+        return _record(seal.opened(path, found))
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"an entry is missing: {error}") from error
 

@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from ablate.cli.data import data_app
+from ablate.cli.data import data_app, reads
 from ablate.cli.shared import (
     RESULTS,
     Plugin,
@@ -305,11 +305,13 @@ class _WithPresets(TyperCommand):
     epilog="Example: python -m ablate train --preset dt --data mujoco/hopper/medium-v0 --seed 0",
 )
 @command
+@reads
 def train(
     preset: Annotated[
         str, typer.Option(help="A published method, listed below, or a .yaml file like theirs.")
     ],
-    data: Annotated[str, typer.Option(help="A data set of `data list`.")],
+    data: Annotated[str, typer.Option(help="A data set of `data list`, or file/PATH.")],
+    reading: dict[str, Any],
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
     set_: Set = None,
     device: Annotated[str, typer.Option(help="Where it trains and acts: cpu, cuda.")] = "cpu",
@@ -322,7 +324,7 @@ def train(
     from ablate.study import presets
 
     load_plugins(plugin)
-    config = presets.configuration(preset, data, set_ or [])
+    config = presets.configuration(preset, data, set_ or [], {"reading": reading})
     with transfer(f"{preset} on {data}", unit="per mille") as progress:
         made = single.train(
             config,
@@ -331,12 +333,14 @@ def train(
             cache_folder(results),
             device=device,
             report=lambda fraction, text: progress(round(1000 * fraction), 1000),
+            note=lambda line: print(f"note: {line}", file=sys.stderr),
         )
     if made.known:
         print("It was trained before; nothing was run.")
     for line in single.lines(made):
         print(line)
-    print(f"Next: python -m ablate evaluate {made.checkpoint}")
+    if not made.remark:
+        print(f"Next: python -m ablate evaluate {made.checkpoint}")
     return 0
 
 
@@ -344,8 +348,10 @@ def train(
     epilog="Example: python -m ablate evaluate results/models/checkpoints/0123456789ab --target 3600"
 )
 @command
+@reads
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The checkpoint that `train` named, or its folder.")],
+    reading: dict[str, Any],
     target: Annotated[
         list[str] | None,
         typer.Option(help="Return to ask for, a number or p90; repeatable [as trained]."),
@@ -368,7 +374,14 @@ def evaluate(
 
     load_plugins(plugin)
     scores = single.evaluate(
-        run, cache_folder(results), target or [], episodes, set_ or [], device=device, video=video
+        run,
+        cache_folder(results),
+        target or [],
+        episodes,
+        set_ or [],
+        reading=reading,
+        device=device,
+        video=video,
     )
     table = Table()
     for column in single.COLUMNS:

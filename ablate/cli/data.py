@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,6 +21,88 @@ data_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+def reading(
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a file of yours: the gymnasium id, of --plugin too, that it was recorded in; none: it has no "
+            "simulator."
+        ),
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(help="Time limit, in steps [the environment's].")
+    ] = None,
+    rescale_actions: Annotated[
+        bool, typer.Option("--rescale-actions", help="Put the bounds of actions to -1 and 1.")
+    ] = False,
+    clip_actions: Annotated[
+        bool, typer.Option("--clip-actions", help="Put actions beyond [-1, 1] onto the bound.")
+    ] = False,
+    choices: Annotated[
+        int | None, typer.Option(help="Number of choices of a discrete action.")
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="OURS=THEIRS, an array's name in the file, e.g. observations=observation; A+B puts two side by "
+            "side; repeatable.",
+        ),
+    ] = None,
+    terminals: Annotated[
+        str | None,
+        typer.Option(
+            help="Where every episode ends as terminal at one length: as-is or time-limit."
+        ),
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of episodes not trained on; 0: none [0.1].")
+    ] = None,
+    random: Annotated[float | None, typer.Option(help="The return that scores 0.")] = None,
+    expert: Annotated[float | None, typer.Option(help="The return that scores 100.")] = None,
+) -> dict[str, Any]:
+    """What the options say of how a file is read, keys of `ablate.data.reading.Reading`."""
+    from ablate.data.reading import checked
+
+    renamed: dict[str, str] = {}
+    for text in map_ or []:
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not equals or not ours or not theirs:
+            raise UserError(f"--map {text}: expected OURS=THEIRS, e.g. observations=observation.")
+        renamed[ours] = theirs
+    said = {
+        "environment": env,
+        "horizon": horizon,
+        "rescale_actions": rescale_actions or None,
+        "clip_actions": clip_actions or None,
+        "choices": choices,
+        "map": renamed or None,
+        "terminals": terminals,
+        "held_out": held_out,
+        "random": random,
+        "expert": expert,
+    }
+    return checked({name: value for name, value in said.items() if value is not None}).said
+
+
+def reads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options of `reading`; what they say is its argument `reading`."""
+    own, options = (inspect.signature(each, eval_str=True) for each in (function, reading))
+
+    @wraps(function)
+    def call(**given: Any) -> Any:
+        said = {name: given.pop(name) for name in options.parameters}
+        return function(**given, reading=reading(**said))
+
+    parameters = [
+        *(each for name, each in own.parameters.items() if name != "reading"),
+        *(each.replace(kind=each.KEYWORD_ONLY) for each in options.parameters.values()),
+    ]
+    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    return call
 
 
 @data_app.command("list", epilog="Example: python -m ablate data list")
@@ -40,8 +125,10 @@ def data_list(plugin: Plugin = None) -> int:
 
 @data_app.command("show", epilog="Example: python -m ablate data show lq-mix/episode")
 @command
+@reads
 def data_show(
     name: str,
+    reading: dict[str, Any],
     dose: Annotated[
         bool, typer.Option(help="Measure what the past tells about the next state and action.")
     ] = True,
@@ -54,7 +141,7 @@ def data_show(
     from ablate.launch.run import cache_folder
 
     load_plugins(plugin)
-    for section in card(load(name, cache_folder(results)), dose):
+    for section in card(load(name, cache_folder(results), reading), dose):
         table = Table(title=section.title, title_justify="left", show_header=any(section.columns))
         for column in section.columns:
             table.add_column(column)
@@ -92,6 +179,9 @@ def data_collect(
     name: Annotated[str, typer.Argument(help="A data set to generate into the cache.")] = "",
     policy: Annotated[str, typer.Option(help="A policy of yours: sb3:FILE.zip.")] = "",
     env: Annotated[str, typer.Option(help="The gymnasium environment it acts in.")] = "",
+    horizon: Annotated[
+        int | None, typer.Option(help="Time limit, in steps [the environment's].")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Transitions; whole episodes are kept.")] = 100_000,
     out: Annotated[Path | None, typer.Option(help="Where the data go.")] = None,
     format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
@@ -133,6 +223,7 @@ def data_collect(
             env,
             steps,
             out,
+            horizon=horizon,
             format=format,
             normaliser=normaliser,
             deterministic=deterministic,
@@ -151,9 +242,11 @@ def data_collect(
     epilog="Example: python -m ablate data convert mujoco/hopper/medium-v0 hopper-medium-v0 --format minari",
 )
 @command
+@reads
 def data_convert(
     source: Annotated[str, typer.Argument(help="A data set of the catalogue, a file or a folder.")],
     target: Annotated[Path, typer.Argument(help="The file, or for Minari the folder, to write.")],
+    reading: dict[str, Any],
     format: Annotated[str, typer.Option(help="hdf5, minari or pickle.")] = "hdf5",
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
     plugin: Plugin = None,
@@ -164,7 +257,7 @@ def data_convert(
     from ablate.launch.run import cache_folder
 
     load_plugins(plugin)
-    for remark in convert(source, target, format, cache_folder(results), overwrite):
+    for remark in convert(source, target, format, cache_folder(results), overwrite, reading):
         print(f"note: {remark}")
     print(f"{target}: written.")
     return 0
@@ -172,15 +265,20 @@ def data_convert(
 
 @data_app.command("check", epilog="Example: python -m ablate data check my.hdf5")
 @command
+@reads
 def data_check(
     paths: Annotated[list[Path], typer.Argument(help="Files or Minari folders.")],
+    reading: dict[str, Any],
+    plugin: Plugin = None,
 ) -> int:
     """What is in a file, and whether it can be used; exit code 1 when one can't."""
     from ablate.data.formats.files import check
+    from ablate.data.reading import checked
 
+    load_plugins(plugin)
     bad = 0
     for path in paths:
-        lines = check(path)
+        lines = check(path, checked(reading))
         print("\n  ".join(lines))
         bad += lines[-1].startswith("problem")
     return 1 if bad else 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.data.catalogue import DataSet
+from ablate.data.catalogue import PLAIN, DataSet
 from ablate.data.dose import Interval, Reading, measure
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
@@ -46,7 +46,7 @@ def facts(data: DataSet) -> dict[str, str]:
     train, spec = data.train, data.spec
     recipe = {key: value for key, value in spec.recipe.items() if key != "observable"}
     quantiles = np.percentile(train.returns, [0, 10, 50, 90, 100])
-    width = train.observations.shape[1]
+    width, plain = train.observations.shape[1], data.anchors == PLAIN
     found = {
         "made by": ", ".join(f"{key} {_short(value)}" for key, value in recipe.items()),
         "training": f"{train.num_episodes:,} episodes, {len(train.rewards):,} timesteps",
@@ -62,8 +62,9 @@ def facts(data: DataSet) -> dict[str, str]:
             *quantiles
         ),
         "histogram": histogram(train.returns),
-        "score 0": f"return {data.anchors.low:.6g}",
-        "score 100": f"return {data.anchors.high:.6g}",
+        "simulator": f"none: {spec.lacks_simulator}" if spec.lacks_simulator else "",
+        "score 0": "" if plain else f"return {data.anchors.low:.6g}",
+        "score 100": "" if plain else f"return {data.anchors.high:.6g}",
         "anchors": data.anchors.source,
         "mean score": f"{float(data.anchors.score(train.returns.mean())):.1f}",
         "action to action": autocorrelation(train),

@@ -23,6 +23,7 @@ from ablate.data.behaviour import Behaviour
 from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
 from ablate.data.hidden import MASKED, Filled, Hiding, parse
+from ablate.data.reading import AS_IT_IS, Reading, checked
 from ablate.data.split import hold_out
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import VectorEnv
@@ -42,6 +43,23 @@ class Anchors:
     def score(self, returns: Any) -> Any:
         """Normalised score of a return, or of an array of them."""
         return 100.0 * (returns - self.low) / (self.high - self.low)
+
+
+# Where nobody has said which returns score 0 and 100, a score is the plain return.
+PLAIN = Anchors(0.0, 100.0, "no reference returns are known: scores are plain returns")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a file of the user's says before it is needed whole.
+
+    observation_dim, action_dim: numbers in each. horizon: the time limit, or the longest episode where none
+    is known.
+    """
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,9 @@ class DataSpec:
             policy is known. Ask for them by `optimal_returns`.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
+        recorded: what a file says of itself; None where the environment says it.
+        lacking: why no policy can act on the data, in a sentence, empty where one can; None for data that come with
+            their environment.
     """
 
     name: str
@@ -90,6 +111,33 @@ class DataSpec:
     exact: Callable[[], list[dict[str, str | float]]] | None = None
     goal: tuple[int, ...] = ()
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
+    recorded: Callable[[], Recorded] | None = None
+    lacking: Callable[[], str] | None = None
+
+    @property
+    def lacks_simulator(self) -> str:
+        """Why no policy can act on it, in a sentence; empty where the data set has an environment."""
+        return "" if self.lacking is None else self.lacking()
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is in a file for which nobody knows reference returns, so that scores are returns."""
+        return self.recorded is not None and self.anchors() == PLAIN
+
+    @property
+    def horizon(self) -> int:
+        """Timesteps after which an episode ends at the latest; without an environment, the longest on record."""
+        if self.recorded is not None and self.lacks_simulator:
+            return self.recorded().horizon
+        return self.make_env(1).horizon
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Numbers of an observation, before anything is hidden, and of an action."""
+        if self.recorded is not None:
+            return self.recorded().observation_dim, self.recorded().action_dim
+        env = self.make_env(1)
+        return env.observation_dim, env.action_dim
 
     def optimal_returns(self, seeds: Sequence[int]) -> np.ndarray | None:
         """`optimal` of these seeds, computed once for each list; None where it isn't known."""
@@ -161,6 +209,16 @@ class Family(ABC):
         Raises UserError with the nearest known name.
         """
 
+    def read_as(self, member: str, name: str, reading: Reading) -> DataSpec:
+        """`resolve` of a set that lies in a file of the user's, to be read as said.
+
+        Raises UserError for a family whose sets are read in one way only.
+        """
+        told = next(iter(reading.said), "folder")
+        raise UserError(
+            f"data: '{name}' is read in one way only; '{told}' is for files of your own: file/PATH or minari/ID."
+        )
+
     @abstractmethod
     def names(self) -> list[str]:
         """Well-known members, with the family's name and without twins."""
@@ -177,21 +235,30 @@ def known_names() -> list[str]:
     )
 
 
-def spec(name: str) -> DataSpec:
-    """The specification of a data set, without generating or reading anything.
+def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
+    """The specification of a data set, without generating anything.
+
+    reading: how a file of the user's is to be read, keys of `ablate.data.reading.Reading`.
 
     What a twin adds noise to or fills in needs the data: its environment and generator come with
-    `load`. Raises UserError for an unknown family, member or twin, with the nearest known name.
+    `load`. Raises UserError for an unknown family, member or twin, with the nearest known name, and for a
+    reading of data that come with their own environment.
     """
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
     if family not in registry.names("data") or not slash:
+        if Path(name).exists():
+            raise UserError(
+                f"data: '{name}' is a file or folder, not the name of a data set; of a file of yours the name is"
+                f" 'file/{name}'."
+            )
         raise unknown("data", name, known_names())
     part: Family = registry.get("data", family)()
-    found = part.resolve(member, name)
+    said = checked(reading or {})
+    found = part.resolve(member, name) if said == AS_IT_IS else part.read_as(member, name, said)
     if not at:
         return found
-    width = found.make_env(1).observation_dim
+    width, _ = found.dimensions
     hiding = parse(twin, name, width, part.coordinates(member))
     _check_twin(hiding, found, name)
     return replace(
@@ -209,14 +276,14 @@ def spec(name: str) -> DataSpec:
     )
 
 
-def dimensions(name: str) -> tuple[int, int]:
-    """Numbers of an observation and of an action, a twin's too, without generating or reading anything.
+def dimensions(name: str, reading: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """Numbers of an observation and of an action, a twin's too, without generating anything.
 
     Raises UserError as `spec` does.
     """
-    env = spec(name.partition("@")[0]).make_env(1)
-    hiding = spec(name).hiding
-    return env.observation_dim if hiding is None else len(hiding.observable), env.action_dim
+    observation, action = spec(name.partition("@")[0], reading).dimensions
+    hiding = spec(name, reading).hiding
+    return observation if hiding is None else len(hiding.observable), action
 
 
 def _unresolved(*_: Any) -> Any:
@@ -228,15 +295,15 @@ def fingerprint(name: str) -> str:
     return _fingerprint(spec(name))
 
 
-def load(name: str, cache: Path) -> DataSet:
+def load(name: str, cache: Path, reading: Mapping[str, Any] | None = None) -> DataSet:
     """The data set, generated on first use and cached as HDF5 under `cache`/<fingerprint>/.
 
-    Two processes may load at once. Raises UserError when the name isn't known, when a cached file
-    is damaged (naming it and the remedy) or when the cache can't be written.
+    reading: as of `spec`. Two processes may load at once. Raises UserError when the name isn't known, when a
+    cached file is damaged (naming it and the remedy) or when the cache can't be written.
     """
-    found = spec(name)
+    found = spec(name, reading)
     if found.hiding is not None:
-        base = load(name.partition("@")[0], cache)
+        base = load(name.partition("@")[0], cache, reading)
         resolved = _resolve(found.hiding, found, base)
         cached = found.hiding.anew  # a view is made faster than it is read
         found = replace(resolved, anchors=lambda: base.anchors, cached=cached)

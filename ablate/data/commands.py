@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ablate import registry
 from ablate.data import catalogue
 from ablate.data.collect import collect, concatenate
 from ablate.data.formats import files
+from ablate.data.reading import checked
+from ablate.data.split import HELD_OUT
 from ablate.data.stable_baselines import StableBaselines
 from ablate.data.trajectories import Trajectories
 from ablate.data.trusted import Trusted
-from ablate.envs.gymnasium_env import Gymnasium
+from ablate.envs.gymnasium_env import Gymnasium, action_space
 from ablate.errors import UserError, unknown
 
 POLICIES = ("sb3",)
@@ -27,23 +30,32 @@ def is_name(text: str) -> bool:
     return bool(slash) and family in registry.names("data") and not Path(text).exists()
 
 
-def whole(name: str, cache: Path) -> Trajectories:
+def whole(name: str, cache: Path, reading: Mapping[str, Any] | None = None) -> Trajectories:
     """All episodes of a data set of the catalogue: the training part's, then those held out."""
-    data = catalogue.load(name, cache)
+    data = catalogue.load(name, cache, {**(reading or {}), "held_out": HELD_OUT})
     return concatenate(name, [data.train, data.held_out])
 
 
-def convert(source: str, target: Path, format: str, cache: Path, overwrite: bool) -> list[str]:
+def convert(
+    source: str,
+    target: Path,
+    format: str,
+    cache: Path,
+    overwrite: bool,
+    reading: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Write a data set of the catalogue, or any readable file, in another format; returns remarks.
 
-    Raises UserError when the source can't be had or the target can't be written.
+    reading: how a file is read (`ablate.data.reading`); what it says of environment and reference returns is
+    written into the new file. Raises UserError when the source can't be had or the target can't be written.
     """
     if not is_name(source):
-        return files.convert(Path(source), target, format, overwrite=overwrite)
+        said = checked(reading or {})
+        return files.convert(Path(source), target, format, reading=said, overwrite=overwrite)
     check_target(target, format, overwrite)
-    data = catalogue.spec(source)
+    data = catalogue.spec(source, reading)
     about = {f"recipe_{key}": str(value) for key, value in data.recipe.items()}
-    every = whole(source, cache)
+    every = whole(source, cache, reading)
     files.write(target, every, format, environment=data.name, about=about, overwrite=overwrite)
     return []
 
@@ -54,6 +66,7 @@ def collect_with(
     steps: int,
     target: Path,
     *,
+    horizon: int | None = None,
     format: str = "hdf5",
     normaliser: Path | None = None,
     deterministic: bool = False,
@@ -75,14 +88,14 @@ def collect_with(
     if steps < 1:
         raise UserError(f"--steps {steps}: allowed: 1 or more.")
     check_target(target, format, overwrite)
-    space = Gymnasium(1, environment).action_space
+    space = action_space(environment)
     reader = Trusted if trust_code else StableBaselines
     behaviour = reader(Path(file), space, normaliser, deterministic)
     name = f"{environment}/{Path(file).stem}/seed-{seed}"
     made = collect(
         name,
         "train",
-        lambda num_envs: Gymnasium(num_envs, environment),
+        lambda num_envs: Gymnasium(num_envs, environment, horizon),
         behaviour,
         steps,
         progress=progress,

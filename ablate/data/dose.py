@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
+from ablate.data.normalise import moments
 from ablate.data.streams import stream, torch_stream
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError, unknown
@@ -193,13 +194,14 @@ def _table(
         # The logarithm tells early steps apart, which often differ most.
         present.append(np.stack([time, np.log1p(time)], axis=1).astype(np.float32))
     past = [observations[first]]
+    mean, _ = moments(observations)
     for near, far in _blocks(history):
         block = np.zeros((len(rows), observations.shape[1] + actions.shape[1]))
         for lag in range(near, far + 1):
             there = time >= lag
             at = rows[there] - lag
-            block[there] += np.concatenate([observations[at], actions[at]], axis=1)
-        # Before the episode there are zeros.
+            block[there] += np.concatenate([observations[at] - mean, actions[at]], axis=1)
+        # Before the episode there is the mean observation, so that an offset changes nothing.
         past.append(block / np.clip(time - near + 1, 1, far - near + 1)[:, None])
     return _standardise(np.hstack(present)), _standardise(np.hstack(past)), target, discrete
 

@@ -7,11 +7,15 @@ if the server still has the same content. Size and sha256 are checked where they
 `d4rl_index`). Where they aren't, the file must open as HDF5, and the sha256 of what came is written
 beside it as `FILE.sha256` (the format of `sha256sum`), so that a later change is noticed. A file
 that is there already is never written to, renamed or deleted.
+
+A server that brings too little, or never ends, is given up (LOWEST, DEADLINE, LARGEST), and one that points
+elsewhere is followed to the hosts of the source only, encrypted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import email.message
 import errno
 import fcntl
 import hashlib
@@ -20,9 +24,12 @@ import importlib
 import json
 import os
 import shutil
+import socket
 import tempfile
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,7 +40,7 @@ from typing import IO, Any
 import h5py
 
 from ablate.data import d4rl_index
-from ablate.errors import UserError
+from ablate.errors import UserError, public
 
 Progress = Callable[[int, int | None], None]
 
@@ -41,17 +48,26 @@ CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # in a row that bring nothing
 WAIT = 1.0  # seconds before the next attempt, twice as long before each further one
+DEADLINE = 6 * 3600.0  # seconds until a download is given up
+LOWEST = 1000.0  # bytes a second, on average over SPAN
+SPAN = 60.0  # seconds
+LARGEST = 1 << 34  # bytes of a file whose size isn't published
+LOCAL = ("127.0.0.1", "localhost", "::1")
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to be had: its name in the folder, its address, and its size and sha256 where known."""
+    """A file to be had: its name in the folder, its address, and its size and sha256 where known.
+
+    hosts: to which its server may point, besides itself.
+    """
 
     file: str
     url: str
     size: int | None = None
     sha256: str | None = None
+    hosts: tuple[str, ...] = ()
 
 
 def fetch(
@@ -134,9 +150,11 @@ class _Download:
         self.source, self.target, self.part, self.progress = source, target, part, progress
         self.note = target.with_name(f"{source.file}.part.json")
         self.pieced = self._size() > 0  # whether it is made of several answers
+        self.url = public(source.url)
 
     def run(self) -> None:
         """Fill the part, verify it and give it its name."""
+        _check_address(self.source, self.source.url)
         self._fill()
         problem = self._problem()
         if problem and self.pieced:  # perhaps the server's content changed in between
@@ -149,7 +167,7 @@ class _Download:
             os.replace(self.part.name, rejected)
             self.note.unlink(missing_ok=True)
             raise UserError(
-                f"{self.source.url}: what came isn't the file that is wanted: {problem}. It is kept"
+                f"{self.url}: what came isn't the file that is wanted: {problem}. It is kept"
                 f" as {rejected}."
             )
         os.fsync(self.part.fileno())
@@ -162,11 +180,20 @@ class _Download:
 
     def _fill(self) -> None:
         """Ask for what is missing, again as long as one of ATTEMPTS brings something."""
+        with _Watch() as watch:
+            self._attempts(watch)
+
+    def _attempts(self, watch: _Watch) -> None:
         failed, connected, best = 0, False, self._size()
         while True:
             try:
-                return self._transfer()
+                return self._transfer(watch)
             except _Broken as error:
+                if watch.reason:
+                    raise UserError(
+                        f"{self.url}: is given up: {watch.reason}. {self._size()} bytes are here and kept:"
+                        " run it again to go on."
+                    ) from error
                 unreachable = isinstance(error, _Unreachable)
                 connected |= not unreachable
                 failed = 0 if self._size() > best else failed + 1
@@ -174,13 +201,13 @@ class _Download:
                 if failed == ATTEMPTS or not connected:
                     hint = " Is there a network?" if unreachable else ""
                     raise UserError(
-                        f"{self.source.url}: can't be fetched ({error}).{hint} {self._size()} bytes"
+                        f"{self.url}: can't be fetched ({error}).{hint} {self._size()} bytes"
                         " are here and kept: run it again to go on, or download it by other means"
                         f" and put it at {self.target}."
                     ) from error
             time.sleep(WAIT * 2 ** max(failed - 1, 0))
 
-    def _transfer(self) -> None:
+    def _transfer(self, watch: _Watch) -> None:
         """One request. Raises _Broken when less came than there is."""
         have, size = self._size(), self.source.size
         if have == size:
@@ -194,18 +221,20 @@ class _Download:
             headers["Range"] = f"bytes={asked}-"
             if validator:
                 headers["If-Range"] = validator
-        with self._open(headers) as response:
+        with self._open(headers, watch) as response:
             start, total = _extent(response, asked)
-            identity = _identity(response, self.source.url, total)
+            identity = _identity(response, self.url, total)
             if start is None or (start and any(known.get(k, v) != v for k, v in identity.items())):
                 self.part.truncate(0)
                 raise _Broken("the server doesn't go on with the same file")
             if size is not None and total not in (None, size):
                 raise UserError(
-                    f"{self.source.url}: the server has {total} bytes; the published file has"
+                    f"{self.url}: the server has {total} bytes; the published file has"
                     f" {size}: it isn't the same any more."
                 )
             total = size if total is None else total
+            if size is None:
+                self._check_size(total or 0)
             self._check_room((total or start) - start)
             if start:
                 self.pieced = True
@@ -219,18 +248,30 @@ class _Download:
                 self.part.write(chunk)
                 self.part.flush()
                 done += len(chunk)
+                watch.came += len(chunk)
                 self.progress(done, total)
+                if size is None:
+                    self._check_size(done)
                 if total is not None and done > total:
                     break  # the verification says so
         if total is not None and done < total:
             raise _Broken(f"the connection ended after {done} of {total} bytes")
+        if watch.reason:  # its connection was closed from here
+            raise _Broken(watch.reason)
 
-    def _open(self, headers: dict[str, str]) -> Any:
-        url = self.source.url
-        try:
-            return urllib.request.urlopen(
-                urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+    def _check_size(self, size: int) -> None:
+        if size > LARGEST:
+            self.part.truncate(0)
+            raise UserError(
+                f"{self.url}: gives more than {LARGEST} bytes, the most of a file whose size isn't published;"
+                " nothing of it is kept."
             )
+
+    def _open(self, headers: dict[str, str], watch: _Watch) -> Any:
+        url = self.url
+        request = urllib.request.Request(self.source.url, headers=headers)
+        try:
+            return _opener(self.source, watch).open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             if error.code == 416:
                 return error
@@ -244,6 +285,8 @@ class _Download:
             reason = error.reason
             text = _one_line(reason) if isinstance(reason, OSError) else str(reason)
             raise _Unreachable(text) from error
+        except ValueError as error:
+            raise UserError(f"{url}: points to what is no address ({_one_line(error)}).") from error
         except (OSError, http.client.HTTPException) as error:
             raise _Broken(_one_line(error)) from error
 
@@ -253,7 +296,7 @@ class _Download:
             found = json.loads(self.note.read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) and found.get("url") == self.source.url else {}
+        return found if isinstance(found, dict) and found.get("url") == self.url else {}
 
     def _problem(self) -> str:
         """What is wrong with the filled part; "" when nothing is."""
@@ -275,6 +318,118 @@ class _Download:
 
     def _size(self) -> int:
         return os.fstat(self.part.fileno()).st_size
+
+
+class _Watch:
+    """Ends a download that takes too long or brings too little, by shutting its connection; says why.
+
+    A timeout wouldn't: a byte now and then puts it off for ever, also in the head of an answer.
+    """
+
+    def __init__(self) -> None:
+        self.came = 0  # bytes
+        self.reason = ""
+        self._handles: list[socket.socket] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        for each in self._handles:
+            each.close()
+
+    def connect(self, *args: Any, **options: Any) -> socket.socket:
+        """A connection that can be shut from here, also after it has been encrypted."""
+        made = socket.create_connection(*args, **options)
+        self._handles.append(made.dup())
+        return made
+
+    def _run(self) -> None:
+        began = mark = time.monotonic()
+        before = 0
+        while not self._over.wait(min(SPAN / 4, 1.0)):
+            now = time.monotonic()
+            if now - began > DEADLINE:
+                self.reason = f"it isn't here after {DEADLINE / 3600:.2g} hours"
+            elif now - mark >= SPAN:
+                rate = (self.came - before) / (now - mark)
+                if rate < LOWEST:
+                    self.reason = f"it brings {rate:.3g} bytes a second, less than {LOWEST:g}"
+                mark, before = now, self.came
+            if self.reason:
+                for each in self._handles:
+                    with contextlib.suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
+
+
+def _check_address(source: Source, url: str) -> None:
+    """Raises UserError for an address that `source` may not come from."""
+    own, found = (urllib.parse.urlsplit(each) for each in (source.url, url))
+    hosts = (own.hostname, *source.hosts)
+    # What is published without encryption is asked for as it is published; nothing else is.
+    schemes = ("http", "https") if found.hostname in LOCAL or url == source.url else ("https",)
+    if not found.hostname or found.hostname not in hosts or found.scheme not in schemes:
+        shown = ", ".join(f"{' or '.join(schemes)}://{each}" for each in hosts)
+        points = "" if url == source.url else f" points to {public(url)}, which"
+        raise UserError(f"{public(source.url)}:{points} isn't followed; allowed: {shown}.")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server's pointer to where the source may come from."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: email.message.Message,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        _check_address(self._source, newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+def _opener(source: Source, watch: _Watch) -> urllib.request.OpenerDirector:
+    """What asks for a source over HTTP and HTTPS, and nothing else."""
+
+    class Plain(http.client.HTTPConnection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._create_connection = watch.connect
+
+    class Encrypted(http.client.HTTPSConnection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._create_connection = watch.connect
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Encrypted, req)
+
+    made = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        Http(),
+        Https(),
+        _Redirects(source),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        made.add_handler(handler)
+    return made
 
 
 def _extent(response: Any, asked: int) -> tuple[int | None, int | None]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ablate.data.trajectories import Trajectories
 
+CONSTANT = 1e-6  # a deviation below which a quantity counts as constant
 BLOCK = 1 << 16  # rows whose squares are summed at once
 
 
@@ -58,7 +59,7 @@ def fit_scales(trajectories: Trajectories, horizon: int) -> Scales:
     mean, std = moments(trajectories.observations)
     return Scales(
         mean=torch.from_numpy(mean.astype(np.float32)),
-        std=torch.from_numpy(np.where(std > 1e-6, std, 1.0).astype(np.float32)),
+        std=torch.from_numpy(np.where(std > CONSTANT, std, 1.0).astype(np.float32)),
         reward=_spread(trajectories.rewards),
         return_to_go=_spread(trajectories.returns_to_go),
         horizon=horizon,
@@ -67,4 +68,4 @@ def fit_scales(trajectories: Trajectories, horizon: int) -> Scales:
 
 def _spread(values: np.ndarray) -> float:
     std = float(moments(values)[1])
-    return std if std > 1e-6 else 1.0
+    return std if std > CONSTANT else 1.0

@@ -60,7 +60,6 @@ class Gymnasium(SimulatedEnv):
         self.env_id = env_id
         self._envs = [_make(env_id, kwargs) for _ in range(max(num_envs, 1))]
         self._space = self._envs[0].observation_space
-        self.action_space = self._envs[0].action_space
         action_dim, self._to_action = _actions(env_id, self._envs[0].action_space)
         super().__init__(num_envs, _width(env_id, self._space), action_dim, horizon)
         self._mujoco = _in_mujoco(self._envs[0])

@@ -23,7 +23,6 @@ from ablate.envs.pointmaze import GOAL_RADIUS, POSITION_NOISE, VELOCITY_NOISE, B
 from ablate.errors import UserError
 
 ARM = 2  # cells from the corridor's ends to starts and goals
-STARTS = ("A", "B")
 MAX_SHARED = 20
 _TAG = 0x57
 

@@ -11,7 +11,7 @@ from ablate.config import OPTIONAL, settled, timesteps
 from ablate.registry import get
 from ablate.study import identity
 from ablate.study.expand import Cohort
-from ablate.track import kept
+from ablate.track import kept, seal
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder
 
@@ -39,7 +39,8 @@ def audit_models(
         records = {k: one for k, one in records.items() if _audit_rank(one) != _audit_rank(made)}
         records[key] = made
     if cohorts:
-        content = [records[key] for key in sorted(records, key=lambda k: _audit_rank(records[k]))]
+        ranked = sorted(records.values(), key=_audit_rank)
+        content = [seal.sign(one) for one in ranked]
         write_atomic(folder.audit, json.dumps(content, indent=None, separators=(",", ":")) + "\n")
     return {
         key: f"audit: {'; '.join(one['findings'])}"

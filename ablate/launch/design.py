@@ -79,7 +79,7 @@ def _load(path: Path, profile: str | None, overrides: Sequence[str]) -> Study | 
 def _runs(study: Study | ForeignStudy, path: Path) -> pd.DataFrame:
     """The tidy table at `path`, at the last budget of every cell."""
     if isinstance(study, Study):
-        rows = last_budget(read_table(path, required=NEEDED))
+        rows = last_budget(read_table(path, required=NEEDED, sealed=False))
         return apart_from_presets(rows.reset_index(drop=True), study.factors)
     found = read_foreign(path)
     return tidy(study, found.table, found.file, found.names).table

@@ -1,4 +1,4 @@
-"""How fast each shape of cohort trains on this machine, seeds as one stack and one by one."""
+"""How fast each shape of cohort trains on this machine: for the time that is foretold, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,28 +11,23 @@ from ablate.errors import UserError
 from ablate.launch.audits import config_shape
 from ablate.study import identity
 from ablate.study.expand import Cohort
-from ablate.study.schema import Study
 from ablate.track import kept
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder
 
 
 def paces(
-    study: Study,
     cohorts: Sequence[Cohort],
     folder: StudyFolder,
     cache: Path,
     device: str,
     say: Callable[[str], None],
-) -> dict[str, dict[str, float]]:
-    """Seconds an update and seed, stacked and single, of each shape of cohort on this machine.
-
-    Measured once and kept, so that a study which is taken up again trains each cohort in the same way.
-    """
-    known = kept.ways(folder)
+) -> dict[str, float]:
+    """Seconds an update and seed of each shape of cohort on this machine; measured once and kept."""
+    known = kept.paces(folder)
     for cohort in cohorts:
         key = shape_key(cohort, device)
-        if key in known or cohort.config["model"]["dropout"] > 0:
+        if key in known:
             continue
         say(f"measuring {cohort.config['mixer']} K={cohort.config['context']}")
         try:
@@ -42,7 +37,7 @@ def paces(
             raise
         except Exception:  # such a trial fails when it is run, which says why and stops no other
             continue
-    write_atomic(kept.ways_file(folder), json.dumps(known, indent=1, sort_keys=True) + "\n")
+    write_atomic(kept.paces_file(folder), json.dumps(known, indent=1, sort_keys=True) + "\n")
     return known
 
 

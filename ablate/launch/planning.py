@@ -56,6 +56,7 @@ def describe(study: Study, results: Path, workers: int) -> str:
     for name, design in study.designs.items():
         count = sum(name in cell.designs for cell in cells)
         lines.append(f"  {name}: {count} cells. {design.why}".rstrip())
+    lines += ["", *study.remarks] if study.remarks else []
     lines += ["", "What the fraction can tell:"]
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
     lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]
@@ -75,16 +76,17 @@ def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
     for cell in cells:
         if cell.data in missing:
             continue
+        reading = cell.config["reading"]
         try:
-            sizes = expand.dimensions(cell.data)
-            if cell.data not in there and not catalogue.spec(cell.data).cached:
-                catalogue.load(cell.data, cache)
+            sizes = expand.dimensions(cell.data, reading)
+            if cell.data not in there and not catalogue.spec(cell.data, reading).cached:
+                catalogue.load(cell.data, cache, reading)
             there.add(cell.data)
         except UserError as error:
             missing[cell.data] = str(error)
             continue
         system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
-        spec = system.shape(cell.config, catalogue.spec(cell.data), *sizes)
+        spec = system.shape(cell.config, catalogue.spec(cell.data, reading), *sizes)
         found.setdefault((cell.config["mixer"], timesteps(cell.config)), set()).add(
             match(spec, cell.config["model"])
         )
@@ -107,8 +109,8 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
     token each, a token for every four, one for each of state, action, reward and value, or one in all.
     """
     sizes: dict[tuple[int, int], list[str]] = {}
-    for name in dict.fromkeys(cell.data for cell in cells):
-        sizes.setdefault(expand.dimensions(name), []).append(name)
+    for name, reading in {cell.data: cell.config["reading"] for cell in cells}.items():
+        sizes.setdefault(expand.dimensions(name, reading), []).append(name)
     head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
     lines = [
         "Tokens a timestep, and the timesteps that a context in tokens holds:",
@@ -131,7 +133,8 @@ def sights(cells: Sequence[Cell]) -> list[str]:
         if "plan" not in cell.config["measure"]:
             continue
         system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
-        spec = system.shape(cell.config, catalogue.spec(cell.data), *expand.dimensions(cell.data))
+        named = cell.data, cell.config["reading"]
+        spec = system.shape(cell.config, catalogue.spec(*named), *expand.dimensions(*named))
         options, seen = registry.get("measurement", "plan").sees(cell.config, spec)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
         found[what] = " ".join(str(int(count)) for count in seen)

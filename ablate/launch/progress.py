@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,20 +15,24 @@ from rich.text import Text
 
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started
 
+Ended = Finished | Failed | Died
 
-def failures(value: Any) -> int:
-    """How many trials of a finished cohort failed, when its value is a list of `Recorded`."""
-    if not isinstance(value, list | tuple):
-        return 0
-    return sum(getattr(one, "status", "") == "FAILED" for one in value)
+
+def by_value(event: Ended) -> tuple[int, int]:
+    """How many trials of a job that has ended completed and failed, when its value is a list of `Recorded`."""
+    if not isinstance(event, Finished):
+        return 0, 0
+    value = event.value if isinstance(event.value, list | tuple) else []
+    failed = sum(getattr(one, "status", "") == "FAILED" for one in value)
+    return event.job.trials - failed, failed
 
 
 class Display:
-    """Trials done, failed, running, time left, and what each worker does.
+    """Trials done, failed, without a result, running, time left, and what each worker does.
 
     Context manager; `handle` takes the launcher's events. `done` and `failed` are the trials that
-    were already there, `count` tells how many trials of a finished job failed, `every` is the
-    number of seconds between plain lines.
+    were already there, `settled` tells how many trials of a job that has ended completed and how many
+    failed (the others have no result), `every` is the number of seconds between plain lines.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Display:
         jobs: Sequence[Job],
         done: int = 0,
         failed: int = 0,
-        count: Callable[[Any], int] = failures,
+        settled: Callable[[Ended], tuple[int, int]] = by_value,
         console: Console | None = None,
         every: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
@@ -45,8 +48,9 @@ class Display:
         self.total = done + failed + sum(job.trials for job in jobs)
         self.done = done
         self.failed = failed
+        self.lost = 0  # trials that have ended without a result
         self.console = console or Console()
-        self._count = count
+        self._settled = settled
         self._cost = sum(job.cost for job in jobs)
         self._spent = 0.0  # cost of the jobs that have ended
         self._busy: dict[int, tuple[Job, float, str]] = {}  # worker -> job, fraction, what it does
@@ -93,21 +97,22 @@ class Display:
             self._told = self._clock()
             self.console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
 
-    def _end(self, event: Finished | Failed | Died) -> None:
+    def _end(self, event: Ended) -> None:
         job = event.job
         self._busy.pop(event.worker, None)
         self._spent += job.cost
+        done, failed = self._settled(event)
+        lost = job.trials - done - failed
+        self.done, self.failed, self.lost = self.done + done, self.failed + failed, self.lost + lost
         if isinstance(event, Finished):
-            bad = self._count(event.value)
-            why = f"{bad} of {job.trials} trials failed"
+            parts = ((failed, "trials failed"), (lost, "have no result"))
+            why = ", ".join(f"{n} of {job.trials} {what}" for n, what in parts if n)
         else:
-            bad = job.trials
             why = event.error
-        self.failed += bad
-        self.done += job.trials - bad
-        if bad:
+        if why:
+            word = "failed" if failed else "no result from"
             self.console.print(
-                f"[red]failed[/red] {escape(job.label or job.id)}: {escape(why)}",
+                f"[red]{word}[/red] {escape(job.label or job.id)}: {escape(why)}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -125,14 +130,20 @@ class Display:
         """The state in one line."""
         left = self.left()
         parts = [f"{self.done}/{self.total} trials done", f"{self.failed} failed"]
+        if self.lost:
+            parts.append(f"{self.lost} without a result")
         parts.append(f"{self.running} running")
-        if left is not None and self.done + self.failed < self.total:
+        if left is not None and self._ended < self.total:
             parts.append(f"{_time(left)} left")
         parts.append(f"{_time(self._clock() - self._begun)} so far")
         return ", ".join(parts)
 
+    @property
+    def _ended(self) -> int:
+        return self.done + self.failed + self.lost
+
     def _render(self) -> RenderableType:
-        bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=40)
+        bar = ProgressBar(total=max(self.total, 1), completed=self._ended, width=40)
         table = Table.grid(padding=(0, 2))
         for number, (job, fraction, text) in sorted(self._busy.items()):
             table.add_row(

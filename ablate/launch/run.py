@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,12 @@ from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
 from ablate.study.registration import declared
 from ablate.study.schema import Study
-from ablate.track import kept
+from ablate.systems import remarks
+from ablate.track import kept, observers, seal
 from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
+from ablate.track.known import verify
 from ablate.track.table import rows as table_rows
 from ablate.track.table import write_table
 
@@ -70,7 +71,7 @@ def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[s
     hashes = {}
     for name in names:
         say(f"data {name}")
-        hashes[name] = catalogue.load(name, cache).content_hash
+        hashes[name] = catalogue.load(name, cache, study.readings.get(name)).content_hash
     return hashes
 
 
@@ -87,17 +88,21 @@ def run(
     folder = folder_of(options.results, study)
     registry.get("launcher", options.launcher, "--launcher")
     check_device(options.device)
+    for url in options.observers:
+        observers.check(url)
     torch.set_num_threads(1)
     with folder.lock():
+        verify(folder)
         with console.status("data") as status:
             hashes = data_hashes(study, options.cache, lambda text: status.update(text))
         _tell_changed(console, folder.read().get("data", {}), hashes)
         trials = _asked_for(study, hashes, options)
+        _tell_remarks(console, trials, options.cache)
         book = Book(folder, study, trials)
         folder.register(identity.study_hash(study), hashes, declared(study), book.results)
         write_yardsticks(study, folder, options.cache)
         if asked is not None:
-            write_atomic(folder.root / kept.LAST, json.dumps(dict(asked)) + "\n")
+            write_atomic(folder.root / kept.LAST, json.dumps(seal.sign(asked)) + "\n")
         if study.tune is not None:
             trying = tuning_book(folder, study, hashes)
             console.print(
@@ -142,25 +147,34 @@ def _execute(study: Study, book: Book, options: Options, console: Console) -> No
             if job.payload.trains and not job.payload.refusal
         ]
         known = paces(
-            study, training, folder, options.cache, options.device, lambda t: status.update(t)
+            training, folder, options.cache, options.device, lambda text: status.update(text)
         )
     jobs = [_priced(job, cohort, known, options) for job, cohort in zip(jobs, cohorts, strict=True)]
     jobs.sort(key=lambda job: -job.cost)
     _tell_plan(console, study, book.trials, todo, jobs, options)
 
+    open_trials = {
+        cohort.id: [one for one in cohort.trials if one.id in asked_for] for cohort in cohorts
+    }
+
     def on_event(event: Event, display: Display) -> None:
-        display.handle(event)
         if isinstance(event, Finished):
             book.take([one.trial_id for one in event.value])
         elif isinstance(event, Failed) and event.refused:
             raise UserError(event.error)
         elif isinstance(event, Failed | Died):
             book.take(event.job.payload.results)
+        display.handle(event)
 
     if jobs:
-        done, failed = book.settled(todo)
+        ready = [one for one in book.trials if one.id not in asked_for]
         plugins = (*options.plugins, *([str(study.code)] if study.code else []))
-        with Display(jobs, done, failed, console=console) as display:
+        with Display(
+            jobs,
+            *book.settled(ready),
+            settled=lambda event: book.settled(open_trials[event.job.id]),
+            console=console,
+        ) as display:
             launcher(jobs, WORK, options.workers, lambda event: on_event(event, display), plugins)
     book.write()
 
@@ -232,19 +246,14 @@ def _job(
     return Job(cohort.id, payload, f"{config['data']} {model_label(config)}", open_trials)
 
 
-def _priced(
-    job: Job, cohort: Cohort, known: Mapping[str, Mapping[str, float]], options: Options
-) -> Job:
-    """The job with its expected seconds, and trained in the way that was measured to be faster."""
-    speed = known.get(shape_key(cohort, options.device))
+def _priced(job: Job, cohort: Cohort, known: Mapping[str, float], options: Options) -> Job:
+    """The job with its expected seconds."""
     payload: CohortJob = job.payload
-    stacked = speed is not None and speed.get("stacked", math.inf) < speed["single"]
-    pace = min(speed.values()) if speed else None
-    trained = len(payload.fits) if stacked and payload.trains else len(payload.trains)
-    cost = 1.0 + trained * fit_seconds(payload.config, pace)
+    pace = known.get(shape_key(cohort, options.device))
+    cost = 1.0 + len(payload.trains) * fit_seconds(payload.config, pace)
     for each in payload.measures:
         cost += len(each.rows) * measure_seconds(payload.config, each.name, each.options)
-    return Job(job.id, payload.trained(stacked), job.label, job.trials, cost)
+    return replace(job, cost=cost)
 
 
 def _tell_changed(console: Console, before: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -255,6 +264,20 @@ def _tell_changed(console: Console, before: Mapping[str, str], now: Mapping[str,
                 "its trials run again.",
                 highlight=False,
             )
+
+
+def _tell_remarks(console: Console, trials: Sequence[Trial], cache: Path) -> None:
+    """What hardly fits, once for each configuration of it."""
+    said = {}
+    for one in trials:
+        config = one.config
+        if config["train"]["return_scale"] is not None:
+            key = (config["data"], config["train"]["return_scale"], config["condition"])
+            said[key] = config
+    for config in said.values():
+        data = catalogue.load(config["data"], cache, config["reading"])
+        for line in remarks(config, data):
+            console.print(f"note: {line}", highlight=False)
 
 
 def _tell_plan(
@@ -271,16 +294,15 @@ def _tell_plan(
         f"{len(trials) - len(todo)} are done, {len(todo)} to run.",
         highlight=False,
     )
+    for sentence in study.remarks:
+        console.print(f"note: {sentence}", highlight=False)
     if jobs:
         workers = min(options.workers, len(jobs))
         seconds = wall_seconds([job.cost for job in jobs], workers)
-        train = [job.payload for job in jobs if job.payload.trains]
-        stacked = sum(each.stacked for each in train)
         console.print(
-            f"{sum(len(each.trains) for each in train)} fits to train and "
+            f"{sum(len(job.payload.trains) for job in jobs)} fits to train and "
             f"{sum(len(m.wanted) for job in jobs for m in job.payload.measures)} measurements in {len(jobs)} "
-            f"cohorts on {workers} workers, about {spell(seconds)} on this machine; {stacked} cohorts train "
-            f"their seeds as one stack, {len(train) - stacked} one by one, whichever was measured to be faster.",
+            f"cohorts on {workers} workers, about {spell(seconds)} on this machine.",
             highlight=False,
         )
 
@@ -293,7 +315,7 @@ def write_yardsticks(study: Study, folder: StudyFolder, cache: Path) -> None:
     rows = [] if known is None else table_rows(known)
     have = {(row["data"], row["content"], row["context"]) for row in rows}
     for name in names:
-        data = catalogue.load(name, cache)
+        data = catalogue.load(name, cache, study.readings.get(name))
         for context in contexts:
             if (name, data.content_hash, context) in have:
                 continue

@@ -5,6 +5,8 @@ It is a fit like any other (same system, same audit, same Sacred record), kept u
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +19,17 @@ from ablate import trial
 from ablate.analyse.descriptive import mean_interval
 from ablate.config import assignment, complete, fit_part
 from ablate.data import catalogue
+from ablate.data.catalogue import PLAIN, DataSet
 from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
 from ablate.launch.work import CohortJob, MeasureJob, work
-from ablate.learn.checkpoint import load_policy
+from ablate.learn.checkpoint import described, load_policy, put
 from ablate.measure.acting import act, target_return
-from ablate.measure.base import Trained
+from ablate.measure.base import Trained, possible
 from ablate.registry import checked, get
 from ablate.study.expand import Fit, Trial
+from ablate.systems import remarks
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
 
@@ -36,11 +40,18 @@ ACTS = ("rollout", "plan")
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: its checkpoint, what was measured, and whether it was there before."""
+    """A trained model: its checkpoint, what was measured, and whether it was there before.
+
+    remark: what can't be measured, and why. plain: no reference returns are known, so that scores are returns.
+    split: how many episodes are held out, in words.
+    """
 
     checkpoint: Path
     metrics: dict[str, Any]
     known: bool
+    remark: str = ""
+    plain: bool = False
+    split: str = ""
 
 
 def train(
@@ -51,17 +62,27 @@ def train(
     *,
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda fraction, text: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Model:
     """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
-    Goes on where an interrupted training stopped. Raises UserError for what the user has to mend, also
-    when the model fails its audit or diverges.
+    note: told what hardly fits the data. Goes on where an interrupted training stopped. Raises UserError for what
+    the user has to mend, also when the model fails its audit or diverges.
     """
     check_device(device)
-    for name in config["measure"]:
+    spec = catalogue.spec(config["data"], config["reading"])
+    measured, remark = possible(config["measure"], spec)
+    config = {**config, "measure": measured}
+    for name in measured:
         if refusal := get("measurement", name).refusal(config):
             raise UserError(f"{refusal}.")
-    content = catalogue.load(config["data"], cache).content_hash
+    data = catalogue.load(config["data"], cache, config["reading"])
+    content = data.content_hash
+    about: dict[str, Any] = {
+        "remark": remark,
+        "plain": data.anchors == PLAIN,
+        "split": _split(data),
+    }
     fit = Fit(STUDY, seed, fit_part(config), content)
     one = Trial(fit, dict(config), config["train"]["updates"])
     folder = StudyFolder(results / STUDY, STUDY)
@@ -75,7 +96,9 @@ def train(
             if a.status == COMPLETED
         }
         if all(name in done for name in names) and path.exists():
-            return Model(path, _metrics(one, done), known=True)
+            return Model(path, _metrics(one, done), True, **about)
+        for line in remarks(config, data):
+            note(line)
         audit = audit_model(config)
         if not audit.passed:
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
@@ -100,7 +123,15 @@ def train(
             if found.status != COMPLETED:
                 raise UserError(f"{found.run_id}: {found.status.lower()}. {found.failure}".rstrip())
             done[found.trial_id] = found.result
-    return Model(path, _metrics(one, done), known=False)
+    return Model(path, _metrics(one, done), False, **about)
+
+
+def _split(data: DataSet) -> str:
+    """How many episodes are trained on and held out, in words."""
+    trained, held = data.train.num_episodes, data.held_out.num_episodes
+    if data.train.content_hash == data.held_out.content_hash:
+        return f"all {trained} episodes trained on, so that prediction is measured on what was learned from"
+    return f"{trained} episodes trained on, {held} held out"
 
 
 def _metrics(one: Trial, done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -143,33 +174,49 @@ def evaluate(
     episodes: int,
     overrides: Sequence[str],
     *,
+    reading: Mapping[str, Any] | None = None,
     device: str = "cpu",
     video: Path | None = None,
 ) -> list[Score]:
     """Let a trained model act, once for each target (by default the one that it was trained for).
 
     path: its checkpoint, or a folder that holds one. overrides: options of acting, as KEY=VALUE; of a model
-    that searched, options of its search. video: the file for a film of the first episode at the first
-    target. Raises UserError for a folder without a checkpoint, and as the configuration does.
+    that searched, options of its search. reading: laid over how its data were read. video: the file for a film
+    of the first episode at the first target. Raises UserError for a folder without a checkpoint, for data without
+    a simulator, and as the configuration does.
     """
     check_device(device)
     torch.set_num_threads(1)
     path = checkpoint(path)
     tensors, about = load_policy(path)
-    streams, seed = str(about.pop("study")), int(about.pop("seed"))
-    budget = int(about.pop("budget"))
-    about.pop("width", None)
-    name = next((n for n in ACTS if n in about["measure"]), ACTS[0])
-    options = {**about["measure"].get(name, {}), "episodes": episodes, **_settings(overrides)}
-    config = complete({**about, "measure": {name: options}}, str(path))
-    system = trial.prepare(config, cache, device)
-    model = system.model(streams, seed)
-    model.load_state_dict(tensors)
-    models = Trained(system, [model.eval()], streams, [seed], budget)
+    said = described(path, tensors, about)
+    measured = said.config["measure"]
+    name = next((n for n in ACTS if n in measured), ACTS[0])
+    options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
+    read = {**said.config["reading"], **(reading or {})}
+    if "environment" not in (reading or {}):
+        _refuse_import(path, read)
+    config = complete(
+        {**said.config, "reading": read, "measure": {name: options}}, f"evaluate {path}"
+    )
+    _, why = possible(config["measure"], catalogue.spec(config["data"], config["reading"]))
+    if why:
+        raise UserError(f"evaluate {path}: {why}")
+    asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
+    try:
+        system = trial.prepare(config, cache, device)
+        if system.matched.parameters > sum(each.numel() for each in tensors.values()):
+            raise ValueError(f"it would have {system.matched.parameters} parameters")
+        model = system.model(said.streams, said.seed)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: it doesn't describe the model that it holds ({line}).") from error
+    put(path, tensors, model)
+    models = Trained(system, [model.eval()], said.streams, [said.seed], said.budget)
     measurement = get("measurement", name)
     scores = []
-    for target in targets or [config["measure"][name]["target"]]:
-        asked = target_return(system.data, _number(target))
+    for target in asked_for:
+        asked = target_return(system.data, target)
         settings = {**config["measure"][name], "target": asked}
         chosen = checked(measurement.Options, settings, f"evaluate: measure.{name}")
         rollouts = act(models, chosen, measurement.settings(chosen), video)
@@ -179,6 +226,16 @@ def evaluate(
             Score(asked, returns, system.data.anchors.score(returns), rollouts.success[0])
         )
     return scores
+
+
+def _refuse_import(path: Path, reading: Mapping[str, Any]) -> None:
+    """Raises UserError where a checkpoint names a package to be imported (`package:ID`) that isn't already."""
+    named = str(reading.get("environment") or "")
+    package = named.rpartition(":")[0]
+    if package and package not in sys.modules:
+        raise UserError(
+            f"{path}: it acts in {named[:80]}, and no file may say what is imported; --plugin {package[:80]} does."
+        )
 
 
 def checkpoint(path: Path) -> Path:
@@ -203,19 +260,36 @@ def checkpoint(path: Path) -> Path:
 def lines(model: Model) -> list[str]:
     """What a person wants to know of a trained model."""
     found = model.metrics
-    made = [f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from"]
+    made = [
+        f"{found['parameters']:.0f} parameters; {found['targets']:.0f} actions learned from",
+        model.split,
+    ]
+    if model.remark:
+        made = [model.remark, *_predicted(found), *made]
     for name in ACTS:
         if f"{name}.score" not in found:
             continue
         reached = found.get(f"{name}.success")
         if reached is not None and reached == reached:
             made.insert(0, f"success in {100 * reached:.0f} % of the episodes")
+        score = f"score {found[f'{name}.score']:.1f} (normalised), "
         made.insert(
             0,
-            f"score {found[f'{name}.score']:.1f} (normalised), return {found[f'{name}.return_mean']:.5g}"
+            f"{'' if model.plain else score}return {found[f'{name}.return_mean']:.5g}"
             f" +- {found[f'{name}.return_std']:.3g} over the episodes",
         )
+        if model.plain:
+            made.insert(1, f"not normalised: {PLAIN.source}; --random and --expert name them")
     return made
+
+
+def _predicted(found: Mapping[str, Any]) -> list[str]:
+    """What is known of prediction in held-out episodes, a line each."""
+    return [
+        f"{response.said} {value:.4g} {response.unit}".rstrip()
+        for response in get("measurement", "held-out").responses
+        if (value := found.get(f"held-out.{response.name}")) is not None and value == value
+    ]
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:
@@ -228,9 +302,12 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     return made
 
 
-def _number(text: str | float) -> str | float:
-    """A number where the text is one."""
+def _number(text: str) -> str | float:
+    """The target that a text names: a number where it is one. Raises UserError for one that isn't finite."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         return text
+    if not math.isfinite(found):
+        raise UserError(f"--target {text}: allowed: a finite number, or p0 ... p100.")
+    return found

@@ -8,12 +8,14 @@ from ablate.study import expand
 from ablate.study.schema import Study
 from ablate.track.book import Book, tuned, tuning_book
 from ablate.track.folder import folder_of
+from ablate.track.known import verify
 from ablate.track.store import attempts, deciding
 
 
 def describe(study: Study, results: Path) -> str:
     """Fits and trials with a result of those that the study asks for, and every attempt that failed or died."""
     folder = folder_of(results, study)
+    verify(folder)
     hashes = folder.read().get("data", {})
     lines = []
     if hashes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +38,7 @@ class CohortJob:
 
     config: of one of its trials. fits: seed -> fit id, in the order in which they train. wanted: seeds
     whose fit has no result yet. measures: what is measured, each with something that isn't recorded yet.
-    stacked: train the seeds as one program; then all of them train, so that what is recorded is what an
-    uninterrupted run would have recorded. refusal: why the model failed its audit; such fits are recorded
+    refusal: why the model failed its audit; such fits are recorded
     as failed, not trained.
     """
 
@@ -54,14 +52,9 @@ class CohortJob:
     runs: Path
     checkpoints: Path
     cache: Path
-    stacked: bool = False
     device: str = "cpu"
     observers: tuple[str, ...] = ()
     refusal: str = ""
-
-    def trained(self, stacked: bool) -> CohortJob:
-        """The same work, its seeds trained as one stack or one by one."""
-        return dataclasses.replace(self, stacked=stacked)
 
     @property
     def needed(self) -> tuple[int, ...]:
@@ -103,10 +96,16 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
 
 
 def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report) -> list[Recorded]:
-    """Train, keep the checkpoints, record each fit."""
-    fits = dict(job.fits) if job.stacked else {seed: job.fits[seed] for seed in missing}
+    """Train, keep the checkpoints, record each fit.
+
+    Where the seeds train as one program all of them do, since the last digits depend on who shares it: what is
+    recorded is then what an uninterrupted run would have recorded.
+    """
+    stacked = trial.stacked(system, len(job.fits))
+    fits = dict(job.fits) if stacked else {seed: job.fits[seed] for seed in missing}
     seeds = list(fits)
-    folder = job.checkpoints / f"training-{job.cohort}"
+    # Among other seeds than before, added or taken away, a stack starts anew.
+    folder = job.checkpoints / f"training-{len(job.fits)}-{job.cohort}"
 
     def body(logs: Sequence[Log]) -> list[Outcome]:
         by_seed = dict(zip(missing, logs, strict=True))
@@ -124,20 +123,21 @@ def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report)
             job.streams,
             fits,
             job.checkpoints,
-            stacked=job.stacked,
+            stacked=stacked,
             resume=folder,
             watch=watch,
         )
         made = dict(zip(seeds, found, strict=True))
         for seed, log in by_seed.items():
-            log.info(cpu_seconds=made[seed].seconds, stacked=job.stacked, cohort=job.cohort)
+            log.info(cpu_seconds=made[seed].seconds, stacked=stacked, cohort=job.cohort)
         return [
             Outcome(made[seed].metrics, made[seed].failure, curve=made[seed].curve)
             for seed in missing
         ]
 
     recorded = _record(job, [_fit_entry(job, seed) for seed in missing], body)
-    shutil.rmtree(folder, ignore_errors=True)
+    for each in job.checkpoints.glob(f"training-*-{job.cohort}"):
+        shutil.rmtree(each, ignore_errors=True)
     return recorded
 
 
@@ -182,6 +182,8 @@ def _points(found: Measured) -> list[dict[str, Any]]:
 def _fit_entry(job: CohortJob, seed: int) -> Entry:
     config = {name: value for name, value in job.config.items() if name != "measure"}
     about = {"study": job.study, "streams": job.streams, "seed": seed, "cohort": job.cohort}
+    if seed not in job.wanted:
+        about["again"] = True  # its numbers are known; only its checkpoints are gone
     return Entry(job.fits[seed], {**config, **about, "budgets": list(budgets(config))})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ class ActingOptions(Section):
     def _known_target(cls, target: str | float) -> str | float:
         if isinstance(target, str) and not re.fullmatch(r"p(100|\d{1,2})", target):
             raise ValueError("expected a percentile of the data's returns such as p90, or a number")
+        if isinstance(target, float) and not math.isfinite(target):
+            raise ValueError("expected a finite number")
         return target
 
 
@@ -103,6 +106,7 @@ class Rollout(Measurement):
     """The models act by themselves, asked for a return where they are told one."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(ActingOptions):
         """`context`: K of acting, that of training where it is null. `state`: past K timesteps the window is
@@ -129,6 +133,7 @@ class Plan(Measurement):
     """The models act by search over what they imagine (`ablate.plan`), for return or for likelihood."""
 
     responses = RESPONSES
+    acts = True
 
     class Options(PlanOptions, ActingOptions):
         """Those of acting, and of the search."""

@@ -22,6 +22,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ablate import registry
+from ablate.data.catalogue import DataSpec
 from ablate.errors import UserError
 from ablate.models.assembly import Model
 from ablate.registry import Section
@@ -52,12 +54,14 @@ class Measurement(ABC):
     Class attributes:
         Options: the pydantic model of its options; each may be a factor, `measure.NAME.OPTION`.
         responses: what it gives.
+        acts: whether the models act, for which the data set has to have an environment.
     """
 
     class Options(Section):
         """A measurement without options."""
 
     responses: ClassVar[tuple[Response, ...]] = ()
+    acts: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
@@ -73,6 +77,18 @@ class Measurement(ABC):
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
         """Names of the options that change anything for models of this configuration."""
         return frozenset(cls.Options.model_fields)
+
+
+def possible(measure: Mapping[str, Any], spec: DataSpec) -> tuple[dict[str, Any], str]:
+    """Of measurements by name, those that can be had on a data set, and in a sentence which can't and why.
+
+    The sentence is empty where nothing is left out.
+    """
+    acting = [name for name in measure if registry.get("measurement", name).acts]
+    if not acting or not (why := spec.lacks_simulator):
+        return dict(measure), ""
+    made = {name: options for name, options in measure.items() if name not in acting}
+    return made, f"{' and '.join(acting)} can't be measured on {spec.name}: {why}"
 
 
 @dataclass(frozen=True)

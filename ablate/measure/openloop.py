@@ -7,7 +7,7 @@ played, how much of the past is seen, and what the model's head is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,15 +20,12 @@ from ablate.data import streams
 from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.learn.joint import JointSettings, joint_rows
 from ablate.measure.base import Measurement, Trained
+from ablate.models.agent import External
 from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
 from ablate.registry import Section, register
 from ablate.words import Response
-
-# Observations (B, N) -> actions (B, M): an external policy that acts on what is imagined.
-External = Callable[[Tensor], Tensor]
 
 
 class JointDynamics:
@@ -169,9 +166,7 @@ class OpenLoop(Measurement):
         rows = beginnings(
             truth, before, options.horizon, max(1, min(options.beginnings, there)), trained.streams
         )
-        settings = JointSettings.model_validate(system.config["settings"])
-        table = torch.from_numpy(joint_rows(truth, settings.discount, settings.penalty))
-        earlier = table[rows[:, None] + np.arange(-before, 0)]  # (E, K-1, D)
+        earlier = system.rows(truth)[0][rows[:, None] + np.arange(-before, 0)]  # (E, K-1, D)
         ahead = rows[:, None] + np.arange(options.horizon)
         states = torch.from_numpy(truth.observations)
         _, deviation = moments(system.data.train.observations)
@@ -180,7 +175,7 @@ class OpenLoop(Measurement):
         found: dict[str, list[np.ndarray]] = {}
         for seed, model in zip(trained.seeds, trained.models, strict=True):
             imagined = JointDynamics(model, options.greedy).imagine(
-                earlier.to(system.device),
+                earlier,
                 states[rows].to(system.device),
                 options.horizon,
                 options.samples,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +69,10 @@ def stored(
         ),
         timestep,
     )
+
+
+# Observations (B, N) -> actions (B, M): a policy from elsewhere that acts on what is imagined.
+External = Callable[[Tensor], Tensor]
 
 
 class Acting(Protocol):

@@ -291,6 +291,8 @@ class Attention(Mixer):
         spread: standard deviation of the initial learned positions.
     """
 
+    stacks = 80_000
+
     def __init__(
         self,
         width: int,

@@ -37,6 +37,8 @@ class Mixer(nn.Module, ABC):
             than the window shows. A mixer that slides can do so too.
         extends: True when no parameter belongs to a context, so that the weights also serve longer
             windows than they were trained on.
+        stacks: parameters up to which several seeds train faster as one stack than one by one. It decides how they
+            train (`ablate.trial.stacked`): measured once, on a CPU at a context of 20, not on each machine.
         stacked: set to True on the copy that runs under `torch.func.vmap`; a mixer whose fast
             kernel vmap refuses then takes another path with the same weights.
 
@@ -51,6 +53,7 @@ class Mixer(nn.Module, ABC):
     width_multiple: ClassVar[int] = 1
     carries: bool = False
     extends: bool = False
+    stacks: ClassVar[int] = 60_000
     stacked: bool = False
 
     def __init__(self, width: int, context: int, layers: int, dropout: float = 0.0) -> None:

@@ -22,6 +22,7 @@ from ablate.track import kept
 from ablate.track.book import tuned, tuning_arms
 from ablate.track.folder import folder_of
 from ablate.track.foreign import read_foreign
+from ablate.track.known import verify
 from ablate.track.table import read_csv, read_curves, read_series, read_table
 
 SHIPPED = "studies/memory_vs_arch.yaml"
@@ -42,6 +43,7 @@ def ours(study: Study, results: Path) -> Results:
             f"{folder.table}: there are no results yet; run them first: python -m ablate run {study.file}"
             + ("." if study.profile == STANDARD else f" --profile {study.profile}.")
         )
+    verify(folder)
     registration = folder.read()
     study = tuned(study, folder, registration["data"])
     table = read_table(folder.table)
@@ -82,7 +84,9 @@ def elsewhere(study: Path, table: Path, results: Path) -> Results:
         folder = results / theirs.study
         return Results(theirs, tidied.table, foreign=True, reading=reading, folder=folder)
     loaded = load(study)
-    return Results(loaded, read_csv(table), foreign=True, folder=results / loaded.study)
+    return Results(
+        loaded, read_csv(table, sealed=False), foreign=True, folder=results / loaded.study
+    )
 
 
 def every(results: Path) -> Iterator[Results]:

@@ -25,6 +25,7 @@ def possible(source: Source, study: Study) -> None:
     nothing_inert(source, study, found)
     used = {name for design in study.designs.values() for name in design.data}
     specs = {name: _spec(source, study, name) for name in study.data if name in used}
+    _acting(source, study)
     for cell in found:
         for rule in RULES:
             problem = rule(cell, specs[cell.data])
@@ -36,6 +37,19 @@ def possible(source: Source, study: Study) -> None:
                 if not named:
                     key = tuple(factor.split(".")) if "." in factor else ("designs", design)
                 raise source.refuse(key, f"design '{design}': {message}")
+
+
+def _acting(source: Source, study: Study) -> None:
+    """Refuse a measurement or a factor of acting that the file names, where a data set has no environment."""
+    if not study.lacking:
+        return
+    for part in registry.parts("measurement"):
+        named: list[Key] = [("measure", part.name)] if part.name in study.measure else []
+        named += [("factors", f) for f in study.factors if f.startswith(f"measure.{part.name}.")]
+        if part.value.acts and named:
+            raise source.refuse(
+                named[0], f"the measurement '{part.name}' can't be had. {study.remarks[0]}"
+            )
 
 
 def _told(cell: Cell, spec: catalogue.DataSpec) -> tuple[str, str] | None:
@@ -241,6 +255,6 @@ def _test(source: Source, hypothesis: Hypothesis, key: Key, known: Sequence[str]
 def _spec(source: Source, study: Study, name: str) -> catalogue.DataSpec:
     """The data set's entry; the catalogue's refusal gets file and line."""
     try:
-        return catalogue.spec(name)
+        return catalogue.spec(name, study.readings.get(name))
     except UserError as error:
         raise source.refuse(("data", study.data.index(name)), str(error)) from None

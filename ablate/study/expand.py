@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
 
 CELLS = 10_000  # of a study
+STACK = (
+    10  # seeds of a cohort: a larger stack is hardly faster, and each of its runs is open at once
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +106,16 @@ class Trial:
 @dataclass(frozen=True, eq=False)
 class Cohort:
     """Fits that differ only in the seed and may train as one program, with all that is measured of them: the
-    unit of execution."""
+    unit of execution. At most `STACK` seeds that follow each other, so that further seeds leave it as it is."""
 
     trials: tuple[Trial, ...]
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
         fit = self.trials[0].fit
-        object.__setattr__(self, "id", identity.cohort_id(fit.streams, fit.config, fit.data_hash))
+        block = f"-{fit.seed // STACK}" if fit.seed >= STACK else ""
+        name = identity.cohort_id(fit.streams, fit.config, fit.data_hash) + block
+        object.__setattr__(self, "id", name)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -168,10 +174,15 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     for section in SECTIONS:
         said = getattr(study, section).model_dump(mode="json", exclude_unset="preset" in levels)
         made[section] = made.get(section, {}) | said
+    made["reading"] = study.readings.get(data, {})
     measured = made.get("measure") or {name: {} for name in study.measure or MEASURED}
     for name, options in study.measure.items():
         measured[name] = measured.get(name, {}) | options
-    made["measure"] = measured
+    made["measure"] = {
+        name: options
+        for name, options in measured.items()
+        if data not in study.lacking or not registry.get("measurement", name).acts
+    }
     tuned = {} if study.tuned is None else study.tuned.of({"data": data, **levels})
     for name, level in (*tuned.items(), *levels.items()):
         if name not in made and _has(made, name):
@@ -248,12 +259,19 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     """How many tokens a timestep takes in a configuration's layout and data set."""
     system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
-    return len(
-        tokens_of(system.shape(one, catalogue.spec(config["data"]), *dimensions(config["data"])))
-    )
+    name, reading = config["data"], config["reading"]
+    sizes = dimensions(name, reading)
+    return len(tokens_of(system.shape(one, catalogue.spec(name, reading), *sizes)))
 
 
-dimensions = functools.cache(catalogue.dimensions)
+def dimensions(name: str, reading: Mapping[str, Any]) -> tuple[int, int]:
+    """`catalogue.dimensions`, looked up once."""
+    return _dimensions(name, identity.canonical(reading))
+
+
+@functools.cache
+def _dimensions(name: str, reading: str) -> tuple[int, int]:
+    return catalogue.dimensions(name, json.loads(reading))
 
 
 def lookup(config: Mapping[str, Any], factor: str) -> Any:
@@ -288,12 +306,16 @@ def trials(study: Study, data_hashes: Mapping[str, str]) -> list[Trial]:
 
 
 def cohorts(trials: Iterable[Trial]) -> list[Cohort]:
-    """The trials grouped by the training that their fits share, in the order in which they come."""
+    """The trials grouped by the training that their fits share, `STACK` seeds each, in the order in which they
+    come."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         fit = trial.fit
         groups.setdefault(
-            identity.canonical([fit.streams, settled(fit.config), fit.data_hash]), []
+            identity.canonical(
+                [fit.streams, settled(fit.config), fit.data_hash, fit.seed // STACK]
+            ),
+            [],
         ).append(trial)
     return [Cohort(tuple(group)) for group in groups.values()]
 

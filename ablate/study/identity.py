@@ -104,7 +104,10 @@ def study_hash(study: Study) -> str:
         del design["why"]
     for name, section in SECTIONS.items():
         content[name] = settled_section(section, content[name])
-    for name in ("settings", "presets"):
+    for reading in content["readings"].values():
+        reading.pop("folder", None)  # where a file lies changes nothing
+    content["readings"] = {name: said for name, said in content["readings"].items() if said}
+    for name in ("settings", "presets", "readings"):
         if not content[name]:
             del content[name]
     return digest(content)

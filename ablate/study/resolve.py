@@ -16,6 +16,7 @@ from ablate.errors import UserError, quoted
 from ablate.registry import Section
 from ablate.study import presets
 from ablate.study.contrast import Level, find_level, level_text
+from ablate.study.entries import entries
 from ablate.study.hypotheses import Hypothesis
 from ablate.study.looks import SequentialSection
 from ablate.study.schema import Design, File, Study
@@ -35,8 +36,9 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
 
     Raises UserError with file and line of whatever is wrong.
     """
+    names, readings = entries(source)
     try:
-        file = File.model_validate(source.tree)
+        file = File.model_validate({**source.tree, "data": names} if names else source.tree)
     except ValidationError as error:
         raise _refusal(source, error) from None
     factors = {name: _declared(source, name, levels) for name, levels in file.factors.items()}
@@ -60,6 +62,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         question=" ".join(file.question.split()),
         factors=factors,
         data=tuple(file.data),
+        readings=readings,
         designs=designs,
         model=file.model,
         train=file.train,
@@ -82,7 +85,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         filled(_qualified(source, study, h, ("hypotheses", index)), file.margin)
         for index, h in enumerate(file.hypotheses)
     )
-    return study.model_copy(update={"hypotheses": named})
+    return study.model_copy(update={"hypotheses": named, "notes": (*study.notes, *study.remarks)})
 
 
 def _tune(
@@ -151,6 +154,7 @@ def _qualified(source: Source, study: Study, hypothesis: Hypothesis, key: Key) -
     named = [n for n in known if n == name] or [n for n in known if n.rpartition(".")[2] == name]
     here = (*key, "metric")
     if not named:
+        _unmeasured(source, study, here, name)
         raise source.unknown(here, "the metric", hypothesis.metric, known)
     if len(named) > 1:
         raise source.refuse(
@@ -162,6 +166,16 @@ def _qualified(source: Source, study: Study, hypothesis: Hypothesis, key: Key) -
         wanted = f"{named[0]}@VALUE, as it runs over {index}" if index else named[0]
         raise source.refuse(here, f"the metric '{hypothesis.metric}': allowed: {wanted}.")
     return hypothesis.model_copy(update={"metric": named[0] + at + where})
+
+
+def _unmeasured(source: Source, study: Study, key: Key, metric: str) -> None:
+    """Refuse a metric that is of acting, where nothing can act."""
+    for part in registry.parts("measurement"):
+        given = {r.name for r in part.value.responses} | {
+            f"{part.name}.{r.name}" for r in part.value.responses
+        }
+        if part.value.acts and metric in given and study.lacking:
+            raise source.refuse(key, f"the metric '{metric}' can't be had. {study.remarks[0]}")
 
 
 def _presets(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,8 @@ from pydantic import Field, field_validator
 
 from ablate import registry
 from ablate.config import MEASURED, ModelSection, TrainSection
+from ablate.data import catalogue
+from ablate.errors import UserError
 from ablate.registry import Section
 from ablate.study import presets
 from ablate.study.contrast import Level
@@ -40,6 +44,8 @@ class Study(Section):
     question: str
     factors: dict[str, tuple[Level, ...]]
     data: tuple[str, ...]
+    # how files of the user's are read, by the data set's name (`ablate.data.reading`)
+    readings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     designs: dict[str, Design]
     model: ModelSection
     train: TrainSection
@@ -87,16 +93,48 @@ class Study(Section):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The measurements that its trials have, presets' own included."""
-        if not self.factors.get("preset"):
-            return tuple(self.measure or MEASURED)
-        found = dict.fromkeys(self.measure)
-        for name in map(str, self.factors["preset"]):
+        """The measurements that its trials have, presets' own included, on one of its data sets at least."""
+        found = dict.fromkeys(self.measure or ({} if self.factors.get("preset") else MEASURED))
+        for name in map(str, self.factors.get("preset", ())):
             made = presets.configuration(
                 name, self.data[0], changes=self.presets.get(name), folder=self.folder
             )
             found |= dict.fromkeys(made["measure"])
-        return tuple(found)
+        acted_on = [name for name in self.used if name not in self.lacking]
+        return tuple(
+            name for name in found if acted_on or not registry.get("measurement", name).acts
+        )
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The data sets that a design names, in the order in which they are declared."""
+        named = {name for design in self.designs.values() for name in design.data}
+        return tuple(name for name in self.data if name in named)
+
+    @cached_property
+    def lacking(self) -> dict[str, str]:
+        """Why no policy can act on a data set, a sentence for each that has no environment."""
+        found = {}
+        for name in self.used:
+            with contextlib.suppress(UserError):  # said where the data set is looked up
+                found[name] = catalogue.spec(name, self.readings.get(name)).lacks_simulator
+        return {name: why for name, why in found.items() if why}
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What can't be measured, or isn't normalised, and why, a sentence for each data set of the user's."""
+        plain = []
+        for name in self.used:
+            with contextlib.suppress(UserError):  # said where the data set is looked up
+                if name not in self.lacking and catalogue.spec(name, self.readings.get(name)).plain:
+                    plain.append(name)
+        return tuple(
+            f"No policy can act on {name}, so that only prediction is measured there: {why}"
+            for name, why in self.lacking.items()
+        ) + tuple(
+            f"Scores on {name} are plain returns, as no reference returns are known."
+            for name in plain
+        )
 
 
 class File(Section):

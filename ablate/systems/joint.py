@@ -19,6 +19,7 @@ from ablate.learn.joint import (
     JointSettings,
     JointSource,
     fit_model,
+    joint_rows,
     joint_source,
     joint_spec,
 )
@@ -118,6 +119,12 @@ class JointSystem:
     def source(self, program: JointProgram) -> JointSource:
         """What the trainer reads."""
         return self._source(self.trained)
+
+    def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
+        """Trajectories as the model reads them: rows (T, D) of (s, a, r, V), raw, and timesteps (T,)."""
+        table = joint_rows(trajectories, self.settings.discount, self.settings.penalty)
+        found = torch.from_numpy(table), torch.from_numpy(trajectories.timestep)
+        return found[0].to(self.device), found[1].to(self.device)
 
     def held(self, study: str, models: Sequence[Model]) -> Windows:
         """Held-out windows that end where a policy's targets do."""

@@ -16,6 +16,7 @@ from ablate.data.best import best
 from ablate.data.catalogue import DataSet, DataSpec
 from ablate.data.normalise import Scales, fit_scales
 from ablate.data.trajectories import Trajectories
+from ablate.errors import UserError
 from ablate.learn.heldout import HeldOut, held_out, held_out_metrics
 from ablate.learn.objective import Source
 from ablate.learn.train import targets_per_window, windows_per_update
@@ -53,9 +54,11 @@ class PolicySystem:
     def prepare(cls, config: Config, data: DataSet, device: str) -> PolicySystem:
         sizes = data.train.observations.shape[1], data.train.actions.shape[1]
         spec = cls.shape(config, data.spec, *sizes)
+        if refusal := get("head", spec.head).refusal(data.train.actions):
+            raise UserError(f"{config['data']}: {refusal}")
         matched = match(spec, config["model"])
         # By the whole training set also where only the best of it is learned from (Chen et al. 2021).
-        scales = fit_scales(data.train, data.spec.make_env(1).horizon)
+        scales = fit_scales(data.train, data.spec.horizon)
         if config["train"]["return_scale"] is not None:
             scales = replace(scales, return_to_go=config["train"]["return_scale"])
         return cls(

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ablate.config import Config, complete
 from ablate.data import catalogue
 from ablate.data.catalogue import DataSet, DataSpec
+from ablate.data.trajectories import Trajectories
 from ablate.learn.objective import TrainingData
 from ablate.models.agent import Actable
 from ablate.models.assembly import Model
@@ -23,6 +25,10 @@ from ablate.models.match import Matched
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.registry import get
+
+# Between these, in units of `train.return_scale`, the largest return-to-go of a data set is a number that a model reads
+# well: those of the published settings lie between 2 and 14.
+FAINT, LOUD = 0.5, 50.0
 
 
 class Program(Protocol):
@@ -87,6 +93,9 @@ class System(Protocol[P, H]):
         a search, of a joint model.
         """
 
+    def rows(self, trajectories: Trajectories) -> tuple[Tensor, Tensor]:
+        """Trajectories as the model reads them: rows (T, ...) and timesteps (T,)."""
+
     def source(self, program: P) -> TrainingData:
         """What the trainer reads."""
 
@@ -100,13 +109,29 @@ class System(Protocol[P, H]):
         """What the matching left: width, parameters, their mismatch in percent, operations and targets."""
 
 
+def remarks(config: Mapping[str, Any], data: DataSet) -> list[str]:
+    """What of a complete configuration hardly fits its data though it can be trained, a line each."""
+    scale = config["train"]["return_scale"]
+    read = get("algorithm", config["algorithm"]).uses(config)
+    if scale is None or "train.return_scale" not in read:
+        return []
+    largest = float(np.abs(data.train.returns_to_go).max())
+    if FAINT * scale <= largest <= LOUD * scale:
+        return []
+    return [
+        f"{config['data']}: train.return_scale is {scale:g}, and returns reach {largest:.3g}, so that the model is"
+        f" shown numbers up to {largest / scale:.2g} and targets mean little to it; --set train.return_scale=null"
+        " scales by the spread of these returns."
+    ]
+
+
 def prepare(config: Config, cache: Path, device: str = "cpu") -> System[Any, Any]:
     """Load the data, lay out the tokens and solve the model's width for the declared parameter count.
 
     Raises UserError for a data set that cannot be had or a width that cannot be matched.
     """
     config = complete(config)
-    data = catalogue.load(config["data"], cache)
+    data = catalogue.load(config["data"], cache, config["reading"])
     if config["train"]["split"] == "tuning":
         data = data.for_tuning
     algorithm = get("algorithm", config["algorithm"])

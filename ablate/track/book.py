@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,11 @@ from ablate.study.schema import Study
 from ablate.study.tuning import Arm, choose
 from ablate.track import kept
 from ablate.track.folder import StudyFolder
-from ablate.track.store import COMPLETED, FAILED, Attempt, attempts, deciding
-from ablate.track.table import (
-    SERIES,
-    cell,
-    frame_of,
-    order,
-    read_csv,
-    read_curves,
-    read_series,
-    read_table,
-    rows,
-    write_table,
-)
+from ablate.track.known import Known
+from ablate.track.store import COMPLETED, FAILED, attempts
+from ablate.track.table import SERIES, cell, frame_of, order, read_table, write_table
 from ablate.words import response
 
-CURVE = "curve.csv"
-POINTS = "series.csv"
 SCALE = ("train.updates", "train.targets_per_update", "model.parameters")
 
 
@@ -59,32 +47,6 @@ class Summary:
         """The sums of both."""
         mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
         return Summary(*(a + b for a, b in zip(mine, theirs, strict=True)))
-
-
-@dataclass
-class Known:
-    """What fits and measurements have given so far, by id; why those that failed did."""
-
-    fits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    series: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by row id
-    curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by fit
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def take(self, found: Iterable[Attempt], fits: Collection[str]) -> None:
-        """Enter attempts: a COMPLETED one wins, the latest FAILED one is the later word."""
-        for name, attempt in deciding(found).items():
-            if attempt.status == COMPLETED:
-                self.failures.pop(name, None)
-                (self.fits if name in fits else self.rows)[name] = dict(attempt.result)
-            elif attempt.status == FAILED and name not in self.fits and name not in self.rows:
-                self.failures[name] = " ".join(attempt.failure.split())
-            else:
-                continue
-            if name in fits and (attempt.path / CURVE).exists():
-                self.curves[name] = _points(attempt.path / CURVE, "update")
-            elif (attempt.path / POINTS).exists():
-                self.series[name] = _points(attempt.path / POINTS, "response")
 
 
 class Book:
@@ -106,55 +68,9 @@ class Book:
         self.file = table or folder.table
         self.trials = list(trials)
         self.fits = {one.fit.id for one in trials}
-        self.known = Known()
-        self.before: list[dict[str, Any]] = []
-        self._remember()
+        self.known = Known.of(folder, self.file)
+        self.before = self.known.before
         self._enter(None)
-
-    def _remember(self) -> None:
-        """Read the tables that are there: each row tells what its fit and its measurements gave."""
-        folder = self.folder
-        if not self.file.exists():
-            return
-        table = read_table(self.file)
-        self.before = rows(table)
-        measured = [n.removesuffix(".row") for n in table.columns if n.endswith(".row")]
-        for row in self.before:
-            asked = [name for name in measured if row[f"{name}.row"]]
-            if row["status"] == FAILED and not asked:  # its fit failed
-                self.known.failures[row["fit"]] = row["failure"]
-                continue
-            fit = {n: v for n, v in row.items() if _of_fit(n, measured)}
-            self.known.fits[row["fit"]] = fit
-            if row["status"] == FAILED:
-                name, _, reason = row["failure"].partition(": ")
-                self.known.failures[row.get(f"{name}.row", row["trial"])] = reason
-                continue
-            for name in asked:
-                own = {n: v for n, v in row.items() if n.startswith(f"{name}.")}
-                del own[f"{name}.row"]
-                self.known.rows[row[f"{name}.row"]] = {
-                    n.removeprefix(f"{name}."): v for n, v in own.items()
-                }
-        if self.file != folder.table:
-            return
-        if folder.curves.exists():
-            for row in rows(read_curves(folder.curves)):
-                self.known.curves.setdefault(row.pop("fit"), []).append(row)
-        if folder.series.exists():
-            ids = {row["trial"]: row for row in self.before}
-            told: dict[
-                str, str
-            ] = {}  # row id -> the trial that told it first; several may share a row
-            for row in rows(read_series(folder.series)):
-                measurement, _, response = row["response"].rpartition(".")
-                trial = ids.get(row["trial"])
-                if trial is None:
-                    continue
-                name = trial[f"{measurement}.row"]
-                if told.setdefault(name, row["trial"]) == row["trial"]:
-                    point = {"response": response, "index": row["index"], "value": row["value"]}
-                    self.known.series.setdefault(name, []).append(point)
 
     def take(self, names: Collection[str] | None) -> None:
         """Enter the attempts of these fits and measurements (all of the store when None); write the tables."""
@@ -198,22 +114,28 @@ class Book:
 
     def summary(self) -> Summary:
         """How many trials of this profile have which status."""
-        statuses = [self.status(one)[0] for one in self.trials]
-        completed, failed = statuses.count(COMPLETED), statuses.count(FAILED)
+        completed, failed = self.settled(self.trials)
         total = len(self.trials)
         return Summary(total, completed, failed, total - completed - failed)
 
-    def settled(self, todo: Sequence[Trial]) -> tuple[int, int]:
-        """How many trials that aren't to do are completed, and how many failed."""
-        left = {one.id for one in todo}
-        statuses = [self.status(one)[0] for one in self.trials if one.id not in left]
+    def settled(self, trials: Sequence[Trial]) -> tuple[int, int]:
+        """How many of these trials are completed, and how many failed."""
+        statuses = [self.status(one)[0] for one in trials]
         return statuses.count(COMPLETED), statuses.count(FAILED)
 
     def write(self) -> None:
-        """Write the tables, each whole or not at all."""
+        """Write the tables, each whole or not at all; one without rows isn't written.
+
+        Raises UserError when the study's folder is gone.
+        """
         lines = self.lines()
-        if not lines and not self.before:
+        if not lines:
             return
+        if not self.folder.registration.exists():
+            raise UserError(
+                f"{self.folder.root}: the folder was deleted or moved while the study ran, so nothing more is "
+                "written. Put it back to go on from there; without it the same command starts anew."
+            )
         write_table(_frame(lines), self.file)
         if self.file != self.folder.table:
             return
@@ -347,21 +269,6 @@ def _frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _measured(line: Mapping[str, Any]) -> list[str]:
     """The measurements that a row tells of."""
     return [name.removesuffix(".row") for name in line if name.endswith(".row")]
-
-
-def _of_fit(name: str, measured: Sequence[str]) -> bool:
-    """Whether a column is a number of the fit itself."""
-    apart = ("trial", "fit", "status", "budget", "seed", "failure", "converged")
-    return not (
-        name in apart or config.is_factor(name) or any(name.startswith(f"{m}.") for m in measured)
-    )
-
-
-def _points(path: Path, column: str) -> list[dict[str, Any]]:
-    found = read_csv(path)
-    if column not in found.columns:
-        raise UserError(f"{path}: column '{column}' is missing.")
-    return rows(found)
 
 
 def tuning_book(folder: StudyFolder, study: Study, data_hashes: Mapping[str, str]) -> Book:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.study.registration import Declared, entered
+from ablate.track import seal
 from ablate.track.files import refusal, write_atomic
 from ablate.track.process import identity
 
@@ -91,7 +92,7 @@ class StudyFolder:
                 f"{self.registration}: 'data' holds no names with hashes; nothing was changed. Put the "
                 "file back, for example from git."
             )
-        return dict(found)
+        return seal.opened(self.registration, found)
 
     def register(
         self,
@@ -116,7 +117,7 @@ class StudyFolder:
             "data": dict(sorted({**before.get("data", {}), **data}.items())),
         }
         if content != before:
-            write_atomic(self.registration, json.dumps(content, indent=1) + "\n")
+            write_atomic(self.registration, json.dumps(seal.sign(content), indent=1) + "\n")
         return content
 
     @contextlib.contextmanager

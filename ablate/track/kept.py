@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.track.folder import StudyFolder
 from ablate.track.table import read_csv
 
@@ -26,22 +27,20 @@ def audits(folder: StudyFolder) -> list[dict[str, Any]]:
     for one in records:
         if not isinstance(one, dict) or any(name not in one for name in AUDITED):
             raise _damaged(folder.audit, "a record is incomplete", "it is made again by run")
-    return list(records)
+    return [seal.opened(folder.audit, one) for one in records]
 
 
-def ways_file(folder: StudyFolder) -> Path:
+def paces_file(folder: StudyFolder) -> Path:
     """Where the measured speeds lie."""
-    return folder.runs / ".ways.json"
+    return folder.runs / ".paces.json"
 
 
-def ways(folder: StudyFolder) -> dict[str, dict[str, float]]:
+def paces(folder: StudyFolder) -> dict[str, float]:
     """Measured seconds an update by shape of cohort; raises UserError for a damaged file."""
-    path, cost = ways_file(folder), "this machine is measured again"
+    path, cost = paces_file(folder), "this machine is measured again"
     found = _json(path, {}, cost)
-    for one in found.values():
-        numbers = isinstance(one, dict) and [one.get("stacked"), one.get("single")]
-        if not numbers or not all(isinstance(each, float) for each in numbers):
-            raise _damaged(path, "a measurement is incomplete", cost)
+    if not all(isinstance(one, float) for one in found.values()):
+        raise _damaged(path, "a measurement is not a number", cost)
     return dict(found)
 
 
@@ -59,7 +58,7 @@ def asked(folder: Path) -> dict[str, Any] | None:
     found = _json(path, {}, "then name the study file")
     if any(name not in found for name in ASKED):
         raise _damaged(path, "an entry is missing", "then name the study file")
-    return dict(found)
+    return seal.opened(path, found)
 
 
 def yardsticks_file(folder: StudyFolder) -> Path:

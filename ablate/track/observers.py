@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ablate.errors import UserError
+from ablate.errors import UserError, public
+from ablate.track import seal
 from ablate.track.files import refusal, replace
-from ablate.track.provenance import public
 from ablate.track.sacred_import import (
     FileStorageObserver,
     MongoObserver,
@@ -31,6 +31,7 @@ from ablate.track.sacred_import import (
     SqlObserver,
 )
 
+RECORD = "run.json"
 FIRST = 1000  # priority: the file store names the run, the other observers take that name
 SQL = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 
@@ -71,6 +72,7 @@ class TrialStorage(FileStorageObserver):
         self.trial_id = trial_id
         self.run_id = ""
         self.trouble: OSError | None = None  # why the latest write failed
+        self.kept: dict[str, str] = {}  # artifact -> its hash
         self._lock = threading.RLock()
 
     def started_event(
@@ -99,8 +101,11 @@ class TrialStorage(FileStorageObserver):
             self.run_id = name
             return name
 
-    def save_json(self, obj: object, filename: str) -> None:
-        """Replace one JSON file of the run; remembers why it failed."""
+    def save_json(self, obj: dict[str, Any], filename: str) -> None:
+        """Replace one JSON file of the run, the record with its hash; remembers why it failed."""
+        if filename == RECORD:
+            obj = {**obj, "files": self.kept}
+            obj[seal.KEY] = seal.of_run(self.trial_id, obj)
         text = json.dumps(obj, sort_keys=True, indent=1, allow_nan=False, default=_plain)
         try:
             replace(Path(str(self.dir)) / filename, text)
@@ -118,12 +123,14 @@ class TrialStorage(FileStorageObserver):
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:
         """Copy an artifact; takes half a copy away again and remembers why it failed."""
+        name = target_name or os.path.basename(filename)
+        copy = Path(str(self.dir)) / name
         try:
             super().save_file(filename, target_name)
+            self.kept[name] = seal.of_file(copy)
         except OSError as error:
             self.trouble = error
-            name = target_name or os.path.basename(filename)
-            (Path(str(self.dir)) / name).unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
             raise
 
     def __eq__(self, other: object) -> bool:
@@ -163,9 +170,16 @@ class Database(RunObserver):
             else:
                 self.started = True
                 return name
-        line = (str(trouble).splitlines() or [""])[0][:200]
+        line = public((str(trouble).splitlines() or [""])[0])[:200]
         refused = UserError(f"observer {self.url}: {type(trouble).__name__}: {line}")
         raise Refused(refused) from trouble
+
+    def answers(self) -> None:
+        """Raise what the library raises when the database doesn't."""
+        if self.scalar:
+            self.inner.engine.connect().close()
+        else:
+            self.inner.runs.database.client.server_info()
 
     def heartbeat_event(self, info: dict, captured_out: str, beat_time: Any, result: Any) -> None:
         """Pass on, with what the schema can hold."""
@@ -227,9 +241,33 @@ def observer_from_url(url: str) -> RunObserver:
             )
         return Database(SqlObserver(url), url, scalar=True, tries=8)
     raise UserError(
-        f"observer {public(url)}: '{scheme or url}' is not known; allowed: "
+        f"observer {public(url)}: '{scheme or public(url)}' is not known; allowed: "
         f"mongo://HOST:PORT/DATABASE, {', '.join(name + '://...' for name in SQL)}."
     )
+
+
+def check(url: str) -> None:
+    """Raise UserError unless runs can be stored there: before anything runs, not when the first one ends.
+
+    The library and the driver must be installed, and the database must answer.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of every run
+            made = observer_from_url(url)
+        if isinstance(made, Database):
+            made.answers()
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(
+            f"observer {public(url)}: it needs {error.name}, which is missing: pip install {error.name}"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"observer {public(url)}: it can't be used ({type(error).__name__}); allowed: the address of a "
+            "database that answers."
+        ) from error
 
 
 def _need(library: str, url: str) -> None:

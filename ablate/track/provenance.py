@@ -9,7 +9,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+
+from ablate.errors import public
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ablate-sequence-rl", "torch", "numpy", "scipy", "gymnasium", "mujoco", "sacred")
@@ -77,11 +78,3 @@ def _ask(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def public(url: str) -> str:
-    """The address without the name and password that some people keep in it."""
-    parts = urlsplit(url)
-    if not parts.scheme or "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -216,7 +216,10 @@ class _Run:
         trouble = self.storage.trouble
         if trouble is not None and trouble.errno in FULL:
             raise places.Refused(refusal(copy, trouble)) from trouble
-        raise places.Refused(NotRecorded(f"{copy}: this artifact could not be kept."))
+        what = "this artifact could not be kept."
+        if not copy.parent.is_dir():
+            what = "the run's folder was deleted while it ran."
+        raise places.Refused(NotRecorded(f"{copy}: {what}"))
 
     def recorded(self) -> Recorded:
         """How the run ended."""

@@ -1,7 +1,7 @@
 """Read the run store: which attempts of which trials there are and how each ended.
 
-Reads while other processes write. A run that says RUNNING is DEAD when its process is gone or its
-heartbeat has stopped. What can't be read is refused, never repaired and never deleted.
+Reads while other processes write. A run that says RUNNING is DEAD when its process is gone or, where that
+was on another machine, its heartbeat has stopped. What can't be read is refused, never repaired and never deleted.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.track.process import gone
 from ablate.track.values import decode
 
@@ -32,7 +33,7 @@ class Attempt:
     status: COMPLETED, FAILED, INTERRUPTED, RUNNING, or DEAD (it says RUNNING and isn't). result:
     numbers by name, empty unless COMPLETED. failure: one line, empty unless FAILED. heartbeat_age:
     seconds since the last sign of life while RUNNING or DEAD, else None. seconds: how long it ran,
-    where it ended.
+    where it ended. files: name -> hash of each file that it has kept.
     """
 
     trial_id: str
@@ -43,6 +44,7 @@ class Attempt:
     failure: str = ""
     heartbeat_age: float | None = None
     seconds: float | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -57,6 +59,17 @@ class Attempt:
         """What the body noted beside the result; empty when it noted nothing."""
         path = self.path / "info.json"
         return dict(_read(path)) if path.exists() else {}
+
+    def kept(self, name: str) -> Path:
+        """Where a file that it has kept lies; raises UserError when it isn't as it was kept."""
+        path = self.path / name
+        try:
+            same = seal.of_file(path) == self.files[name]
+        except OSError as error:
+            raise _corrupt(path, f"it cannot be read: {error.strerror}", "file") from error
+        if not same:
+            raise _corrupt(path, "it is not as it was written, as its hash says", "file")
+        return path
 
 
 def attempts(store: Path, trials: Collection[str] | None = None) -> list[Attempt]:
@@ -108,22 +121,32 @@ def _attempt(path: Path, trial_id: str, number: int) -> Attempt | None:
     status = run.get("status")
     if not isinstance(status, str):
         raise _corrupt(file, "it has no status")
+    if run.get(seal.KEY) != seal.of_run(trial_id, run):
+        found = (
+            "it is not as it was written, as its hash says" if seal.KEY in run else "it has no hash"
+        )
+        raise _corrupt(file, found)
     try:
         result = {name: decode(value) for name, value in (run.get("result") or {}).items()}
         age = _since(run.get("heartbeat") or run["start_time"])
         ended = run.get("stop_time")
         seconds = None if ended is None else _since(run["start_time"]) - _since(ended)
+        files = {str(name): str(value) for name, value in (run.get("files") or {}).items()}
+        # A heartbeat tells of processes elsewhere only, and only where both clocks say that it stopped: that of
+        # who wrote it and that of the disk. One of them may have been set.
+        over = status == RUNNING and gone(run.get("host", {}).get("process", {}))
+        if over is None:
+            over = min(age, _untouched(file)) > STALE
+    except FileNotFoundError:
+        return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _corrupt(file, f"{type(error).__name__}: {error}") from error
     if status == RUNNING:
-        who = run.get("host", {}).get("process", {})
-        if gone(who) or age > STALE:
-            status = DEAD
-        return Attempt(trial_id, number, path, status, {}, heartbeat_age=age)
+        return Attempt(trial_id, number, path, DEAD if over else RUNNING, {}, heartbeat_age=age)
     if status != COMPLETED:
         result = {}
     failure = _failure(run.get("fail_trace")) if status == FAILED else ""
-    return Attempt(trial_id, number, path, status, result, failure, seconds=seconds)
+    return Attempt(trial_id, number, path, status, result, failure, None, seconds, files)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -144,12 +167,17 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _corrupt(file: Path, what: str) -> UserError:
+def _corrupt(file: Path, what: str, kind: str = "record") -> UserError:
     what = " ".join(what.split())
     return UserError(
-        f"{file}: this record of a run is corrupt ({what}); nothing was changed. Move the folder "
+        f"{file}: this {kind} of a run is corrupt ({what}); nothing was changed. Move the folder "
         f"{file.parent.name} out of {file.parent.parent} and run again: that trial is then rerun."
     )
+
+
+def _untouched(file: Path) -> float:
+    """Seconds since a file was written, by the clock of its disk."""
+    return time.time() - file.stat().st_mtime
 
 
 def _since(text: str) -> float:

@@ -8,6 +8,8 @@ A trial is one fit after so many updates under one setting of its measurements. 
     parameters, targets, ...                    sizes of the fit; `converged`
     failure                                     why, where the status is FAILED
 
+    row_hash                                    of the row, see `ablate.track.seal`; readers compare it and leave it out
+
 It is all that the analysis reads. It holds no time and no host, so that an interrupted study ends
 with the same table as an uninterrupted one, row for row. Numbers are written so that they read back
 exactly; a response that is not a number for this trial is an empty cell. Responses over an index
@@ -28,6 +30,7 @@ import pandas as pd
 
 from ablate import config
 from ablate.errors import UserError
+from ablate.track import seal
 from ablate.track.files import csv_text, write_atomic
 
 TEXT = (
@@ -43,14 +46,17 @@ _FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|na
 
 
 def read_table(
-    path: Path, required: Sequence[str] = REQUIRED, metrics: Sequence[str] = ()
+    path: Path,
+    required: Sequence[str] = REQUIRED,
+    metrics: Sequence[str] = (),
+    sealed: bool = True,
 ) -> pd.DataFrame:
-    """The table at `path`, checked: required columns, unique trials, numeric metrics.
+    """The table at `path`, checked: required columns, unique trials, numeric metrics, hashes.
 
     Raises UserError naming file, line and column.
     """
     path = Path(path)
-    frame = read_csv(path)
+    frame = read_csv(path, sealed)
     for name in (*required, *metrics):
         if name not in frame.columns:
             raise UserError(
@@ -107,11 +113,12 @@ def read_series(path: Path) -> pd.DataFrame:
     return found
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, sealed: bool = True) -> pd.DataFrame:
     """A CSV file with its columns typed by what they hold: int64, float64, or text (object).
 
     Empty cells are NaN in a numeric column and '' in a text column. The columns of `TEXT` are text
-    whatever they look like. Raises UserError for a missing or ragged file.
+    whatever they look like. sealed: whether it must carry the hashes of its rows; those it carries must fit.
+    Raises UserError for a missing, ragged or changed file.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -133,6 +140,16 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: it is not a CSV table in UTF-8 ({error}).") from error
     if len(set(header)) != len(header) or not all(header):
         raise UserError(f"{path}: column names must be given and differ, found {header}.")
+    if seal.COLUMN in header:
+        place = header.index(seal.COLUMN)
+        hashes = [line.pop(place) for line in lines]
+        header.pop(place)
+        seal.check_rows(path, header, lines, hashes)
+    elif sealed:
+        raise UserError(
+            f"{path}: the column '{seal.COLUMN}' is missing, so nobody can tell whether the table is whole. "
+            f"{seal.REMEDY}"
+        )
     return pd.DataFrame(
         {name: _typed(name, [line[i] for line in lines]) for i, name in enumerate(header)},
         columns=header,
@@ -140,9 +157,12 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """CSV text; floats by `repr`, NaN empty, lines ended by a line feed."""
+    """CSV text with the hashes of its rows; floats by `repr`, NaN empty, lines ended by a line feed."""
+    header = list(frame.columns)
     cells = [[cell(value) for value in row.values()] for row in rows(frame)]
-    return csv_text(list(frame.columns), cells)
+    hashes = seal.of_rows(header, cells)
+    lines = [[*line, hashed] for line, hashed in zip(cells, hashes, strict=True)]
+    return csv_text([*header, seal.COLUMN], lines)
 
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

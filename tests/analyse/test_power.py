@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ STUDY = ROOT / "studies" / "memory_vs_arch_locomotion.yaml"
 FACTORS = ["data", "mixer", "context", "condition", "history", "head"]
 
 
+@cache
 def shipped():
     """A shipped study, its hypotheses about responses that are known here."""
     made = load(STUDY)
@@ -280,8 +282,9 @@ def test_one_data_set_says_nothing_of_others():
     assert "compares data sets" in reason
 
 
-def test_without_a_pilot_the_published_spreads_are_named(tmp_path):
+def test_without_a_pilot_the_published_spreads_are_named(tmp_path, monkeypatch):
     made = shipped()
+    monkeypatch.setattr(power_table, "make", partial(power_table.make, repetitions=50))
     text = power_table.from_files(made, tmp_path, None, None, read_table).text()
     assert "d3rlpy-benchmarks" in text
     assert "action_error: none (published spreads" in text

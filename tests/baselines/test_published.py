@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablate.errors import UserError
-from baselines.published import FILE, published, recomputed
+from baselines.published import AVERAGES, FILE, published
 
 # Printed averages that the printed cells don't give: the paper's two BC averages look exchanged, and the AntMaze
 # note's CQL average is off by one point.
@@ -35,10 +35,16 @@ def test_every_table_has_all_its_rows() -> None:
 
 
 def test_printed_averages_are_those_of_the_printed_cells() -> None:
-    found = recomputed(published())
-    assert len(found) == 105
-    off = found[(found["printed"] - found["mean"]).abs() > 0.051]
-    assert {tuple(row) for row in off[["paper", "table", "algorithm"]].values} == DIFFERENT
+    seen, off = 0, set()
+    for where, group in published().groupby(["paper", "table", "algorithm"]):
+        scores = group.set_index("data")["score"]
+        for data, parts in AVERAGES.items():
+            if data in scores.index and set(parts) <= set(scores.index):
+                seen += 1
+                if abs(scores.loc[data] - scores.loc[list(parts)].mean()) > 0.051:
+                    off.add(where)
+    assert seen == 105
+    assert off == DIFFERENT
 
 
 def test_the_selection_rule_is_worth_most_of_what_divides_dt_from_bc() -> None:

@@ -45,8 +45,8 @@ def test_clipped_coordinates_are_found_and_others_arent() -> None:
     assert " 2 (" not in text
 
 
-def test_a_card_tells_of_returns_policies_and_hiding(tmp_path: Path) -> None:
-    data = load("lq-mix/step@mask-velocity", tmp_path)
+def test_a_card_tells_of_returns_policies_and_hiding(cache: Path) -> None:
+    data = load("lq-mix/step@mask-velocity", cache)
     found = facts(data)
     assert found["hidden"].startswith("mask-velocity: 2 of 4 coordinates shown")
     assert found["content"] == data.content_hash
@@ -58,8 +58,8 @@ def test_a_card_tells_of_returns_policies_and_hiding(tmp_path: Path) -> None:
     assert all(abs(each - 50) < 2 for each in stays)
 
 
-def test_the_exact_values_stand_on_the_card(tmp_path: Path) -> None:
-    sections = card(load("chain/gamble-episode-v0", tmp_path), dose=False)
+def test_the_exact_values_stand_on_the_card(cache: Path) -> None:
+    sections = card(load("chain/gamble-episode-v0", cache), dose=False)
     table = sections[-1]
     assert table.title == "Exact values"
     optimal = dict(
@@ -69,10 +69,10 @@ def test_the_exact_values_stand_on_the_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_dose_meter_tells_who_acts_only_where_the_past_does(tmp_path: Path) -> None:
+def test_the_dose_meter_tells_who_acts_only_where_the_past_does(cache: Path) -> None:
     rows = {}
     for mixing in ("episode", "step"):
-        data = load(f"lq-mix/{mixing}", tmp_path)
+        data = load(f"lq-mix/{mixing}", cache)
         rows[mixing] = card(data)[-1].rows
     of_state, of_action = rows["episode"]
     low, high = of_action[2].split("(")[1].rstrip(")").split(" to ")

@@ -129,7 +129,7 @@ def test_a_twin_shows_less_of_the_same(tmp_path, counted):
 def test_a_changed_recipe_is_generated_anew(tmp_path, counted, monkeypatch):
     load("counted/a", tmp_path)
     changed = replace(spec("counted/a"), recipe={"member": "a", "version": 2})
-    monkeypatch.setattr(catalogue, "spec", lambda name: changed)
+    monkeypatch.setattr(catalogue, "spec", lambda name, reading: changed)
     load("counted/a", tmp_path)
     assert counted == ["a", "a"]
 
@@ -216,15 +216,15 @@ def test_our_data_sets_hold_what_they_promise(tmp_path, name):
     assert 0 <= data.spec.best_policy < data.spec.num_policies
 
 
-def test_a_mask_hides_the_velocities(tmp_path):
-    whole = load("pointmaze/umaze-v1", tmp_path)
-    twin = load("pointmaze/umaze-v1@mask-velocity", tmp_path)
+def test_a_mask_hides_the_velocities(cache):
+    whole = load("pointmaze/umaze-v1", cache)
+    twin = load("pointmaze/umaze-v1@mask-velocity", cache)
     np.testing.assert_array_equal(
         twin.train.observations, whole.train.observations[:, [0, 1, 4, 5]]
     )
     np.testing.assert_array_equal(twin.train.behaviour_action, whole.train.behaviour_action)
     assert twin.anchors == whole.anchors
     assert twin.spec.make_env(2).reset([0, 1]).shape == (2, 4)
-    masked = load("lq-mix/episode@mask-velocity", tmp_path)
-    full = load("lq-mix/episode", tmp_path)
+    masked = load("lq-mix/episode@mask-velocity", cache)
+    full = load("lq-mix/episode", cache)
     np.testing.assert_array_equal(masked.train.observations, full.train.observations[:, :2])

@@ -59,8 +59,8 @@ def test_a_markov_process_gains_nothing() -> None:
         assert found.gain.low <= 0.002
 
 
-def test_it_finds_part_of_what_the_exact_posterior_knows(tmp_path) -> None:
-    data = load("lq-mix/episode", tmp_path)
+def test_it_finds_part_of_what_the_exact_posterior_knows(cache) -> None:
+    data = load("lq-mix/episode", cache)
     found = measure(data.train, "behaviour")
     held = data.held_out
     without = exact.posterior_action_error(held, 1, "episode").all
@@ -73,6 +73,13 @@ def test_it_finds_part_of_what_the_exact_posterior_knows(tmp_path) -> None:
 def test_the_same_numbers_every_time() -> None:
     data = autoregression(0.5, 0.3, episodes=20, steps=40)
     assert measure(data, "dynamics", history=3) == measure(data, "dynamics", history=3)
+
+
+def test_an_offset_changes_nothing() -> None:
+    data = autoregression(0.5, 0.4, episodes=20, steps=30)
+    moved = replace(data, observations=data.observations + np.float32(4096))
+    here, there = (measure(each, "dynamics", history=3).gain.estimate for each in (data, moved))
+    assert there == pytest.approx(here, rel=0.02)
 
 
 def test_choices_are_predicted_as_probabilities() -> None:

@@ -47,8 +47,8 @@ def test_short_episodes_count_what_has_no_past() -> None:
     assert found.nats.low < nats < found.nats.high
 
 
-def test_the_cue_of_a_t_maze_is_worth_one_bit_an_episode(tmp_path) -> None:
-    data = load("tmaze/passive-10", tmp_path).train
+def test_the_cue_of_a_t_maze_is_worth_one_bit_an_episode(cache) -> None:
+    data = load("tmaze/passive-10", cache).train
     found = measure(data, "behaviour")
     assert found.discrete
     assert found.nats.estimate == pytest.approx(np.log(2) / 11, rel=0.1)
@@ -149,9 +149,9 @@ def conditioned(shown: list[int], question: str) -> tuple[float, float, float]:
     ("twin", "shown"), [("", [0, 1, 2, 3]), ("@mask-velocity", [0, 1]), ("@mask-position", [2, 3])]
 )
 def test_hidden_coordinates_are_worth_what_conditioning_says(
-    tmp_path, twin: str, shown: list[int], question: str
+    cache, twin: str, shown: list[int], question: str
 ) -> None:
-    found = measure(load(f"lq-mix/single{twin}", tmp_path).train, question)
+    found = measure(load(f"lq-mix/single{twin}", cache).train, question)
     present, gain, nats = conditioned(shown, question)
     assert found.present == pytest.approx(present, abs=0.05)
     # Below about a hundredth not all of it is found.
@@ -164,10 +164,10 @@ def test_hidden_coordinates_are_worth_what_conditioning_says(
 @pytest.mark.parametrize(
     "twins", [["noise-0.05", "noise-0.1", "noise-0.2"], ["drop-0.1", "drop-0.3", "drop-0.6"]]
 )
-def test_the_reading_rises_with_the_dose(tmp_path, twins: list[str]) -> None:
+def test_the_reading_rises_with_the_dose(cache, twins: list[str]) -> None:
     before = 0.001
     for twin in twins:
-        found = measure(load(f"lq-mix/single@{twin}", tmp_path).train, "dynamics").gain
+        found = measure(load(f"lq-mix/single@{twin}", cache).train, "dynamics").gain
         assert found.low > 0
         assert found.estimate > before
         before = found.estimate

@@ -40,6 +40,8 @@ class Server(http.server.ThreadingHTTPServer):
     length: int | None = None  # what is claimed
     status: int | None = None
     chunked = False
+    location: str | None = None  # what it points to
+    trickle: str = ""  # of what it gives a byte now and then: "head" or "body"
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -65,6 +67,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         span, condition = self.headers["Range"], self.headers["If-Range"]
         server.asked.append((span, condition))
+        if server.location is not None and not self.path.endswith("moved"):
+            self.send_response(302)
+            self.send_header("Location", server.location)
+            self.end_headers()
+            return
+        if server.trickle == "head":
+            self.slowly(b"HTTP/1.1 200 OK\r\n" + b"X" * 1000)
+            return
         if server.status is not None:
             self.send_error(server.status)
             return
@@ -88,11 +98,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not server.chunked:
             self.send_header("Content-Length", str((server.length or total) - start))
         self.end_headers()
+        if server.trickle:
+            self.slowly(server.body)
+            return
         end = total if server.cut is None else min(total, start + server.cut)
         for at in range(start, end, 20_000):
             self.wfile.write(server.body[at : min(at + 20_000, end)])
             time.sleep(server.pause)
         self.close_connection = True
+
+    def slowly(self, content):
+        for byte in content:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.01)
 
     def log_message(self, *args):
         pass
@@ -332,6 +351,68 @@ def test_files_that_are_in_the_way_are_left_alone(server, tmp_path):
     with pytest.raises(UserError, match="this isn't a file"):
         download(server.source(), tmp_path)
     assert server.asked == []
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+def test_a_trickle_is_given_up_and_what_came_is_kept(server, tmp_path, monkeypatch, where):
+    monkeypatch.setattr(fetch, "SPAN", 0.2)
+    server.trickle = where
+    with pytest.raises(
+        UserError, match=r"is given up: it brings [\d.]+ bytes a second, less than 1000"
+    ):
+        download(server.source(), tmp_path)
+    server.trickle = ""
+    assert download(server.source(), tmp_path).read_bytes() == BODY
+    assert (server.asked[-1][0] is None) == (where == "head")
+
+
+def test_a_download_has_a_deadline(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "SPAN", 0.2)
+    monkeypatch.setattr(fetch, "DEADLINE", 0.3)
+    monkeypatch.setattr(fetch, "LOWEST", 0.0)
+    server.pause = 0.05
+    with pytest.raises(UserError, match="is given up: it isn't here after"):
+        download(server.source(), tmp_path)
+    server.chunked = True  # nor is a part taken for the whole where no length is said
+    with pytest.raises(UserError, match="is given up"):
+        download(server.source(file="b.hdf5", size=None, sha256=None), tmp_path)
+    assert "b.hdf5" not in names(tmp_path)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_without_a_published_size_has_a_cap(server, tmp_path, monkeypatch, chunked):
+    monkeypatch.setattr(fetch, "LARGEST", 100_000)
+    server.chunked = chunked
+    with pytest.raises(UserError, match="gives more than 100000 bytes"):
+        download(server.source(size=None, sha256=None), tmp_path)
+    assert (tmp_path / "a.hdf5.part").stat().st_size == 0
+    assert download(server.source(), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://example.org/a?token=secret", "https://example.org/a", "ftp://127.0.0.1/a", "file:///etc/passwd",
+     "http://[bad/a", "//example.org/a", "http://rail.eecs.berkeley.edu/a"],
+)  # fmt: skip
+def test_a_pointer_elsewhere_is_not_followed(server, tmp_path, location):
+    server.location = location
+    hosts = ("rail.eecs.berkeley.edu",)  # which would have to be encrypted
+    with pytest.raises(UserError) as caught:
+        download(server.source(hosts=hosts), tmp_path)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+def test_a_pointer_within_the_hosts_is_followed(server, tmp_path):
+    server.location = "/moved"
+    assert download(server.source(), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/a", "data:,text"])
+def test_only_http_is_spoken(server, tmp_path, url):
+    with pytest.raises(UserError, match=r"isn't followed; allowed: http or https://"):
+        download(server.source(url=url), tmp_path)
 
 
 CHILD = textwrap.dedent(

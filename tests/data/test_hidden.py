@@ -56,9 +56,9 @@ def test_committed_results_are_still_about_these_data(tmp_path: Path) -> None:
         assert load(name, tmp_path).content_hash == committed[name]
 
 
-def test_noise_has_the_declared_size_and_only_changes_its_scale(tmp_path: Path) -> None:
-    whole = load("lq-mix/single", tmp_path).train
-    seen = {s: load(f"lq-mix/single@noise-{s}", tmp_path) for s in ("0.1", "0.4")}
+def test_noise_has_the_declared_size_and_only_changes_its_scale(cache: Path) -> None:
+    whole = load("lq-mix/single", cache).train
+    seen = {s: load(f"lq-mix/single@noise-{s}", cache) for s in ("0.1", "0.4")}
     std = whole.observations.std(axis=0)
     noise = {s: (d.train.observations - whole.observations) / std for s, d in seen.items()}
     for s, each in noise.items():
@@ -89,8 +89,8 @@ def test_dropped_rows_show_the_last_that_was_shown() -> None:
 @pytest.mark.parametrize(
     "twin", ["noise-0.3", "drop-0.4", "mask-velocity-0.5", "mask-0.5+drop-0.3"]
 )
-def test_data_and_environment_hide_by_the_same_law(tmp_path: Path, twin: str) -> None:
-    base, seen = load("lq-mix/single", tmp_path), load(f"lq-mix/single@{twin}", tmp_path)
+def test_data_and_environment_hide_by_the_same_law(cache: Path, twin: str) -> None:
+    base, seen = load("lq-mix/single", cache), load(f"lq-mix/single@{twin}", cache)
     episodes = 300
     env = seen.spec.make_env(episodes)
     truth = base.spec.make_env(episodes)
@@ -115,8 +115,8 @@ def test_data_and_environment_hide_by_the_same_law(tmp_path: Path, twin: str) ->
         assert stats.ks_2samp(error.ravel()[:3000], logged.ravel()[:3000]).pvalue > 1e-3
 
 
-def test_a_delay_executes_each_action_later(tmp_path: Path) -> None:
-    made = load("lq-mix/single@delay-3", tmp_path)
+def test_a_delay_executes_each_action_later(cache: Path) -> None:
+    made = load("lq-mix/single@delay-3", cache)
     first = made.train.select([0])
     env = LinearQuadratic(1)
     # The same system under the logged actions, three steps late, gives the logged states up to noise,
@@ -131,13 +131,13 @@ def test_a_delay_executes_each_action_later(tmp_path: Path) -> None:
     undelayed = states[:-1] @ A.T + ACTION_SCALE * first.actions[:-1] @ B.T
     assert ((states[1:] - undelayed) / PROCESS_NOISE).std() > 1.2 * residual.std()
     assert env.horizon == made.spec.make_env(1).horizon
-    base = load("lq-mix/single", tmp_path)
+    base = load("lq-mix/single", cache)
     assert made.train.returns.mean() < base.train.returns.mean()
     assert made.anchors == base.anchors
 
 
-def test_a_hidden_parameter_varies_between_episodes_only(tmp_path: Path) -> None:
-    made = load("lq-mix/single@physics-0.9", tmp_path).train
+def test_a_hidden_parameter_varies_between_episodes_only(cache: Path) -> None:
+    made = load("lq-mix/single@physics-0.9", cache).train
     from ablate.envs.lq import ACTION_SCALE, DT, FRICTION, PROCESS_NOISE, A, B
 
     friction = []
@@ -156,9 +156,9 @@ def test_a_hidden_parameter_varies_between_episodes_only(tmp_path: Path) -> None
     assert abs(slopes.std() / expected - 1) < 0.25
 
 
-def test_a_masked_behaviour_doesnt_use_what_is_hidden(tmp_path: Path) -> None:
-    privileged = load("lq-mix/single@mask-velocity", tmp_path)
-    masked = load("lq-mix/single@mask-velocity:masked", tmp_path)
+def test_a_masked_behaviour_doesnt_use_what_is_hidden(cache: Path) -> None:
+    privileged = load("lq-mix/single@mask-velocity", cache)
+    masked = load("lq-mix/single@mask-velocity:masked", cache)
     assert masked.train.observations.shape[1] == 2
     explained = []
     for data in (privileged.train, masked.train):

@@ -1,4 +1,5 @@
-"""A plugin that holds a study at a chosen moment, so that a test can end it there from outside.
+"""A plugin that holds a study at a chosen moment, so that a test can end it there from outside, or let it go on by a
+file named `go on`.
 
 SABOTAGE is `training` or `recording`. Both hold the second cohort of two fits: at the second point
 of its training, whose state was saved at the first, or when one of its fits is recorded and the
@@ -20,8 +21,11 @@ metric, close = recorder.Log.metric, recorder._Run.close
 
 def hold():
     """Say so, and wait for the end."""
-    Path(os.environ["FLAG"]).touch()
-    time.sleep(100)
+    flag = Path(os.environ["FLAG"])
+    flag.touch()
+    deadline = time.monotonic() + 100
+    while not flag.with_name("go on").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def held_metric(self, name, value, step):

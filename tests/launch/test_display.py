@@ -41,7 +41,8 @@ def test_the_state_in_one_line():
     )
     display.handle(Died(1, todo[1], -9, "its worker was ended by SIGKILL"))
     display.handle(Failed(0, todo[2], "ValueError: no", "trace"))
-    assert (display.done, display.failed, display.running) == (8, 8, 0)
+    assert (display.done, display.failed, display.running) == (8, 2, 0)
+    assert "8/19 trials done, 2 failed, 6 without a result, 0 running" in display.line()
 
 
 def test_plain_lines_where_there_is_no_terminal():
@@ -54,8 +55,8 @@ def test_plain_lines_where_there_is_no_terminal():
     lines = out.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("0/12 trials done, 0 failed, 3 running")
-    assert lines[2] == "failed gru K=0: ValueError: [bold] is no number, and that is long"
-    assert lines[3].startswith("0/12 trials done, 3 failed, 0 running")
+    assert lines[2] == "no result from gru K=0: ValueError: [bold] is no number, and that is long"
+    assert lines[3].startswith("0/12 trials done, 0 failed, 3 without a result, 0 running")
 
 
 def test_a_live_display_on_a_terminal():

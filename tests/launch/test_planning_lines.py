@@ -81,7 +81,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Data sets of the right sizes in place of those that take minutes to make; files of D4RL aren't there."""
     real, seen = catalogue.load, {}
 
-    def made(name: str, cache: Path) -> Any:
+    def made(name: str, cache: Path, reading: object = None) -> Any:
         if name.startswith("d4rl/"):
             return real(name, cache)
         if name not in seen:

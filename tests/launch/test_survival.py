@@ -19,7 +19,7 @@ from ablate.track.store import attempts
 from ablate.track.table import read_table
 
 SABOTEUR = Path(__file__).with_name("saboteur.py")
-TABLES = ("trials.csv", "curves.csv")
+TABLES = ("trials.csv", "curves.csv", "audit.json")
 
 
 @pytest.fixture
@@ -36,11 +36,8 @@ def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def held(tiny: Tiny, whole: Path, place: str) -> Iterator[subprocess.Popen[str]]:
+def held(tiny: Tiny, place: str) -> Iterator[subprocess.Popen[str]]:
     """The study in a process group of its own, which waits at `place`."""
-    # Whether seeds train stacked is measured; another folder may come to another answer.
-    (tiny.root / "runs").mkdir(parents=True)
-    shutil.copy(whole / "runs" / ".ways.json", tiny.root / "runs")
     flag = tiny.folder / "flag"
     command = tiny.arguments("run", "--workers", "1", "--plugin", str(SABOTEUR))
     process = tiny.process(*command, SABOTAGE=place, FLAG=str(flag))
@@ -75,7 +72,7 @@ def same(tiny: Tiny, whole: Path) -> bool:
 def test_kill_9_and_the_same_command(
     tiny: Tiny, whole: Path, place: str, left: dict[str, int], fits: int
 ) -> None:
-    with held(tiny, whole, place) as process:
+    with held(tiny, place) as process:
         assert len(read_table(tiny.root / "trials.csv")) == 2
         assert statuses(tiny)["RUNNING"] == left["DEAD"]
         # A saved state of the training, which is then taken up from there.
@@ -99,7 +96,7 @@ def test_kill_9_and_the_same_command(
 
 
 def test_a_signal_ends_in_interrupted_and_the_same_command_goes_on(tiny: Tiny, whole: Path) -> None:
-    with held(tiny, whole, "training") as process:
+    with held(tiny, "training") as process:
         # Meanwhile nobody else may run the same study.
         assert f"being run by process {process.pid} on" in tiny.run().line
         os.killpg(process.pid, signal.SIGINT)
@@ -113,6 +110,67 @@ def test_a_signal_ends_in_interrupted_and_the_same_command_goes_on(tiny: Tiny, w
     assert tiny.run().code == 0
     assert same(tiny, whole)
     assert statuses(tiny) == {"COMPLETED": 18, "INTERRUPTED": 2}
+
+
+def test_a_killed_worker_leaves_its_trials_without_a_result(tiny: Tiny, whole: Path) -> None:
+    """The line of progress and the summary say the same."""
+    with held(tiny, "training") as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            pytest.skip("this system doesn't tell the children of a process")
+        for worker in children.read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
+        # The next worker is held too, at its first cohort's end or not at all.
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "no result from tmaze/passive-3" in out
+    assert "its worker was ended by SIGKILL (often: out of memory)" in out
+    last = [line for line in out.splitlines() if "trials done" in line][-1]
+    assert "4/6 trials done, 0 failed, 2 without a result, 0 running" in last
+    assert "4 of 6 trials completed, 0 failed, 2 without a result" in out
+    assert tiny.run().code == 0
+    assert same(tiny, whole)
+
+
+@pytest.mark.parametrize("what", ["runs", ""])
+def test_a_results_folder_that_is_deleted_while_the_study_runs(tiny: Tiny, what: str) -> None:
+    with held(tiny, "recording") as process:
+        os.rename(tiny.root / what, tiny.folder / "away")
+        (tiny.folder / "go on").touch()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "deleted" in err
+    assert len(err.splitlines()) == 1, err
+    assert not (tiny.root / "trials.csv").exists() or what == "runs"
+
+
+def test_seeds_that_are_added_leave_what_is_there(tiny: Tiny) -> None:
+    """Also a training that was interrupted among fewer seeds; names of files don't grow with them."""
+    with held(tiny, "training") as process:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before = read_table(tiny.root / "trials.csv")
+    ended = tiny.run("--seeds", "3", "--set", "train.updates=6")
+    assert ended.code == 0, ended.err
+    after = read_table(tiny.root / "trials.csv")
+    assert len(after) == 9
+    assert after[after["trial"].isin(before["trial"])].reset_index(drop=True).equals(before)
+    assert not list((tiny.root / "checkpoints").glob("training-*"))
+
+
+@pytest.mark.parametrize("kind", ["a file", "read-only"])
+def test_results_that_cannot_be_written(tiny: Tiny, kind: str) -> None:
+    if kind == "a file":
+        tiny.results.write_text("mine")
+    else:
+        tiny.results.mkdir(mode=0o500)
+        if os.access(tiny.results, os.W_OK):
+            pytest.skip("this user may write everywhere")
+    for command in ("run", "status", "report"):
+        ended = tiny.command(*tiny.arguments(command))
+        assert ended.err.count("\n") <= 1
+        assert command == "status" or ended.code == 2
+    assert kind != "a file" or tiny.results.read_text() == "mine"
 
 
 def test_sigterm_before_any_trial_is_heard_too(tiny: Tiny) -> None:

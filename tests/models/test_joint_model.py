@@ -248,10 +248,10 @@ def test_models_of_every_kind_reach_the_density_of_a_linear_gaussian_process() -
         )  # fmt: skip
         bins = Discretiser.fit(flat, 16, "uniform")
         model = build(spec, torch.Generator().manual_seed(0), flat, bins)
-        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
         mask = model.head.predicted(length)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(250):
+        for _ in range(120):
             pick = torch.randint(2048, (48,), generator=generator)
             loss = model.losses(table[pick])
             optimiser.zero_grad()

@@ -256,13 +256,16 @@ def test_one_late_hypothesis_leaves_the_others_confirmatory(written, tmp_path, n
 def test_seeds_added_after_results_are_said(written, tmp_path, no_figures):
     registration = samples.registration(written.results.study)
     seeds = written.results.study.seeds
-    registration["seeds"].insert(0, {"seeds": seeds - 1, "looks": [], "registered": "m", "after": 0})
+    registration["seeds"].insert(
+        0, {"seeds": seeds - 1, "looks": [], "registered": "m", "after": 0}
+    )
     registration["seeds"][1] |= {"after": 9}
     again = written.copy(tmp_path).changed(registration=registration)
     report = again.write(pdf=False)
     assert {finding.standing for finding in again.results.findings} == {"exploratory"}
-    assert f"the seeds were raised from {seeds - 1} to {seeds} when 9 results were there" in " ".join(
-        printed(report, again.results.story).split()
+    assert (
+        f"the seeds were raised from {seeds - 1} to {seeds} when 9 results were there"
+        in " ".join(printed(report, again.results.story).split())
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,8 @@ class LabSpec:
     name: str
     num_policies: int
     shown_goal: tuple[int, ...] = ()
+    lacks_simulator: str = ""
+    plain: bool = False
 
 
 @contextmanager
@@ -96,7 +99,7 @@ def made_up_lab(versions: dict[str, str] | None = None) -> Iterator[None]:
     ]
     parts.append(registry.Part("data", "lab", object(), "lab", versions.get("lab", "")))
 
-    def spec(name: str) -> LabSpec:
+    def spec(name: str, reading: Mapping[str, Any] | None = None) -> LabSpec:
         known = {"lab/mixed": 2, "lab/plain": 0}
         if name not in known:
             raise unknown("data", name, known)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ablate.config import complete, fit_part
@@ -17,7 +18,7 @@ from ablate.study.hypotheses import Hypothesis
 from ablate.track.book import Book, Summary
 from ablate.track.folder import StudyFolder
 from ablate.track.recorder import Entry, Outcome, record
-from ablate.track.table import read_series, read_table
+from ablate.track.table import read_series, read_table, write_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +223,8 @@ def test_the_exact_posterior_s_error_is_the_yardstick_of_convergence(
     finish(tmp_path, one)  # an action error of 0.25
     where = folder(tmp_path).root / "yardsticks.csv"
     for best, expected in ((0.22, 1), (0.2, 0)):
-        where.write_text(f"data,content,context,action_error\nlq-mix/single,aa,20,{best}\n")
+        row = {"data": "lq-mix/single", "content": "aa", "context": 20, "action_error": best}
+        write_table(pd.DataFrame([row]), where)
         table = read_table(book(tmp_path, one).folder.table)
         if budget == 800:
             assert table["converged"].tolist() == [expected]

@@ -1,11 +1,12 @@
 """Further places for runs: by address, refused clearly."""
 
+import importlib
 import importlib.util
 
 import pytest
 
 from ablate.errors import UserError
-from ablate.track.observers import Database, observer_from_url
+from ablate.track.observers import Database, check, observer_from_url
 from ablate.track.recorder import Entry, Outcome, record
 from ablate.track.sacred_import import RunObserver
 from ablate.track.store import attempts
@@ -24,6 +25,34 @@ def test_a_missing_library_is_named(monkeypatch, url, library):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"it needs {library}, which is missing: pip install"):
         observer_from_url(url)
+
+
+class Base:
+    """Stands for the library's observer, whose database does not answer."""
+
+    priority = 1
+
+    def __init__(self, address):
+        self.engine = self
+
+    def connect(self):
+        raise ConnectionError("password=secret refused")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (Base, "it can't be used (ConnectionError); allowed: the address of a database that answers."),
+        (lambda url: importlib.import_module("psycopg9"), "it needs psycopg9, which is missing: pip install"),
+    ],
+)  # fmt: skip
+def test_a_database_is_tried_before_anything_runs(monkeypatch, made, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr("ablate.track.observers.SqlObserver", made)
+    with pytest.raises(UserError) as caught:
+        check("postgresql://me:secret@h/d")
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 class Memory(RunObserver):

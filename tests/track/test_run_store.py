@@ -2,13 +2,14 @@
 
 import datetime
 import json
+import os
 import threading
 import time
 
 import pytest
 
 from ablate.errors import UserError
-from ablate.track import process
+from ablate.track import process, seal
 from ablate.track.recorder import Entry, Outcome, record
 from ablate.track.store import Attempt, attempts, deciding
 
@@ -17,7 +18,9 @@ def write(store, name, **changes):
     now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
     run = {"status": "RUNNING", "start_time": now.isoformat(), "heartbeat": None, "host": {}}
     (store / name).mkdir(parents=True)
-    (store / name / "run.json").write_text(json.dumps({**run, **changes}))
+    run |= changes
+    run["hash"] = seal.of_run(name.partition(".")[0], run)
+    (store / name / "run.json").write_text(json.dumps(run))
 
 
 def ago(seconds):
@@ -33,9 +36,13 @@ def test_a_run_of_another_machine_lives_by_its_heartbeat(tmp_path):
     elsewhere = {"process": {"pid": 1, "started": 1, "machine": "elsewhere"}}
     write(tmp_path, "fresh", heartbeat=ago(20), start_time=ago(900), host=elsewhere)
     write(tmp_path, "stale", heartbeat=ago(90), start_time=ago(900), host=elsewhere)
+    write(tmp_path, "skewed", heartbeat=ago(90), start_time=ago(900), host=elsewhere)
+    then = time.time() - 90
+    os.utime(tmp_path / "stale" / "run.json", (then, then))
     found = {one.trial_id: one for one in attempts(tmp_path)}
     assert found["fresh"].status == "RUNNING"
     assert found["stale"].status == "DEAD"
+    assert found["skewed"].status == "RUNNING"  # its clock is behind: the file was written just now
     assert found["stale"].heartbeat_age == pytest.approx(90, abs=5)
 
 
@@ -47,6 +54,16 @@ def test_a_reused_process_number_is_not_the_old_process(tmp_path):
         "mine": "RUNNING",
         "older": "DEAD",
     }
+
+
+def test_a_living_process_is_running_whatever_the_clock_says(tmp_path):
+    write(tmp_path, "mine", heartbeat=ago(7200), host={"process": process.identity()})
+    write(tmp_path, "ahead", heartbeat=ago(-7200), host={"process": process.identity()})
+    for name in ("mine", "ahead"):
+        for hours in (-2, 2):
+            then = time.time() + 3600 * hours
+            os.utime(tmp_path / name / "run.json", (then, then))
+            assert {one.status for one in attempts(tmp_path)} == {"RUNNING"}
 
 
 def test_a_claim_without_a_record_is_running_while_it_is_young(tmp_path, monkeypatch):
@@ -64,6 +81,7 @@ def test_a_claim_without_a_record_is_running_while_it_is_young(tmp_path, monkeyp
         "[]",
         "{}",
         '{"status": "COMPLETED"}',
+        '{"status": "COMPLETED", "start_time": "2026-01-01T00:00:00", "result": {"score": 1.0}}',
         '{"status": "COMPLETED", "start_time": "yesterday"}',
         '{"status": "COMPLETED", "start_time": "2026-01-01T00:00:00", "result": {"score": "high"}}',
         '{"status": "COMPLETED", "start_time": "2026-01-01T00:00:00", "result": [1]}',

@@ -1,6 +1,5 @@
 """A study's folder: whose it is, its format, and one scheduler at a time."""
 
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ def test_the_first_run_registers_the_hypotheses(tmp_path):
     folder = StudyFolder(tmp_path / "memory", "memory")
     assert not folder.root.exists()
     first = folder.register("s1", {"lq": "aaaa"})
-    assert first == json.loads(folder.registration.read_text())
+    assert folder.read() == first
     assert (first["format"], first["study"]) == (2, "memory")
     later = StudyFolder(tmp_path / "memory", "memory").register("s2", {"tmaze": "bbbb"})
     assert later == {**first, "study_hash": "s2", "data": {"lq": "aaaa", "tmaze": "bbbb"}}

@@ -67,7 +67,8 @@ def test_rows_come_by_factors_budget_and_seed_whatever_their_order():
 
 
 def test_series_need_their_columns(tmp_path):
-    (tmp_path / "series.csv").write_text("trial,response,value\n")
+    frame = pd.DataFrame({"trial": ["t"], "response": ["r"], "value": [1.0]})
+    write_table(frame, tmp_path / "series.csv")
     with pytest.raises(UserError, match="column 'index' is missing"):
         read_series(tmp_path / "series.csv")
 
@@ -95,6 +96,46 @@ def test_what_a_killed_writer_left_is_taken_away(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == [".trials.csv.1.tmp", "trials.csv"]
 
 
+def test_what_was_done_to_a_table_is_said(tmp_path):
+    path = tmp_path / "trials.csv"
+    frame = frame_of(
+        [trial(i, status="COMPLETED", score=i / 3) for i in range(4)],
+        [*trial(0), "status", "score"],
+    )
+    write_table(frame, path)
+    head, *rows_ = path.read_text().splitlines(keepends=True)
+    changed = {
+        "row 2 (trial t1): a cell is not as it was written, as its hash says": [
+            head, rows_[0], rows_[1].replace("0.33", "0.34"), *rows_[2:],
+        ],
+        "it holds 3 rows where 4 were written": [head, *rows_[1:]],
+        "its last rows are missing; 2 are left": [head, *rows_[:2]],
+        "its rows or columns are not in the order": [head, rows_[1], rows_[0], *rows_[2:]],
+        "row 5: rows stand after the last one": [head, *rows_, rows_[0].replace("t0", "t4")],
+        "the names of its columns, or all rows": [head.replace("score", "return"), *rows_],
+        "its rows are gone": [head],
+        "the column 'row_hash' is missing": [line.rpartition(",")[0] + "\n" for line in (head, *rows_)],
+    }  # fmt: skip
+    for message, lines in changed.items():
+        path.write_text("".join(lines))
+        with pytest.raises(UserError) as caught:
+            read_table(path)
+        found = str(caught.value)
+        assert found.startswith(str(path))
+        assert message in found or "row 5 (trial t4)" in found
+        assert found.count("\n") == 0
+    # A table from elsewhere needs no hashes; a column of ours that it carries must fit.
+    assert read_table(path, sealed=False).equals(frame)
+    path.write_text("".join([head, *rows_[1:]]))
+    with pytest.raises(UserError, match="it holds 3 rows"):
+        read_table(path, sealed=False)
+    # A further column, empty in old rows, leaves their hashes as they are.
+    write_table(frame.assign(regret=math.nan), path)
+    assert [line[-17:] for line in path.read_text().splitlines()[1:4]] == [
+        line.strip()[-17:] for line in rows_[:3]
+    ]
+
+
 HEADER = "trial,status,data,seed,score\n"
 
 
@@ -116,7 +157,7 @@ def test_a_wrong_table_is_refused(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        read_table(path, metrics=["score"])
+        read_table(path, metrics=["score"], sealed=False)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -126,4 +167,4 @@ def test_a_missing_table_and_a_missing_metric(tmp_path):
         read_table(tmp_path / "no.csv")
     (tmp_path / "t.csv").write_text(HEADER)
     with pytest.raises(UserError, match="column 'regret' is missing"):
-        read_table(tmp_path / "t.csv", metrics=["regret"])
+        read_table(tmp_path / "t.csv", metrics=["regret"], sealed=False)

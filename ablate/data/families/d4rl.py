@@ -27,12 +27,13 @@ Known habits of the files, and what is done about them (issues are of Farama-Fou
 - kitchen. Rewards count the subtasks that are done at that step; no environment to evaluate in here.
 
 Evaluation: gymnasium's version 4 of the locomotion tasks (version 5 changed them), and
-`ablate.envs.maze2d`, `antmaze` and `adroit`. minigrid, flow, carla, bullet and kitchen can be read, not
-evaluated.
+`ablate.envs.maze2d`, `antmaze` and `adroit`. minigrid, flow, carla, bullet and kitchen are data without a
+simulator: trained on, and measured by prediction alone.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from pathlib import Path
 import numpy as np
 
 from ablate.data import d4rl_index
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import Anchors, DataSpec, Family, Recorded
 from ablate.data.d4rl_index import Entry
 from ablate.data.formats.hdf5 import inspect_hdf5
 from ablate.data.formats.rows import Timeouts
@@ -79,6 +80,7 @@ class D4RL(Family):
         def generate() -> tuple[Trajectories, Trajectories]:
             return hold_out(read(entry, d4rl_index.folder(), aligned)[0])
 
+        without = UNAVAILABLE.get(entry.suite)
         recipe = {"reader": 1, "file": entry.name, "held_out": HELD_OUT, "seed": 0}
         return DataSpec(
             name=f"d4rl/{member}",
@@ -89,6 +91,8 @@ class D4RL(Family):
             make_env=environment(entry),
             anchors=lambda: Anchors(entry.low, entry.high, _source(entry)),
             cached=False,
+            recorded=None if without is None else lambda: recorded(entry, d4rl_index.folder()),
+            lacking=None if without is None else lambda: f"{without}.",
         )
 
     def names(self) -> list[str]:
@@ -99,6 +103,13 @@ class D4RL(Family):
         if entry.suite == "maze2d":
             return {"position": [0, 1], "velocity": [2, 3]}
         return locomotion.coordinates(entry.task) if entry.suite == "gym-mujoco" else {}
+
+
+@functools.cache
+def recorded(entry: Entry, folder: Path) -> Recorded:
+    """The sizes of a file's observations and actions, and its task's time limit."""
+    every, _ = read(entry, folder)
+    return Recorded(every.observations.shape[1], every.actions.shape[1], entry.horizon)
 
 
 def read(entry: Entry, folder: Path, aligned: bool = False) -> tuple[Trajectories, list[str]]:

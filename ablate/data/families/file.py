@@ -1,6 +1,7 @@
 """Any file or folder of the user's: `file/<path>`, with `file//...` for an absolute path.
 
-The format is told from the content (D4RL's HDF5, a Minari folder, a Decision Transformer pickle).
+The format is told from the content (HDF5 of D4RL, d3rlpy or robomimic, a Minari folder, a pickle of
+arrays, .npz).
 Evaluated in the environment that it names (`environment` among its attributes: a gymnasium id, or
 one of our data sets, whose environment and anchors are then used).
 """
@@ -23,8 +24,13 @@ from ablate.registry import register
 class File(Family):
     """Files in any readable format, a tenth of the episodes held out."""
 
-    def resolve(self, member: str, name: str, reading: Reading = AS_IT_IS) -> DataSpec:
-        path = Path(member).expanduser()
+    def resolve(self, member: str, name: str) -> DataSpec:
+        """See `Family.resolve`."""
+        return self.read_as(member, name, AS_IT_IS)
+
+    def read_as(self, member: str, name: str, reading: Reading) -> DataSpec:
+        """See `Family.read_as`."""
+        path = Path(reading.folder, Path(member).expanduser())
         format = files.detect(path)
 
         def read(label: str) -> Contents:

@@ -12,14 +12,14 @@ from typing import Any
 
 from ablate import registry
 from ablate.data import catalogue
-from ablate.data.catalogue import Anchors, DataSpec, Family
+from ablate.data.catalogue import PLAIN, Anchors, DataSpec, Family, Recorded
+from ablate.data.formats import files
 from ablate.data.formats.base import Contents
 from ablate.data.formats.minari import (
     DATASET_ID,
     Environment,
     datasets_root,
     environment,
-    inspect_minari,
     local_sets,
     read_metadata,
 )
@@ -35,7 +35,12 @@ from ablate.registry import register
 class Minari(Family):
     """Local Minari sets, a tenth of the episodes held out; evaluated in the environment they name."""
 
-    def resolve(self, member: str, name: str, reading: Reading = AS_IT_IS) -> DataSpec:
+    def resolve(self, member: str, name: str) -> DataSpec:
+        """See `Family.resolve`."""
+        return self.read_as(member, name, AS_IT_IS)
+
+    def read_as(self, member: str, name: str, reading: Reading) -> DataSpec:
+        """See `Family.read_as`."""
         folder = datasets_root() / member
         if not DATASET_ID.fullmatch(member) or not folder.is_dir():
             known = self.names()
@@ -47,7 +52,7 @@ class Minari(Family):
             )
 
         def read(label: str) -> Contents:
-            return inspect_minari(folder, label, reading)
+            return files.inspect(folder, label, reading)
 
         def metadata() -> dict[str, Any]:
             return read_metadata(folder)
@@ -81,32 +86,51 @@ def stored(
         reading: what the file leaves open.
         label: what the draw of the held-out episodes goes by, instead of `name`.
     """
-    facts: list[_Facts] = []
+    key = (str(path.resolve()), _state(path), reading.model_dump_json())
 
     def look() -> Contents:
         found = inspect(label or name)
-        if reading.environment is not None:
-            found.about["environment"] = reading.environment
         data = found.trajectories
         dims = (data.observations.shape[1], data.actions.shape[1])
-        ends = (float(data.returns.min()), float(data.returns.max()))
-        facts[:] = [_Facts(found.about, dims, ends)]
+        _seen[key] = _Facts(found.about, dims, int(data.lengths.max()))
         return found
 
     def fact() -> _Facts:
-        if not facts:
+        if key not in _seen:
             look()
-        return facts[0]
+        return _seen[key]
 
     def generate() -> tuple[Trajectories, Trajectories]:
         train, held_out = hold_out(look().trajectories, reading.held_out)
         return replace(train, name=name), replace(held_out, name=name)
 
+    def lacking() -> str:
+        """Why there is no environment, in a sentence; empty where there is one."""
+        if fact().about.get("environment") or (
+            reading.simulated is None and _specified(metadata())
+        ):
+            return ""
+        if reading.simulated is False:
+            return "it is said to have no simulator."
+        return "it names no environment; --env ID (`environment: ID` in a study's data entry) does."
+
+    def recorded() -> Recorded:
+        horizon = reading.horizon or fact().longest
+        return Recorded(*fact().dims, horizon)
+
     def make_env(num_envs: int) -> VectorEnv:
+        if why := lacking():
+            raise UserError(f"{name}: no policy can act on it, since {why}")
         base = _ours(fact().about)
         if base is None:
             found = _environment(path, fact().about, metadata(), reading)
-            env = _made(found, num_envs)
+            try:
+                env = _made(found, num_envs)
+            except UserError as error:
+                raise UserError(
+                    f"{error} --plugin FILE.py may register it, --env ID names another, and --env none trains"
+                    " without a simulator."
+                ) from error
         else:
             env = base.make_env(num_envs)
         dims = (env.observation_dim, env.action_dim)
@@ -118,8 +142,8 @@ def stored(
         return env
 
     def anchors() -> Anchors:
-        base = _ours(fact().about)
-        return _anchors(name, fact()) if base is None else base.anchors()
+        base = _ours(fact().about) if reading.random is None else None
+        return _anchors(fact().about) if base is None else base.anchors()
 
     return DataSpec(
         name=name,
@@ -129,16 +153,34 @@ def stored(
         make_env=make_env,
         anchors=anchors,
         cached=False,
+        recorded=recorded,
+        lacking=lacking,
     )
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is kept of a file that was read: numbers in an observation and an action, lowest and highest return."""
+    """What is kept of a file that was read: numbers in an observation and an action, the longest episode."""
 
     about: dict[str, Any]
     dims: tuple[int, int]
-    returns: tuple[float, float]
+    longest: int
+
+
+# By path, size and time of the file, and how it is read: a study asks once a cell, and files may be large.
+_seen: dict[tuple[str, tuple[int, ...], str], _Facts] = {}
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when somebody writes to the file, or to those of a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [each.stat() for each in files if each.is_file()]
+    return tuple(number for one in stats for number in (one.st_size, one.st_mtime_ns))
+
+
+def _specified(metadata: dict[str, Any]) -> bool:
+    """Whether Minari's description names an environment."""
+    return bool(metadata.get("eval_env_spec") or metadata.get("env_spec"))
 
 
 def _ours(about: dict[str, Any]) -> DataSpec | None:
@@ -157,15 +199,10 @@ def _environment(
     if reading.environment is not None:
         return Environment(reading.environment, horizon=reading.horizon)
     name = about.get("environment")
-    if metadata.get("eval_env_spec") or metadata.get("env_spec"):
+    if _specified(metadata):
         found = environment(path, metadata)
-    elif isinstance(name, str) and name:
-        found = environment(path, {"env_spec": {"id": name}})
     else:
-        raise UserError(
-            f"{path}: it names no environment, so that nothing can be evaluated; name one, --env ID"
-            " (a study's `environment: ID`): a gymnasium id, or the name of a data set."
-        )
+        found = environment(path, {"env_spec": {"id": name}})
     return found if reading.horizon is None else replace(found, horizon=reading.horizon)
 
 
@@ -175,15 +212,9 @@ def _made(found: Environment, num_envs: int) -> VectorEnv:
     return Gymnasium(num_envs, found.id, horizon=found.horizon, **found.kwargs)
 
 
-def _anchors(name: str, facts: _Facts) -> Anchors:
-    """The file's reference scores where it has some, else its worst and its best episode."""
-    low, high = facts.about.get("anchor_low"), facts.about.get("anchor_high")
+def _anchors(about: dict[str, Any]) -> Anchors:
+    """The file's reference scores where it has some; else scores are plain returns."""
+    low, high = about.get("anchor_low"), about.get("anchor_high")
     if isinstance(low, int | float) and isinstance(high, int | float) and low < high:
-        return Anchors(float(low), float(high), str(facts.about.get("anchor_source", "the file")))
-    if facts.returns[0] == facts.returns[1]:
-        raise UserError(
-            f"{name}: every episode has the return {facts.returns[0]:g} and no reference scores are"
-            " recorded, so that scores can't be normalised."
-        )
-    source = "the lowest and the highest return in the data; no reference scores are recorded"
-    return Anchors(*facts.returns, source)
+        return Anchors(float(low), float(high), str(about.get("anchor_source", "the file")))
+    return PLAIN

@@ -8,6 +8,7 @@ What else a file holds (weights of the policy, other `infos`) isn't carried over
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,18 @@ def detect(path: Path) -> str:
 
 
 def inspect(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Contents:
-    """Trajectories with what the file says of itself; raises UserError as the format's reader does."""
-    return _READERS[detect(path)](path, name, reading)
+    """Trajectories with what the file says of itself, and `reading` of it.
+
+    Raises UserError as the format's reader does.
+    """
+    found = _READERS[detect(path)](path, name, reading.of_file)
+    about = dict(found.about)
+    if reading.simulated is not None:
+        about["environment"] = reading.environment if reading.simulated else ""
+    if reading.random is not None and reading.expert is not None:
+        about |= {"anchor_low": reading.random, "anchor_high": reading.expert}
+        about["anchor_source"] = "random and expert returns, as given"
+    return replace(found, about={key: value for key, value in about.items() if value != ""})
 
 
 def read(path: Path, name: str | None = None, reading: Reading = AS_IT_IS) -> Trajectories:

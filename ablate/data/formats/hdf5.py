@@ -296,6 +296,8 @@ def _take(source: Source, group: str, reading: Reading, notes: list[str]) -> dic
             if len(narrow) < len(arrays):
                 note = f"images in '{key}' were left out"
                 notes += [] if note in notes else [note]
+    if group and "states" not in (*reading.map, *reading.map.values()):
+        found.pop("states", None)  # robomimic's name for the simulator's
     where = f"{source.path}: {group}" if group else source.path
     return _read(source, where, found, reading, notes, apart=bool(group))
 
@@ -319,7 +321,7 @@ def _read(
         names = [each.rpartition("/")[2] for each in seen]
         note = f"observations are {shown(names)}, side by side"
         notes += [] if note in notes else [note]
-        if isinstance(after, Several) and "next_observations" not in reading.map.values():
+        if isinstance(after, Several) and "next_observations" not in reading.map:
             same = {each.rpartition("/")[2]: each for each in after}
             if set(names) <= set(same):
                 taken["next_observations"] = Several(same[each] for each in names)

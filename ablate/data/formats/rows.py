@@ -15,7 +15,8 @@ import numpy as np
 
 from ablate import registry
 from ablate.data.formats.base import ENVIRONMENT_ID, one_line, printable
-from ablate.data.reading import Reading
+from ablate.data.normalise import CONSTANT
+from ablate.data.reading import NAMES, Reading
 from ablate.data.trajectories import ACTION_TOLERANCE, OPTIONAL, PER_EPISODE, Trajectories
 from ablate.errors import UserError, unknown
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Timeouts = Literal["auto", "ends", "ignore"]
 PER_STEP = [name for name in OPTIONAL if name not in PER_EPISODE]
-NAMES = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 # What others call them. Of flags the first that is there is taken; of the others there must be only one.
 ALIASES = {
     "observations": ("observation", "obs", "states", "state"),
@@ -42,7 +42,7 @@ class Rows:
     """What a file holds, a row a timestep.
 
     Attributes:
-        arrays: by the names of D4RL's layout (NAMES) and of Trajectories' optional arrays.
+        arrays: by the names of D4RL's layout and of Trajectories' optional arrays (NAMES).
         lengths: timesteps of each episode where the file keeps them apart; None where flags end them.
         final: (E, N) what was seen after each episode's last action, where it isn't in
             `next_observations`.
@@ -120,23 +120,24 @@ def named(
     Raises UserError for a `map` of what isn't there, or onto what isn't known, and where two entries
     could be meant.
     """
-    taken: dict[str, Any] = {key: found[key] for key in (*NAMES, *PER_STEP) if key in found}
+    taken: dict[str, Any] = {key: found[key] for key in NAMES if key in found}
     given: dict[str, list[Any]] = {}
-    for theirs, ours in reading.map.items():
-        if ours not in (*NAMES, *PER_STEP):
-            raise unknown(f"{where}: map, {printable(theirs, 40)}", ours, (*NAMES, *PER_STEP))
+    renamed = reading.renamed
+    for theirs, ours in renamed.items():
+        if ours not in NAMES:
+            raise unknown(f"{where}: map, {printable(theirs, 40)}", ours, NAMES)
         if theirs not in found:
             raise unknown(f"{where}: map", printable(theirs, 40), [printable(k, 40) for k in found])
         given.setdefault(ours, []).append(found[theirs])
     taken.update({key: each[0] if len(each) == 1 else Several(each) for key, each in given.items()})
     for ours, others in ALIASES.items():
-        there = [each for each in others if each in found and each not in reading.map]
+        there = [each for each in others if each in found and each not in renamed]
         if ours in taken or not there:
             continue
         if len(there) > 1 and ours not in ("terminals", "timeouts"):
             raise UserError(
                 f"{where}: {' and '.join(repr(each) for each in there)} could both be the {ours}; say"
-                f" which, --map {there[0]}={ours} (`map: {{{there[0]}: {ours}}}`)."
+                f" which, --map {ours}={there[0]} (`map: {{{ours}: {there[0]}}}`)."
             )
         taken[ours] = found[there[0]]
         note = f"'{there[0]}' was read as {ours}"
@@ -151,7 +152,7 @@ def missing(where: object, key: str, found: list[str]) -> UserError:
     more = f" and {len(found) - 12} more" if len(found) > 12 else ""
     return UserError(
         f"{where}: the array '{key}' is missing; found: {listed}{more}. Where it has another name, say"
-        f" --map NAME={key} (`map: {{NAME: {key}}}`)."
+        f" --map {key}=NAME (`map: {{{key}: NAME}}`)."
     )
 
 
@@ -207,6 +208,8 @@ def assemble(
     if arrays["observations"].dtype in (np.float64, np.int64, np.uint64):
         notes.append(f"{arrays['observations'].dtype} numbers were rounded to float32")
         _check_rounding(path, arrays["observations"])
+    if not published:
+        notes += _still(arrays["observations"])
     extras = {key: arrays[key][:steps] for key in PER_STEP if key in arrays}
     if "next_observations" in arrays:
         extras["final_observations"] = arrays["next_observations"][last]
@@ -422,6 +425,21 @@ def _check_rounding(path: Path, observations: np.ndarray) -> None:
             f" {spread[at]:.3g}, which float32 can't resolve; subtract an offset from it, in the data"
             " and in the environment."
         )
+
+
+def _still(observations: np.ndarray) -> list[str]:
+    """What is said of columns that vary by so little that they aren't scaled."""
+    if observations.ndim != 2 or not np.isfinite(observations).all():
+        return []
+    least, most = observations.min(axis=0), observations.max(axis=0)
+    still = np.flatnonzero((most > least) & (most.astype(np.float64) - least < CONSTANT))
+    if not len(still):
+        return []
+    which = "columns" if len(still) > 1 else "column"
+    return [
+        f"observations, {which} {', '.join(map(str, still[:12]))} varies by less than {CONSTANT:g} and counts as"
+        " constant; if it means something, give it other units"
+    ]
 
 
 def _actions(

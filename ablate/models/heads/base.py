@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,11 @@ class Head(nn.Module, ABC):
     def forward(self, features: Tensor) -> Tensor:
         """Parameters (..., P)."""
         return self.linear(features)
+
+    @classmethod
+    def refusal(cls, actions: np.ndarray) -> str:
+        """Why training actions (T, M) would mean nothing to the head, in a sentence; "" where they mean something."""
+        return ""
 
     def flops(self) -> int:
         """Floating-point operations of the matrix products for one timestep's distribution."""

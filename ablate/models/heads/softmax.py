@@ -29,6 +29,16 @@ class Softmax(Head):
         super().__init__(width, action_dim, action_dim)
         self.noise_dim = 1
 
+    @classmethod
+    def refusal(cls, actions: np.ndarray) -> str:
+        if (np.abs(actions) == 1).all() and ((actions == 1).sum(axis=1) == 1).all():
+            return ""
+        return (
+            "head: softmax draws one choice among several, and the actions aren't: they are numbers between"
+            f" {actions.min():.3g} and {actions.max():.3g}; allowed: mse, gaussian, mixture, categorical,"
+            " autoregressive."
+        )
+
     def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (...,) of the choice that actions (..., M) stand for."""
         chosen = actions.argmax(-1, keepdim=True)

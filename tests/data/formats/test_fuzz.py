@@ -4,6 +4,7 @@ The copies are read in a process of their own, which tells after each how it wen
 hangs there, the case is known and the tests go on.
 """
 
+import gzip
 import multiprocessing
 import os
 import pickle
@@ -22,7 +23,7 @@ from format_samples import d4rl_file, dt_pickle, full, minari_04
 from ablate.data.formats.files import read, write
 from ablate.errors import UserError
 
-FAST, SLOW = 120, 2000  # copies of each kind of file
+FAST, SLOW = 84, 2000  # copies of each kind of file
 LIMIT = 10.0  # seconds a case; about 0.005 on an idle core
 EXTREMES = [0, 1, -1, -2, 96, 800, 2**31 - 1, 2**32 - 1, 2**40, 2**62, 2**63 - 1]
 SIGNATURES = [b"GCOL", b"OHDR", b"TREE", b"SNOD", b"HEAP", b"FRHP", b"BTHD", b"FHDB", b"\x89HDF"]
@@ -46,7 +47,21 @@ def good_files(folder):
     write(folder / "own.pkl", data, "pickle")
     dt_pickle(folder / "dt.pkl")
     inside = "data/main_data.hdf5"
+    with h5py.File(folder / "d4rl.hdf5") as file:
+        arrays = {key: file[key][()] for key in file if isinstance(file[key], h5py.Dataset)}
+    np.savez(folder / "a.npz", **arrays)
+    (folder / "dt.pkl.gz").write_bytes(gzip.compress((folder / "dt.pkl").read_bytes()))
+    with h5py.File(folder / "demos.hdf5", "w") as file:
+        for demo in range(2):
+            for key in ("actions", "rewards"):
+                file[f"data/demo_{demo}/{key}"] = arrays[key][:8]
+            file[f"data/demo_{demo}/dones"] = np.arange(8) == 7 * demo
+            file[f"data/demo_{demo}/obs/a"] = arrays["observations"][:8]
+            file[f"data/demo_{demo}/obs/b"] = arrays["rewards"][:8]
     return {
+        "npz": (folder / "a.npz", folder / "a.npz"),
+        "gzipped pickle": (folder / "dt.pkl.gz", folder / "dt.pkl.gz"),
+        "robomimic": (folder / "demos.hdf5", folder / "demos.hdf5"),
         "own hdf5": (folder / "own.hdf5", folder / "own.hdf5"),
         "d4rl hdf5": (folder / "d4rl.hdf5", folder / "d4rl.hdf5"),
         "own minari": (folder / "own-v0", folder / "own-v0" / inside),
@@ -246,7 +261,7 @@ def quiet_cases(folder, number, seed, tell):
 def test_damaged_copies_are_refused_or_right(tmp_path):
     count, wrong = told(tmp_path, FAST, "fast")
     assert wrong == []
-    assert count == 7 * FAST >= 500
+    assert count == 10 * FAST >= 500
 
 
 @pytest.mark.slow
@@ -254,7 +269,7 @@ def test_damaged_copies_are_refused_or_right(tmp_path):
 def test_many_damaged_copies_are_refused_or_right(tmp_path, seed):
     count, wrong = told(tmp_path, SLOW, seed)
     assert wrong == []
-    assert count == 7 * SLOW
+    assert count == 10 * SLOW
 
 
 def test_the_fuzzer_notices_what_it_is_for(tmp_path, monkeypatch):
@@ -277,7 +292,7 @@ def test_the_fuzzer_notices_what_it_is_for(tmp_path, monkeypatch):
 
         def faulty(path, fault=fault, calls=calls):
             calls.append(path)
-            return good(path) if len(calls) <= 7 else fault(path)  # 7: the whole ones
+            return good(path) if len(calls) <= 10 else fault(path)  # 10: the whole ones
 
         monkeypatch.setattr(f"{__name__}.read", faulty)
         monkeypatch.setattr(f"{__name__}.LIMIT", 0.5 if kind == "hang" else 10.0)

@@ -22,6 +22,7 @@ from ablate.data.formats.minari import (
     read_minari,
     write_minari,
 )
+from ablate.data.reading import Reading
 from ablate.errors import UserError
 
 VERSIONS = ("0.3.1", "0.4.3", "0.5.4")
@@ -267,6 +268,40 @@ def test_broken_sets_are_refused_in_one_line(tmp_path, case):
         read_minari(folder)
     assert "main_data.hdf5" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("total", [7, 9, float("nan"), "8", [8]])
+def test_a_number_of_steps_that_disagrees_is_refused(tmp_path, total):
+    folder = write_minari(tmp_path, "a-v0", make([4, 4]))
+    path = folder / "data" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    assert metadata["total_steps"] == 8
+    path.write_text(json.dumps({**metadata, "total_steps": total}))
+    with pytest.raises(
+        UserError, match=r"8 steps are there and .* are said to be \('total_steps'\)"
+    ):
+        read_minari(folder)
+
+
+def test_actions_beyond_the_bounds_of_their_space(tmp_path):
+    folder = minari_04(tmp_path / "toy-v0")
+    alter(folder, replaced("episode_0/actions", np.full((4, 2), 1.5)))
+    with pytest.raises(UserError, match=r"row 0, column 1 is 2.0; .*--clip-actions"):
+        read_minari(folder)
+    found = inspect_minari(folder, None, Reading(clip_actions=True)).trajectories
+    np.testing.assert_array_equal(found.actions[:4], np.tile([0.75, 1.0], (4, 1)))
+    with pytest.raises(UserError, match="a Minari set has its own names"):
+        inspect_minari(folder, None, Reading(map={"obs": "observations"}))
+
+
+def test_a_horizon_that_is_asked_for_cuts_and_keeps_what_was_seen_last(tmp_path):
+    folder = minari_04(tmp_path / "toy-v0")
+    whole = read_minari(folder)
+    found = inspect_minari(folder, None, Reading(horizon=3)).trajectories
+    assert found.lengths.tolist() == [3, 1, 3, 1]
+    assert found.terminations.nonzero()[0].tolist() == whole.terminations.nonzero()[0].tolist()
+    np.testing.assert_array_equal(found.final_observations[0], whole.observations[3])
+    np.testing.assert_array_equal(found.final_observations[[1, 3]], whole.final_observations)
 
 
 def test_infos_that_not_every_episode_has_are_left_out(tmp_path):
