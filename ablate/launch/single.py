@@ -28,7 +28,7 @@ from ablate.learn.checkpoint import described, load_policy, put
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained, possible
 from ablate.registry import checked, get
-from ablate.study.expand import Fit, Trial
+from ablate.study.expand import Fit, Trial, in_timesteps
 from ablate.systems import remarks
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
@@ -72,7 +72,7 @@ def train(
     check_device(device)
     spec = catalogue.spec(config["data"], config["reading"])
     measured, remark = possible(config["measure"], spec)
-    config = {**config, "measure": measured}
+    config = in_timesteps({**config, "measure": measured})
     for name in measured:
         if refusal := get("measurement", name).refusal(config):
             raise UserError(f"{refusal}.")

@@ -55,4 +55,4 @@ def _name(study: Study) -> str:
 
 
 def _remedy(study: Study) -> str:
-    return f"run `python -m ablate run studies/{study.study}.yaml --profile {study.profile}` first"
+    return f"run `python -m ablate run {study.file or f'studies/{study.study}.yaml'} --profile {study.profile}` first"

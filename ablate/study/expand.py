@@ -193,12 +193,20 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
         .model_dump(mode="json")
         for name, options in made["measure"].items()
     }
-    made["timesteps"] = 0
+    return in_timesteps(made)
+
+
+def in_timesteps(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the timesteps of a context that is given in tokens.
+
+    Raises UserError where they hold none.
+    """
+    made = {**config, "timesteps": 0}
     if found := TOKENS.fullmatch(str(made["context"])):
         each = tokens_per_timestep(made)
         if int(found[1]) < each:
             raise UserError(
-                f"context '{found[0]}': a timestep of {data} takes {each} tokens in the layout "
+                f"context '{found[0]}': a timestep of {made['data']} takes {each} tokens in the layout "
                 f"'{made['layout']}'; a context holds one at least."
             )
         made["timesteps"] = int(found[1]) // each
