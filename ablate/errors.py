@@ -57,7 +57,7 @@ def unknown(where: str, found: object, allowed: Iterable[object]) -> UserError:
 
 def _listed(found: str, names: list[str]) -> str:
     """All names, or where that would be too long those most like what was found."""
-    whole = ", ".join(names)
+    whole = ", ".join(names) or "nothing"
     if len(whole) <= LISTED:
         return whole
     likeness = difflib.SequenceMatcher(b=found)
