@@ -53,7 +53,8 @@ def load_code(source: Source) -> None:
         return
     if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9_-]+\.py", code):
         raise source.refuse(
-            ("code",), f"code: found '{code}'; allowed: the name of a Python file beside this one."
+            ("code",),
+            f"code: found {quoted(code)}; allowed: the name of a Python file beside this one.",
         )
     path = Path(source.file).parent / code
     if not path.is_file():
