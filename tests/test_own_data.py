@@ -6,6 +6,7 @@ import gzip
 import pickle
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,11 @@ REPORTED = ("An HDF5 file", "Data without a simulator")
 
 
 @pytest.fixture
-def newcomer(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """Somebody in an empty folder."""
+def newcomer(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiny]:
+    """Somebody in an empty folder; the environment of the page is forgotten afterwards."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tiny.folder / "sets"))
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    return tiny
+    yield tiny
+    gymnasium.registry.pop("Thermostat-v0", None)
 
 
 def commands(section: str) -> list[str]:

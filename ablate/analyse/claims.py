@@ -44,6 +44,7 @@ TOST = "TOST by Welch-Satterthwaite t"
 OVER_DATA_SETS = "t over data sets"
 TOST_OVER_DATA_SETS = "TOST by t over data sets"
 TESTS = {PAIRED: TOST_PAIRED, WELCH: TOST, OVER_DATA_SETS: TOST_OVER_DATA_SETS}  # t -> its TOST
+MOST_SHUFFLED = 2_000  # runs
 ONE_DATA_SET = (
     "the estimand is new data sets, and the contrast is there on one only: at least two are needed"
 )
@@ -101,7 +102,7 @@ class ClaimResult:
 
     estimate, low, high, df, degenerate and the p values: of the declared estimand. by_data_set: name ->
     (estimate, low, high), for new seeds. curve: means by level, of a trend. pairing: which of it is
-    paired, in words.
+    paired, in words. lost: data sets that it is about and that lack a cell.
     """
 
     label: str
@@ -121,6 +122,7 @@ class ClaimResult:
     fixed: Fixed = field(default_factory=Fixed)
     curve: Isotonic | None = None
     pairing: str = ""
+    lost: tuple[str, ...] = ()
 
 
 def assess(
@@ -131,8 +133,9 @@ def assess(
     *,
     alpha: float,
     margin: float | None,
+    beside: bool = True,
 ) -> ClaimResult:
-    """Test one claim.
+    """Test one claim. beside: also by what decides nothing, the randomisation test and the curve of a trend.
 
     Raises ValueError when the declared estimand has too few data sets or seeds for an estimate;
     `verdict.judge` doesn't ask then.
@@ -140,7 +143,8 @@ def assess(
     confidence = 1.0 - alpha
     of_data_sets = hypothesis.estimand == "population"
     basis: Estimate | None = resolved.fixed if resolved.replicated else None
-    fixed = _fixed(hypothesis, basis, _randomise(hypothesis, label, resolved), confidence, margin)
+    random = _randomise(hypothesis, label, resolved) if beside else None
+    fixed = _fixed(hypothesis, basis, random, confidence, margin)
     if of_data_sets:
         basis = _over_data_sets(resolved, confidence)[0]
     if basis is None:
@@ -182,8 +186,9 @@ def assess(
         by_data_set=by_data_set,
         notes=tuple(notes),
         fixed=fixed,
-        curve=_curve(hypothesis, label, contrast, resolved, confidence),
+        curve=_curve(hypothesis, label, contrast, resolved, confidence) if beside else None,
         pairing=resolved.pairing,
+        lost=resolved.lost,
     )
 
 
@@ -377,9 +382,12 @@ def _randomise(hypothesis: Hypothesis, label: str, resolved: Resolved) -> Random
     """The randomisation test of "the contrast is 0", or None where the null isn't that.
 
     Where every seed is in every cell the signs of the seeds' contrasts are flipped; where nothing is
-    paired the labels are shuffled.
+    paired the labels are shuffled. Of more than `MOST_SHUFFLED` runs neither: the t that decides has the same
+    limit, and ten thousand shuffles of them take minutes.
     """
     if hypothesis.test == "equivalence" or _null(hypothesis) != 0.0 or not resolved.replicated:
+        return None
+    if sum(map(len, resolved.cells)) > MOST_SHUFFLED:
         return None
     rng = generator(f"{hypothesis.id}/{label}")
     if resolved.blocks is not None and resolved.exchangeable:

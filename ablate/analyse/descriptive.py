@@ -10,6 +10,7 @@ from ablate.analyse.randomisation import generator
 from ablate.analyse.tidy import factor_columns, usable
 
 _SHUFFLES = 1000
+_MOST_SHUFFLED = 10_000_000  # values in all, beyond which there are fewer shuffles, of 50 at least
 
 
 def mean_interval(scores: Floats, confidence: float = 0.95) -> tuple[float, float]:
@@ -62,6 +63,7 @@ def _mean_correlation(scores: Floats, name: str) -> tuple[float, float]:
 
     observed = float(mean_r(z))
     rng = generator(name)
-    null = np.array([float(mean_r(rng.permuted(z, axis=1))) for _ in range(_SHUFFLES)])
+    shuffles = min(_SHUFFLES, max(50, _MOST_SHUFFLED // z.size))
+    null = np.array([float(mean_r(rng.permuted(z, axis=1))) for _ in range(shuffles)])
     hits = int((np.abs(null) >= abs(observed) - 1e-12).sum())
-    return observed, (hits + 1) / (_SHUFFLES + 1)
+    return observed, (hits + 1) / (shuffles + 1)

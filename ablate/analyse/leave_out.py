@@ -45,7 +45,14 @@ def without_each_data_set(
     def judged(rows: pd.DataFrame, which: Sequence[Hypothesis]) -> dict[str, Verdict]:
         rows = concerned(rows, which)
         found = judge(
-            rows, which, levels, alpha=alpha, margin=margin, registered=before, paired=paired
+            rows,
+            which,
+            levels,
+            alpha=alpha,
+            margin=margin,
+            registered=before,
+            paired=paired,
+            beside=False,
         )
         return {verdict.hypothesis: verdict for verdict in found}
 

@@ -9,7 +9,8 @@ score    how a run becomes one number: the declared metric; mean of the last 20 
          (columns `METRIC_target_RULE`) or the best over all targets; fewer evaluation episodes
          (columns `METRIC_episodes_N`); the median over episodes (`METRIC_median`). A table holds one
          number for each, so they are taken one at a time, not crossed.
-seeds    all, or disjoint blocks of 3, 5 and 10 of them (the blocks of one size share its weight).
+seeds    all, or disjoint blocks of 3, 5 and 10 of them, of each size at most `MOST_BLOCKS` (the blocks of one
+         size share its weight).
 summary  how a cell's seeds become one number: mean, interquartile mean, median. Each cell's values
          are moved and stretched so that their mean is the summary and their standard error its own
          (Tukey-McLaughlin's for the trimmed mean, Maritz and Jarrett's for the median), and then
@@ -34,7 +35,7 @@ from ablate import words
 from ablate.analyse.intervals import Floats
 from ablate.analyse.tidy import factor_columns, last_budget, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
-from ablate.study.contrast import Level, level_text
+from ablate.study.contrast import Level, level_text, level_texts
 from ablate.study.hypotheses import Hypothesis
 
 DECLARED = "as declared"
@@ -44,6 +45,7 @@ BEST_TARGET = "best target"
 MEDIAN_EPISODE = "median episode"
 SUMMARIES = ("mean", "IQM", "median")
 SEEDS = (3, 5, 10)
+MOST_BLOCKS = 20  # of one size, evenly chosen
 _UNDECIDED = (INCONCLUSIVE, NOT_TESTED)
 
 
@@ -112,6 +114,7 @@ def multiverse(
             margin=margin,
             registered=before,
             paired=paired,
+            beside=False,
         )
         for one in verdicts:
             found.append(
@@ -145,7 +148,7 @@ def concerned(table: pd.DataFrame, hypotheses: Sequence[Hypothesis]) -> pd.DataF
     if any(levels is None for levels in named):
         return table
     kept = {level_text(level) for levels in named for level in levels or ()}
-    return table[table["data"].map(level_text).isin(kept)]
+    return table[level_texts(table["data"]).isin(kept)]
 
 
 def _told(verdict: Verdict) -> dict[str, object]:
@@ -262,7 +265,8 @@ def _blocks(table: pd.DataFrame) -> list[tuple[str, int, NDArray[np.bool_]]]:
     out: list[tuple[str, int, NDArray[np.bool_]]] = [(f"all {shown}", 0, place >= 0)]
     for size in SEEDS:
         if size < most:
-            for block in range(max(1, least // size)):
+            count = max(1, least // size)
+            for block in range(0, count, -(-count // MOST_BLOCKS)):
                 out.append(
                     (str(size), block, (place >= block * size) & (place < (block + 1) * size))
                 )

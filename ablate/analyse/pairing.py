@@ -14,8 +14,9 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,10 @@ import pandas as pd
 from ablate.analyse.intervals import Estimate, Floats, Units, combine
 from ablate.analyse.randomisation import Block
 from ablate.analyse.tidy import factor_columns, failed, usable, values
-from ablate.study.contrast import ACROSS, Contrast, level_text
+from ablate.study.contrast import ACROSS, Contrast, level_texts
 from ablate.study.hypotheses import Claim
+
+_STATUS = {"status"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Resolved:
         None. exchangeable: whether their labels may be shuffled, as nothing is paired.
     trials, failed: index labels of the table's rows that were used, and that failed, of the cells
         it is about; missing: their (cell, seed) pairs with neither a value nor a failure.
-    notes: what was left out, in words.
+    notes: what was left out, in words. lost: the data sets that lack a cell that it needs.
     """
 
     strata: tuple[str, ...]
@@ -54,6 +57,7 @@ class Resolved:
     failed: frozenset[object]
     missing: frozenset[object]
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     @property
     def replicated(self) -> bool:
@@ -73,7 +77,12 @@ class Resolved:
 
         Raises ValueError unless `replicated`.
         """
-        return combine(self.weights / len(self.names), self.cells, self.units)
+        return combine(self.weights / len(self.names), self.cells, self._shared)
+
+    @property
+    def _shared(self) -> tuple[Units, ...] | None:
+        """The units, where any two cells share one."""
+        return None if self.exchangeable else self.units
 
     @property
     def terms(self) -> Floats:
@@ -100,9 +109,8 @@ class Resolved:
         for name, value in zip(self.names, self.contrasts.tolist(), strict=True):
             mine = self._of(name)
             if all(len(self.cells[i]) >= 2 for i in mine if self.weights[i] != 0.0):
-                found[name] = combine(
-                    self.weights[mine], [self.cells[i] for i in mine], [self.units[i] for i in mine]
-                )
+                units = None if self.exchangeable else [self.units[i] for i in mine]
+                found[name] = combine(self.weights[mine], [self.cells[i] for i in mine], units)
             else:
                 found[name] = Estimate(value, math.nan, math.nan, len(mine), 0)
         return found
@@ -165,57 +173,100 @@ def shuffled_factor(contrast: Contrast) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Runs:
+    """A table's runs by cell, as all claims about one metric share them.
+
+    factors: the columns of a cell's key. every: key -> places (n,) in the table of its rows, whatever their status.
+    done: key -> places in the arrays below, of finished runs with a value, by seed. score, seed, place (n,): their
+    values, seeds as numbers from 0, rows of the table. failed (rows,): which rows did.
+    """
+
+    table: pd.DataFrame
+    factors: list[str]
+    every: dict[tuple[Any, ...], np.ndarray]
+    done: dict[tuple[Any, ...], np.ndarray]
+    score: Floats
+    seed: Units
+    place: Units
+    failed: np.ndarray
+
+
+def runs(table: pd.DataFrame, metric: str) -> Runs:
+    """The runs of `table` that have the metric."""
+    factors = factor_columns(table)
+    rows = usable(
+        table[
+            list(dict.fromkeys([*factors, "seed", *_STATUS.intersection(table.columns), metric]))
+        ],
+        metric,
+    )
+    return Runs(
+        table=table,
+        factors=factors,
+        every=_cells(table, factors),
+        done=_cells(rows, factors),
+        score=values(rows, metric),
+        seed=pd.factorize(rows["seed"], sort=True)[0],
+        place=table.index.get_indexer(rows.index),
+        failed=failed(table),
+    )
+
+
 def resolve(
-    claim: Claim, table: pd.DataFrame, metric: str, paired: bool = True
+    claim: Claim,
+    table: pd.DataFrame,
+    metric: str,
+    paired: bool = True,
+    known: Runs | None = None,
+    count: bool = True,
 ) -> Resolved | Untestable:
     """The claim's trials, or why there is nothing to test.
 
-    paired: whether equal seeds of different cells share anything. Cells with fewer than
-    `claim.replicates` usable seeds count as missing: below two they show no spread. What needs them is
-    left out of the average (`Contrast.weights`) and said in `notes`, as are unequal numbers of seeds.
+    paired: whether equal seeds of different cells share anything. known: `runs` of table and metric, where several
+    claims are asked. count: also what is missing. Cells with fewer than `claim.replicates` usable seeds count as
+    missing: below two they show no spread. What needs them is left out of the average (`Contrast.weights`) and said
+    in `notes`, as are unequal numbers of seeds.
     """
-    factors = factor_columns(table)
-    selected = _named(claim, table)
-    rows = usable(selected, metric)
-    found: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for i, key in enumerate(rows[factors].itertuples(index=False, name=None)):
-        found[key].append(i)
-    failures = frozenset(selected.index[failed(selected)])
-    gaps = _missing(selected, rows, table, factors)
-    groups = {key: np.array(index) for key, index in found.items()}
+    known = known or runs(table, metric)
+    factors = known.factors
+    everywhere = list(known.every)
+    named = _named(claim, pd.DataFrame(everywhere, columns=factors))
+    selected = {everywhere[i]: known.every[everywhere[i]] for i in named.index}
+    groups = {key: places for key, places in known.done.items() if key in selected}
+    there = np.concatenate([*selected.values(), np.array([], dtype=int)])
+    failures = frozenset(table.index[there[known.failed[there]]])
+    gaps = _missing(known, selected, groups) if count else frozenset()
     keys = [key for key, index in groups.items() if len(index) >= claim.replicates]
     thin = len(groups) - len(keys)
     cells = pd.DataFrame(keys, columns=factors)
     weights = claim.contrast.weights(claim.select(cells)) if keys else None
     if weights is None or not weights.strata:
         reason = "no trial is about it"
-        if len(selected):
+        if selected:
             few = "no finished trial" if claim.replicates == 1 else "fewer than two finished trials"
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
     members = [groups[keys[i]] for i in weights.table.index]
-    score, seeds = (
-        values(rows, metric),
-        pd.factorize(table["seed"], sort=True)[1].get_indexer(pd.Index(rows["seed"])),
-    )
     used = cells.loc[weights.table.index]
     strata = tuple(str(s) for s in weights.table["stratum"])
     share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
-    place = table.index.get_indexer(rows.index)
     pairs = pair(
         _combinations(claim.contrast, used, strata),
-        [seeds[m] for m in members],
-        [place[m] for m in members],
+        [known.seed[m] for m in members],
+        [known.place[m] for m in members],
         paired=paired,
     )
     members = [m[kept] for m, kept in zip(members, pairs.kept, strict=True)]
-    arrays = tuple(score[m] for m in members)
+    arrays = tuple(known.score[m] for m in members)
     notes = [f"left out: {text}" for text in weights.incomplete]
     if thin:
         notes.append(f"{thin} cells with a single finished seed were left out")
     notes += pairs.notes
-    lost = sorted(set(map(str, selected["data"].unique())) - set(strata))
-    if lost and strata[0] != ACROSS:
+    data = factors.index("data")
+    lost = sorted({str(key[data]) for key in selected} - set(strata))
+    lost = [] if strata[0] == ACROSS else lost
+    if lost:
         notes.append(f"no complete contrast on {', '.join(lost)}")
     blocks = None
     if min(map(len, arrays)) >= 2:
@@ -229,10 +280,11 @@ def resolve(
         pairing=pairs.words,
         blocks=blocks,
         exchangeable=not pairs.any,
-        trials=frozenset(rows.index[np.concatenate(members)]),
+        trials=frozenset(table.index[known.place[np.concatenate(members)]].tolist()),
         failed=failures,
         missing=gaps,
         notes=tuple(notes),
+        lost=tuple(lost),
     )
 
 
@@ -270,8 +322,14 @@ def pair(
     sizes: list[int] = []  # runs of the cells of the others
     left_out = 0
     for members in combinations:
-        shared = functools.reduce(np.intersect1d, (seeds[i] for i in members))
         least = min(len(seeds[i]) for i in members)
+        first = seeds[members[0]]
+        if not paired:
+            shared = first[:0]
+        elif all(np.array_equal(seeds[i], first) for i in members):
+            shared = first  # by seed, as they stand in a cell
+        else:
+            shared = functools.reduce(np.intersect1d, (seeds[i] for i in members))
         if paired and len(shared) >= min(2, least) and 2 * len(shared) > least:
             for i in members:
                 place = np.flatnonzero(np.isin(seeds[i], shared))
@@ -325,6 +383,15 @@ def _combinations(contrast: Contrast, used: pd.DataFrame, strata: Sequence[str])
     return list(found.values())
 
 
+def _cells(rows: pd.DataFrame, factors: list[str]) -> dict[tuple[Any, ...], np.ndarray]:
+    """The places of the rows of each cell, cells in the order of their first row."""
+    codes = rows.groupby(factors, observed=True, sort=False, dropna=False).ngroup().to_numpy()
+    order = np.argsort(codes, kind="stable")
+    places = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(rows) else []
+    keys = rows[factors].iloc[[mine[0] for mine in places]].itertuples(index=False, name=None)
+    return dict(zip(keys, places, strict=True))
+
+
 def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
     """The rows as tuples, empty ones where there is no column."""
     return list(frame.itertuples(index=False, name=None)) or [()] * len(frame)
@@ -335,27 +402,36 @@ def _named(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     rows = claim.select(table)
     if rows.empty:
         return rows
-    levels = [rows[factor].map(level_text) for factor in claim.contrast.factors]
-    return rows[[key in claim.contrast.terms for key in zip(*levels, strict=True)]]
+    terms = claim.contrast.terms
+    levels = [level_texts(rows[factor]) for factor in claim.contrast.factors]
+    if len(levels) == 1:
+        return rows[levels[0].isin([level for (level,) in terms])]
+    return rows[[key in terms for key in zip(*levels, strict=True)]]
 
 
 def _missing(
-    selected: pd.DataFrame, rows: pd.DataFrame, table: pd.DataFrame, factors: list[str]
+    known: Runs,
+    selected: Mapping[tuple[Any, ...], np.ndarray],
+    groups: Mapping[tuple[Any, ...], np.ndarray],
 ) -> frozenset[object]:
     """(cell, seed) pairs without a value and without a failure. Every seed that some trial of a
     data set has is expected in all of the data set's cells."""
-    seeds = {data: set(group) for data, group in table.groupby("data", observed=True)["seed"]}
-    cells = selected[factors].drop_duplicates()
-    expected = {
-        (key, seed)
-        for key, data in zip(
-            cells.itertuples(index=False, name=None), cells["data"].tolist(), strict=True
-        )
-        for seed in seeds[data]
-    }
-    there = pd.concat([rows, selected[failed(selected)]])
-    keys = there[factors].itertuples(index=False, name=None)
-    return frozenset(expected - set(zip(keys, there["seed"].tolist(), strict=True)))
+    seeds = known.table["seed"].to_numpy()
+    data = known.factors.index("data")
+    of_data: dict[object, list[np.ndarray]] = {}
+    for key, places in known.every.items():
+        of_data.setdefault(key[data], []).append(places)
+    lacking: set[object] = set()
+    expected: dict[object, np.ndarray] = {}
+    for key, places in selected.items():
+        if key[data] not in expected:
+            expected[key[data]] = pd.unique(seeds[np.concatenate(of_data[key[data]])])
+        lost = places[known.failed[places]]
+        there = [known.place[groups[key]], lost] if key in groups else [lost]
+        mine = seeds[np.concatenate(there)]
+        absent = expected[key[data]][~np.isin(expected[key[data]], mine)]
+        lacking.update((key, seed) for seed in absent.tolist())
+    return frozenset(lacking)
 
 
 def _blocks(

@@ -25,6 +25,7 @@ from ablate.analyse.intervals import Estimate, Floats, combine, interval
 from ablate.analyse.randomisation import generator
 
 RESAMPLES = 2000
+_MOST_DRAWN = 1000  # seeds of a data set that are drawn one by one
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def profile(
     drawn = np.zeros((resamples, len(tau)))
     for part in above:
         n = len(part)
+        if n > _MOST_DRAWN:  # the band is pointwise: how many of n draws lie above is binomial
+            drawn += rng.binomial(n, part.mean(axis=0), (resamples, len(tau))) / (n * len(above))
+            continue
         counts = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples)  # how often each seed came
         drawn += counts @ part.astype(float) / (n * len(above))
     # A share's spread is that of its resamples times sqrt(n / (n - 1)), as for every mean.
@@ -89,6 +93,14 @@ def grid(variants: Sequence[Sequence[Floats]], count: int = 101) -> Floats:
     return np.linspace(low - 0.02 * reach, high, count)
 
 
+def _placements(runs: Floats, others: Floats) -> Floats:
+    """(n,) the share of `others` (m,) that each of `runs` (n,) beats, ties half."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, runs, "left") + np.searchsorted(ordered, runs, "right")
+    placed: Floats = below / (2.0 * len(ordered))
+    return placed
+
+
 def improvement(
     first: Sequence[Floats], second: Sequence[Floats], confidence: float = 0.95
 ) -> Improvement:
@@ -101,10 +113,10 @@ def improvement(
     cells: list[Floats] = []
     parts = []
     for x, y in zip(first, second, strict=True):
-        wins = (np.asarray(x)[:, None] > y) + 0.5 * (np.asarray(x)[:, None] == y)  # (n, m)
-        parts.append(float(wins.mean()))
+        ahead, behind = _placements(x, y), _placements(y, x)
+        parts.append(float(ahead.mean()))
         # The second arm's placements are centred: they add their spread and nothing to the mean.
-        cells += [wins.mean(axis=1), parts[-1] - wins.mean(axis=0)]
+        cells += [ahead, behind - (1.0 - parts[-1])]
     value = float(np.mean(parts))
     if any(len(cell) < 2 for cell in cells):
         nothing = Estimate(value, math.nan, math.nan, len(cells), 0)

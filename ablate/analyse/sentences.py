@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from scipy import stats
 
 from ablate import words
 from ablate.analyse.claims import PAIRED, TOST, TOST_PAIRED, WELCH, ClaimResult
@@ -209,8 +212,8 @@ def _numbers(verdict: Verdict) -> str:
     assert verdict.high is not None
     assert verdict.p is not None
     assert verdict.p_holm is not None
-    by = verdict.decided_by
-    decided = next(claim for claim in verdict.details if not by or claim.label == by)
+    decided = verdict.deciding
+    assert decided is not None
     where = (
         f" for {_minus(verdict.decided_by)}, the least favourable of {len(verdict.details)} claims that"
         " must all hold,"
@@ -357,7 +360,7 @@ def _brief(verdict: Verdict, plainly: bool) -> str:
     if verdict.estimate is None or verdict.low is None or verdict.high is None:
         return f"{verdict.verdict}{mark} (claim: {says})."
     value = _of(verdict).quantity(verdict.estimate, sign=not is_level(verdict.contrast))
-    found = f"{value} ({_bounds(verdict.low, verdict.high, verdict)}){_compared(verdict)}"
+    found = f"{value} ({_interval(verdict)}){_compared(verdict)}{_rests(verdict)}{_open(verdict)}"
     because = ""
     if verdict.verdict == EQUIVALENT and verdict.margin is not None:
         about = "zero" if verdict.around == 0.0 else _of(verdict).amount(verdict.around)
@@ -367,6 +370,48 @@ def _brief(verdict: Verdict, plainly: bool) -> str:
     if plainly:
         return f"{_plain(verdict)}, {found}. {says}: {verdict.verdict}{because}{mark}."
     return f"{says}: {verdict.verdict}{because}{mark}, {found}."
+
+
+def _interval(verdict: Verdict) -> str:
+    """The interval that agrees with the verdict: of an equivalence the one that is TOST's, at 1 - 2 alpha, where the
+    wider one goes beyond the margin."""
+    assert verdict.low is not None
+    assert verdict.high is not None
+    low, high, confidence = verdict.low, verdict.high, verdict.confidence
+    inside = verdict.margin is None or (
+        verdict.around - verdict.margin < low and high < verdict.around + verdict.margin
+    )
+    if verdict.verdict != EQUIVALENT or inside or verdict.estimator or verdict.degenerate:
+        return _bounds(low, high, verdict)
+    alpha, df = _alpha(verdict), verdict.df or math.nan
+    ratio = float(stats.t.isf(alpha, df) / stats.t.isf(alpha / 2.0, df))
+    centre, half = (low + high) / 2.0, (high - low) / 2.0 * ratio
+    shown = _of(verdict).span(centre - half, centre + half)
+    return f"{words.percent(2.0 * confidence - 1.0)} interval {shown}"
+
+
+def _rests(verdict: Verdict) -> str:
+    """` on 2 of 3 data sets`, where some lack a cell."""
+    claim = verdict.deciding
+    if claim is None or not claim.lost:
+        return ""
+    there = len(claim.by_data_set)
+    return f" on {there} of {there + len(claim.lost)} data sets (a cell is missing on {words.listing(claim.lost)})"
+
+
+def _open(verdict: Verdict) -> str:
+    """Why it isn't settled although the interval, which isn't corrected, excludes the null."""
+    if verdict.verdict != INCONCLUSIVE or verdict.low is None or verdict.high is None:
+        return ""
+    null = verdict.threshold if verdict.test in ("superiority", "trend") else verdict.around
+    clear = (
+        verdict.low > null
+        if verdict.test != "difference"
+        else not verdict.low <= null <= verdict.high
+    )
+    if verdict.test == "equivalence" or not clear or verdict.p_holm is None:
+        return ""
+    return f", not clear after correction for {verdict.family_size} hypotheses ({words.p_said(verdict.p_holm)})"
 
 
 def _plain(verdict: Verdict) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from ablate.analyse.intervals import Floats
 from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError
-from ablate.study.contrast import level_text
+from ablate.study.contrast import level_text, level_texts
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,5 @@ def at(rows: pd.DataFrame, where: Mapping[str, Sequence[object]]) -> pd.DataFram
     for factor, levels in where.items():
         if factor not in rows.columns:
             raise UserError(f"levels of '{factor}': the table has no such column.")
-        rows = rows[rows[factor].map(level_text).isin([level_text(level) for level in levels])]
+        rows = rows[level_texts(rows[factor]).isin([level_text(level) for level in levels])]
     return rows

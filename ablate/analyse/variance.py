@@ -39,7 +39,7 @@ from ablate.analyse.intervals import Floats
 from ablate.analyse.strata import at
 from ablate.analyse.tidy import factor_columns, usable, values
 from ablate.errors import UserError
-from ablate.study.contrast import Level, level_text
+from ablate.study.contrast import Level, level_texts
 
 SEED = "seed"
 MOMENTS = "the method of moments"
@@ -213,7 +213,7 @@ def _cells(table: pd.DataFrame, metric: str, where: Mapping[str, Sequence[Level]
     rows = at(usable(table, metric), where)
     if rows.empty:
         raise UserError(f"variance of '{metric}': no finished trial has a value.")
-    texts = rows[factor_columns(rows)].map(level_text)
+    texts = rows[factor_columns(rows)].apply(level_texts)
     factors = tuple(name for name in texts.columns if texts[name].nunique() > 1)
     if not factors:
         raise UserError(f"variance of '{metric}': nothing but the seed varies.")

@@ -72,7 +72,7 @@ from ablate.analyse.claims import (
     estimated,
 )
 from ablate.analyse.intervals import Floats
-from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.pairing import Resolved, Runs, Untestable, resolve, runs
 from ablate.analyse.randomisation import holm
 from ablate.analyse.tidy import factor_columns, last_budget
 from ablate.analyse.trends import Isotonic
@@ -145,6 +145,12 @@ class Verdict:
     estimator: str = ""
     trials: tuple[str, ...] = ()
 
+    @property
+    def deciding(self) -> ClaimResult | None:
+        """The claim whose numbers these are; None where nothing was tested."""
+        found = (c for c in self.details if not self.decided_by or c.label == self.decided_by)
+        return next(found, None)
+
 
 @dataclass(frozen=True)
 class _Tested:
@@ -182,16 +188,23 @@ def judge(
     margin: float | None,
     registered: Mapping[str, bool],
     paired: bool = True,
+    beside: bool = True,
 ) -> list[Verdict]:
     """Verdicts in the order of the hypotheses, without their sentences (see `sentences.py`).
 
     margin: of hypotheses in normalised points that state none. registered: hypothesis id -> written before
     the runs; families are corrected apart for confirmatory and exploratory hypotheses. paired: whether
     cells of one seed share anything, as in our own runs; in a table from elsewhere only where its study
-    says so. Raises UserError for an equivalence without a margin or a `where` on a column that isn't there.
+    says so. beside: with what decides nothing: the procedures of
+    `claims.assess`, the trials' ids and how many are missing. Raises UserError for an equivalence without a
+    margin or a `where` on a column that isn't there.
     """
     table = last_budget(table)
-    tested = [_prepare(table, h, levels, margin, paired) for h in hypotheses]
+    known = {
+        metric: runs(table, metric)
+        for metric in {h.metric for h in hypotheses if h.estimator is None}
+    }
+    tested = [_prepare(table, h, levels, margin, paired, known, beside) for h in hypotheses]
     families: dict[tuple[str, bool], list[int]] = {}
     for i, item in enumerate(tested):
         if item.resolved:
@@ -200,7 +213,14 @@ def judge(
     verdicts = [_blank(item, registered, alpha) for item in tested]
     for members in families.values():
         drafts = [
-            _draft(table, verdicts[i], tested[i], alpha=alpha, family_size=len(members))
+            _draft(
+                table,
+                verdicts[i],
+                tested[i],
+                alpha=alpha,
+                family_size=len(members),
+                beside=beside,
+            )
             for i in members
         ]
         wanted = holm([d.p for d in drafts if d.p is not None])
@@ -227,6 +247,8 @@ def _prepare(
     levels: Mapping[str, Sequence[Level]],
     default_margin: float | None,
     paired: bool,
+    runs_of: Mapping[str, Runs],
+    beside: bool,
 ) -> _Tested:
     margin = margin_of(hypothesis, default_margin)
     if margin is None and hypothesis.test == "equivalence":
@@ -243,7 +265,9 @@ def _prepare(
         if claim.estimator is not None:
             found = estimated(claim, table, hypothesis, paired)
         else:
-            found = resolve(claim, table, hypothesis.metric, paired)
+            found = resolve(
+                claim, table, hypothesis.metric, paired, runs_of[hypothesis.metric], beside
+            )
         if (
             isinstance(found, Resolved)
             and hypothesis.estimand == "population"
@@ -286,7 +310,7 @@ def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
     """The ids of these rows, where the table has any."""
     if "trial" not in table.columns:
         return ()
-    return tuple(sorted(table.loc[table.index.isin(rows), "trial"].astype(str)))
+    return tuple(sorted(table["trial"][table.index.isin(rows)].astype(str).tolist()))
 
 
 def _words(item: _Tested) -> str:
@@ -295,27 +319,36 @@ def _words(item: _Tested) -> str:
 
 
 def _assessed(
-    item: _Tested, claim: Claim, found: Resolved | Estimated, alpha: float
+    item: _Tested, claim: Claim, found: Resolved | Estimated, alpha: float, beside: bool
 ) -> ClaimResult:
     """One claim's numbers, by its contrast of cell means or by its estimator."""
     told = (item.hypothesis, claim.label, claim.contrast.text)
     if isinstance(found, Resolved):
-        return assess(*told, found, alpha=alpha, margin=item.margin)
+        return assess(*told, found, alpha=alpha, margin=item.margin, beside=beside)
     return assess_finding(*told, found, alpha=alpha, margin=item.margin)
 
 
 def _draft(
-    table: pd.DataFrame, blank: Verdict, item: _Tested, *, alpha: float, family_size: int
+    table: pd.DataFrame,
+    blank: Verdict,
+    item: _Tested,
+    *,
+    alpha: float,
+    family_size: int,
+    beside: bool,
 ) -> Verdict:
     """The uncorrected numbers of a tested hypothesis."""
-    details = tuple(_assessed(item, claim, found, alpha) for claim, found in item.resolved)
+    details = tuple(_assessed(item, claim, found, alpha, beside) for claim, found in item.resolved)
     trials = frozenset().union(*(found.trials for _, found in item.resolved))
-    unconverged, doubts = convergence(table.loc[table.index.isin(trials)])
+    unconverged: tuple[str, ...] = ()
+    doubts: list[str] = []
+    if "converged" in table.columns:
+        unconverged, doubts = convergence(table.loc[table.index.isin(trials)])
     decisive = max(details, key=lambda c: (c.p_for, _short_of(item.hypothesis, c)))
     return replace(
         blank,
         n_trials=len(trials),
-        trials=_ids(table, trials),
+        trials=_ids(table, trials) if beside else (),
         unconverged=unconverged,
         estimate=decisive.estimate,
         low=decisive.low,
@@ -479,7 +512,14 @@ def by_budget(
     for budget in budgets:
         at = table[table["budget"] == budget]
         for v in judge(
-            at, hypotheses, levels, alpha=alpha, margin=margin, registered=registered, paired=paired
+            at,
+            hypotheses,
+            levels,
+            alpha=alpha,
+            margin=margin,
+            registered=registered,
+            paired=paired,
+            beside=False,
         ):
             bounds = [math.nan if x is None else x for x in (v.estimate, v.low, v.high)]
             last = budget == budgets[-1]

@@ -116,6 +116,8 @@ def audit_config(
         horizon=HORIZON,
     )
     actions = generator.uniform(-1, 1, (256, ACTIONS))
+    if get("head", head).choices:
+        actions = np.where(actions == actions.max(axis=1, keepdims=True), 1.0, -1.0)
 
     def lab(replicas: int) -> Lab:
         policies = [

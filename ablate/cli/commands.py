@@ -14,11 +14,13 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
+from ablate import __version__
 from ablate.cli.data import data_app, reads
 from ablate.cli.shared import (
     RESULTS,
     Plugin,
     Results,
+    any_encoding,
     command,
     console,
     load_plugins,
@@ -32,8 +34,28 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"ablate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 StudyFile = Annotated[
     Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
@@ -54,6 +76,17 @@ def _study(study: Path, profile: str | None, overrides: list[str] | None, seeds:
     if seeds is not None:
         texts.append(f"seeds={seeds}")
     return load(study, profile, texts)
+
+
+def _plugins(plugin: list[str] | None, study: Path, results: Path) -> None:
+    """Load the named plugins, or those with which the study was run last."""
+    from ablate.study.source import read
+    from ablate.track import kept
+
+    if not plugin:
+        name = read(study).tree.get("study")
+        plugin = kept.plugins(results, name) if isinstance(name, str) else []
+    load_plugins(plugin)
 
 
 @app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
@@ -142,9 +175,17 @@ def report(
     table: Annotated[
         Path | None,
         typer.Option(
-            help="Runs from elsewhere: a .csv, a .parquet, or a Sacred file store's folder."
+            help="Runs from elsewhere: a .csv, a .parquet, rliable's matrices (.npz, .json), or a Sacred file "
+            "store's folder."
         ),
     ] = None,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            help="Of a table: runs of one seed share something, such as their evaluation episodes.",
+        ),
+    ] = False,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -190,6 +231,10 @@ def report(
     load_plugins(plugin)
     asked = None
     chosen = any(option is not None for option in (profile, set_, seeds))
+    if paired and table is None:
+        raise UserError(
+            "report --paired: that is for a table of runs from elsewhere: --table FILE."
+        )
     if table is not None:
         if named is None:
             raise UserError(
@@ -197,10 +242,11 @@ def report(
             )
         if chosen:
             raise UserError("report --table: --profile, --set and --seeds are for runs of our own.")
-        asked = room.elsewhere(named, table, results)
+        asked = room.elsewhere(named, table, results, paired)
     elif named is not None or chosen:
         file = named or Path(room.last_run(results)["study"])
         room.refuse_foreign(file)
+        _plugins(plugin, file, results)
         asked = room.ours(_study(file, profile, set_, seeds), results)
     if check:
         return _stale(room.stale(asked, results, paper))
@@ -267,7 +313,7 @@ def plan(
     """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
     from ablate.launch.planning import describe
 
-    load_plugins(plugin)
+    _plugins(plugin, study, results)
     print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
     return 0
 
@@ -281,10 +327,10 @@ def status(
     plugin: Plugin = None,
     results: Results = RESULTS,
 ) -> int:
-    """Fits and trials that have a result; attempts that failed or died are listed."""
+    """Fits and trials that have a result, of how many; attempts that failed or died are listed."""
     from ablate.launch.standing import describe
 
-    load_plugins(plugin)
+    _plugins(plugin, study, results)
     print(describe(_study(study, profile, set_, None), results))
     return 0
 
@@ -448,6 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     SIGTERM is heard like Ctrl-C.
     """
+    any_encoding()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments, prog_name="ablate", standalone_mode=False)

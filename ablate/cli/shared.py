@@ -1,9 +1,12 @@
-"""What every command shares: how errors become one line, a bar for long work, options that several have."""
+"""What every command shares: how errors become one line, how text reaches a stream of any encoding, a bar for long
+work, options that several have."""
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -16,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ablate.errors import UserError
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, highlight=False)  # names may hold brackets
 
 Plugin = Annotated[
     list[str] | None,
@@ -25,6 +28,82 @@ Plugin = Annotated[
 Results = Annotated[Path, typer.Option(help="Where results lie, one folder a study.")]
 Debug = Annotated[bool, typer.Option(help="Show the trace of an error.")]
 RESULTS = Path("results")
+
+
+_PLAIN = {
+    **dict.fromkeys("‐‑‒–—−", "-"),
+    **dict.fromkeys("‘’′", "'"),
+    **dict.fromkeys("“”″", '"'),
+    **{
+        "×": "x",
+        "±": "+/-",
+        "→": "->",
+        "…": "...",
+        "·": ".",
+        "•": "*",
+        "≤": "<=",
+        "≥": ">=",
+        "≈": "~",
+        "≠": "!=",
+    },
+    **{
+        "✗": "x",
+        "✓": "ok",
+        "●": "*",
+        "○": "o",
+        "ß": "ss",
+        "æ": "ae",
+        "ø": "o",
+        "€": "EUR",
+        "§": "section ",
+        "°": " deg",
+    },
+    **dict(zip("▁▂▃▄▅▆▇█", "._-=+*#@", strict=True)),
+    **{
+        "│": "|",
+        "─": "-",
+        "┌": "+",
+        "┐": "+",
+        "└": "+",
+        "┘": "+",
+        "├": "+",
+        "┤": "+",
+        "┬": "+",
+        "┴": "+",
+        "┼": "+",
+    },
+}
+
+
+def plain(text: str) -> str:
+    """The text in ASCII: punctuation and letters by what stands for them, Greek letters by name, all else as `?`."""
+    out = []
+    for character in text:
+        known = _PLAIN.get(character)
+        if known is None:
+            bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+            name = unicodedata.name(character, "")
+            greek = name.startswith("GREEK") and name.split(" LETTER ")[-1].split(" ")[0].lower()
+            known = bare if bare.strip() or character.isspace() else greek or "?"
+        out.append(known)
+    return "".join(out)
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """For what a stream can't carry, `plain` of it: a handler of errors as `codecs` knows them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return plain(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("ablate.plain", _stand_in)
+
+
+def any_encoding() -> None:
+    """Let both standard streams carry any text, whatever their encoding: what it lacks is replaced by `plain`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not every stand-in for a stream has an encoding
+            stream.reconfigure(errors="ablate.plain")
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:

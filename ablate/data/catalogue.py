@@ -7,6 +7,7 @@ fingerprint is where the result is cached. A twin is the same data with a part o
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -252,7 +253,8 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
                 f"data: '{name}' is a file or folder, not the name of a data set; of a file of yours the name is"
                 f" 'file/{name}'."
             )
-        raise unknown("data", name, known_names())
+        near = difflib.get_close_matches(name, known_names(), n=8, cutoff=0.3)
+        raise unknown("data", name, [*near, "another of `python -m ablate data list`", "file/PATH"])
     part: Family = registry.get("data", family)()
     said = checked(reading or {})
     found = part.resolve(member, name) if said == AS_IT_IS else part.read_as(member, name, said)

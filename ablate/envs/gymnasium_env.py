@@ -10,12 +10,13 @@ Every row is a simulator of its own. What it is told and what it shows is turned
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import importlib
+import io
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -237,7 +238,7 @@ def _numbers(env: Any) -> dict[tuple[str, str], Any]:
     return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_mujoco() -> Iterator[None]:
     """MuJoCo's warnings go nowhere; by default it writes MUJOCO_LOG.TXT into the current folder."""
     mujoco.set_mju_user_warning(lambda _: None)
@@ -294,7 +295,8 @@ def _import(package: str, env_id: str) -> None:
     if not package:
         return
     try:
-        importlib.import_module(package)
+        with contextlib.redirect_stderr(io.StringIO()):  # gymnasium-robotics prints news of its own
+            importlib.import_module(package)
     except ImportError as error:
         raise UserError(
             f"Gymnasium: '{env_id}': the package {package} can't be imported"

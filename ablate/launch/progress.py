@@ -113,6 +113,7 @@ class Display:
             word = "failed" if failed else "no result from"
             self.console.print(
                 f"[red]{word}[/red] {escape(job.label or job.id)}: {escape(why)}",
+                markup=True,
                 soft_wrap=True,
                 highlight=False,
             )

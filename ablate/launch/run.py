@@ -290,7 +290,7 @@ def _tell_plan(
 ) -> None:
     fits = len({one.fit.id for one in trials})
     console.print(
-        f"[bold]{study.study}[/bold], profile {study.profile}: {fits} fits, {len(trials)} trials; "
+        f"{study.study}, profile {study.profile}: {fits} fits, {len(trials)} trials; "
         f"{len(trials) - len(todo)} are done, {len(todo)} to run.",
         highlight=False,
     )

@@ -26,6 +26,7 @@ from ablate.learn.objective import Objective
 
 MOST = 100_000  # tensors in a file
 LONGEST = 1 << 16  # timesteps of a context
+COUNT = 10**9  # of anything else
 TEXTS = ("data", "mixer", "condition", "history", "head", "algorithm", "layout", "input", "preset")
 SIZES = ("width", "layers", "heads", "bins", "timesteps")  # of which a model has tensors
 
@@ -87,9 +88,8 @@ def described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any
     if not (given and TOKENS.fullmatch(str(about.get("context")))):
         whole("context", 1, LONGEST)
     shapes = [size for each in tensors.values() for size in each.shape]
-    _bounded(
-        path, {name: about[name] for name in ("model", "settings")}, max([len(tensors), *shapes])
-    )
+    sections = ("model", "settings", "train", "measure", "reading")
+    _bounded(path, {name: about[name] for name in sections}, max([len(tensors), *shapes]))
     left = ("study", "seed", "budget", "width")
     try:
         config = complete({k: v for k, v in about.items() if k not in left}, str(path))
@@ -100,13 +100,20 @@ def described(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any
 
 
 def _bounded(path: Path, section: Mapping[str, Any], largest: int, where: str = "") -> None:
-    """Raises UserError for a size above `largest`, at any depth."""
+    """Raises UserError for a size of the model above `largest`, and for any count above COUNT, at any depth."""
     for name, value in section.items():
         here = f"{where}.{name}".lstrip(".")
         if isinstance(value, dict):
             _bounded(path, value, largest, here)
-        elif name in SIZES and isinstance(value, int | float) and value > largest:
+        elif (
+            name in SIZES
+            and here.startswith(("model.", "settings."))
+            and isinstance(value, int | float)
+            and value > largest
+        ):
             raise _field(path, here, value, f"at most {largest}, by the tensors it holds")
+        elif type(value) is int and abs(value) > COUNT:
+            raise _field(path, here, value, f"at most {COUNT}")
 
 
 def _field(path: Path, name: str, found: object, allowed: str) -> UserError:

@@ -14,7 +14,7 @@ from ablate.errors import UserError
 from ablate.report.reference import read_reference
 from ablate.report.results import Results
 from ablate.report.write import check, printed, write_index, write_paper, write_report
-from ablate.study.foreign import is_foreign, load_foreign, tidy
+from ablate.study.foreign import arranged, is_foreign, load_foreign, tidy
 from ablate.study.load import load
 from ablate.study.schema import Study
 from ablate.study.tuning import by_draws
@@ -73,19 +73,33 @@ def ours(study: Study, results: Path) -> Results:
     )
 
 
-def elsewhere(study: Path, table: Path, results: Path) -> Results:
+def elsewhere(study: Path, table: Path, results: Path, paired: bool = False) -> Results:
     """The results of a table from elsewhere; study: a file of either kind, one of ours takes a table
-    with our columns."""
+    with our columns. paired: runs of one seed share something in all cells, whatever the study says."""
     if is_foreign(study):
         theirs = load_foreign(study)
         found = read_foreign(table)
-        tidied = tidy(theirs, found.table, found.file, found.names)
-        reading = (*found.notes, *tidied.notes)
-        folder = results / theirs.study
-        return Results(theirs, tidied.table, foreign=True, reading=reading, folder=folder)
+        rows, said = found.table, list(found.notes)
+        if found.matrices:
+            rows, how = arranged(theirs, rows, found.file)
+            said.append(how)
+        tidied = tidy(theirs, rows, found.file, found.names)
+        return Results(
+            theirs,
+            tidied.table,
+            curves=tidied.curves,
+            foreign=True,
+            said_paired=paired,
+            reading=(*said, *tidied.notes),
+            folder=results / theirs.study,
+        )
     loaded = load(study)
     return Results(
-        loaded, read_csv(table, sealed=False), foreign=True, folder=results / loaded.study
+        loaded,
+        read_csv(table, sealed=False),
+        foreign=True,
+        said_paired=paired,
+        folder=results / loaded.study,
     )
 
 

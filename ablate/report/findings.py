@@ -64,6 +64,8 @@ class Finding:
     fixed: Part | None = None
     population: Part | None = None
     beside: tuple[str, ...] = ()
+    rests: int = 0  # data sets that the estimate is of
+    lost: tuple[str, ...] = ()  # data sets that it is about and that lack a cell
     absolute: bool = False  # a mean of the metric, not a difference between means
 
     @property
@@ -186,6 +188,8 @@ def from_verdict(verdict: Verdict, hypothesis: Hypothesis) -> Finding:
         fixed=fixed,
         population=population,
         beside=_beside(verdict),
+        rests=0 if verdict.deciding is None else len(verdict.deciding.by_data_set),
+        lost=() if verdict.deciding is None else verdict.deciding.lost,
         absolute=is_level(verdict.contrast),
     )
 

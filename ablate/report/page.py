@@ -21,6 +21,7 @@ from ablate.report.grid import Grid
 from ablate.report.results import Results
 
 _MOST_LEVELS = 40  # of a filter
+_MOST_ROWS = 20_000  # of the table on the page
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def render(
     results: Results, drawn: Sequence[tuple[Drawn, dict[str, bytes]]], grids: Sequence[Grid]
 ) -> bytes:
     """A study's page. Figures are SVG images inside it; the table's rows are JSON that a script shows."""
-    story, table = results.story, results.rows
+    story, table = results.story, results.rows.head(_MOST_ROWS)
     columns = trial_columns(table, results.metrics)
     ids = {str(name): place for place, name in enumerate(table["trial"])}
     groups = {f"figure {f.name}": f.trials for f, _ in drawn if f.trials}
@@ -89,7 +90,8 @@ def render(
         audit=[audit_row(record) for record in results.audit],
         columns=columns,
         embedded=_embedded(embedded),
-        row_count=len(table),
+        row_count=len(results.rows),
+        shown=len(table),
         strip=strip,
         p_value=words.p_value,
         packages=provenance.packages(),

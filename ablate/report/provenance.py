@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import ablate
@@ -43,11 +45,34 @@ def sha(content: bytes) -> str:
 def row_hashes(table: pd.DataFrame) -> dict[str, str]:
     """For each trial the first 16 hex digits of the hash of its row: every column's name and
     value."""
-    columns = list(table.columns)
-    out = {}
-    for row in table.itertuples(index=False, name=None):
-        line = json.dumps([[name, _plain(value)] for name, value in zip(columns, row, strict=True)])
-        out[str(row[columns.index("trial")])] = sha(line.encode())[:16]
+    heads = [json.dumps(name) for name in table.columns]
+    cells = [_written(table.iloc[:, place]) for place in range(table.shape[1])]
+    lines = (
+        "[" + ", ".join([f"[{head}, {cell}]" for head, cell in zip(heads, row, strict=True)]) + "]"
+        for row in zip(*cells, strict=True)
+    )
+    trials = table["trial"].astype(str).tolist()
+    return {trial: sha(line.encode())[:16] for trial, line in zip(trials, lines, strict=True)}
+
+
+def _written(column: pd.Series) -> list[str]:
+    """The cells as JSON; of text and levels each is written once."""
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return [*map(str, column.tolist())]
+    if column.dtype == float:
+        return [
+            repr(value)
+            if math.isfinite(value) and not value.is_integer()
+            else json.dumps(_plain(value))
+            for value in column.tolist()
+        ]
+    known: dict[Any, str] = {}
+    out = []
+    for value in column.tolist():
+        key = (type(value), value)
+        if key not in known:
+            known[key] = json.dumps(_plain(value))
+        out.append(known[key])
     return out
 
 
@@ -94,7 +119,7 @@ def inputs(results: Results, venue: str) -> dict[str, str]:
         "own code": "" if own is None else own.read_text(encoding="utf-8"),
         "audit": list(results.audit),
         "registration": dict(results.registration),
-        "reading": list(results.reading),
+        "reading": [*results.reading, results.paired],
         "looks": None if record is None else record.text(),
         "venue": venue,
     }
@@ -104,21 +129,19 @@ def inputs(results: Results, venue: str) -> dict[str, str]:
 def frame_hash(table: pd.DataFrame) -> str:
     """Hash of a table's columns and values, in its order."""
     lines = [json.dumps([str(name) for name in table.columns])]
-    lines += [
-        json.dumps([_plain(value) for value in row])
-        for row in table.itertuples(index=False, name=None)
-    ]
+    cells = [_written(table.iloc[:, place]) for place in range(table.shape[1])]
+    lines += ["[" + ", ".join(row) + "]" for row in zip(*cells, strict=True)]
     return sha("\n".join(lines).encode())
 
 
 def spans(places: Iterable[int]) -> list[int]:
     """[first, last, first, last, ...] of the runs of consecutive numbers among `places`."""
-    out: list[int] = []
-    for place in sorted(set(places)):
-        if out and out[-1] == place - 1:
-            out[-1] = place
-        else:
-            out += [place, place]
+    there = np.unique(np.fromiter(places, dtype=int))
+    if not len(there):
+        return []
+    gaps = np.flatnonzero(np.diff(there) > 1)
+    first, last = there[np.r_[0, gaps + 1]], there[np.r_[gaps, len(there) - 1]]
+    out: list[int] = np.column_stack([first, last]).ravel().tolist()
     return out
 
 
@@ -140,7 +163,14 @@ def entry(
     hashes = row_hashes(results.budgets)
     places = {trial: place for place, trial in enumerate(hashes)}
 
+    known: dict[int, str] = {}  # most numbers rest on one and the same list
+
     def ranges(trials: Iterable[str]) -> str:
+        if id(trials) not in known:
+            known[id(trials)] = spelt(trials)
+        return known[id(trials)]
+
+    def spelt(trials: Iterable[str]) -> str:
         ends = spans(places[trial] for trial in trials if trial in places)
         pairs = zip(ends[::2], ends[1::2], strict=True)
         return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)

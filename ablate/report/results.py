@@ -42,7 +42,8 @@ class Results:
     tuning: arm, draws, value, the best judged value after so many draws. audit: one record a model.
     yardsticks: data, context and the responses of the exact posterior. reference: an earlier measurement,
     columns as in `reference.COLUMNS`. replications: what every hypothesis came to under other streams, columns as
-    in `replication.COLUMNS`. foreign: the table is not ours; reading: how it was read, in words.
+    in `replication.COLUMNS`. foreign: the table is not ours; said_paired: its runs of one seed
+    were said to share something; reading: how it was read, in words.
     registration: content of study.json, empty for a table that is not ours. folder: results/<study>, where
     the record of looks lies.
     """
@@ -60,6 +61,7 @@ class Results:
     reference: pd.DataFrame = field(default_factory=lambda: _none(*REFERENCE))
     replications: pd.DataFrame = field(default_factory=lambda: _none(*REPLICATIONS))
     foreign: bool = False
+    said_paired: bool = False
     reading: Sequence[str] = ()
     registration: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -96,6 +98,14 @@ class Results:
         return named or tuple(frame.metric_columns(self.rows)[:1])
 
     @property
+    def paired(self) -> bool:
+        """Whether runs of one seed share something in all cells: in ours they do, in a table from elsewhere where
+        that was said."""
+        if isinstance(self.study, ForeignStudy):
+            return self.study.paired or self.said_paired
+        return self.said_paired or not self.foreign
+
+    @property
     def metric(self) -> str:
         """The response that the study is about first of all."""
         return self.metrics[0]
@@ -123,7 +133,7 @@ class Results:
             margin=self.study.margin,
             registered=self.subject.before,
             metric=self.metric,
-            paired=self.study.paired,
+            paired=self.paired,
         )
         if self.record is None:
             return found
@@ -143,7 +153,7 @@ class Results:
             margin=self.study.margin,
             registered=self.subject.before,
             metric=self.metric,
-            paired=self.study.paired,
+            paired=self.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
         )
 
@@ -157,7 +167,7 @@ class Results:
             alpha=self.alpha,
             margin=self.study.margin,
             registered=self.subject.before,
-            paired=self.study.paired,
+            paired=self.paired,
         )
 
     @cached_property

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ablate.analyse import tidy as frame
+from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.study import expand
-from ablate.study.contrast import level_text
+from ablate.study.contrast import level_text, level_texts
 from ablate.study.schema import Study
 
 
@@ -46,7 +47,7 @@ def _by_level(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     keep = pd.Series(True, index=table.index)
     for name, levels in study.levels.items():
         if name in table.columns:
-            keep &= table[name].map(level_text).isin({level_text(level) for level in levels})
+            keep &= level_texts(table[name]).isin({level_text(level) for level in levels})
     return table[keep]
 
 
@@ -55,4 +56,6 @@ def _name(study: Study) -> str:
 
 
 def _remedy(study: Study) -> str:
-    return f"run `python -m ablate run {study.file or f'studies/{study.study}.yaml'} --profile {study.profile}` first"
+    """What to run first: the file that the user named."""
+    profile = "" if study.profile == STANDARD else f" --profile {study.profile}"
+    return f"run `python -m ablate run {study.file or f'{study.study}.yaml'}{profile}` first"

@@ -35,8 +35,9 @@ class Story:
 
     settings: (name, value) pairs that hold in every trial; factors: (name, levels in words) that
     vary; designs: (name, why, cells) of the crossings that were run; aliasing: sentences on what
-    the fraction of the factorial cannot tell; pairing: what equal seeds were measured to buy; size:
-    how large the models were and how long they trained, in words. foreign: the table is not ours;
+    the fraction of the factorial cannot tell; seeds, fewest: the most and the fewest finished seeds of a
+    cell; pairing: what equal seeds were measured to buy; size: how large the models were and how long they
+    trained, in words. foreign: the table is not ours;
     reading: what was read of it and what was left out. sequential: how looks were taken, if any.
     further: (heading, paragraph) beyond the verdicts; numbers: LaTeX by macro name, of the same.
     """
@@ -63,6 +64,7 @@ class Story:
     failed: int
     cells: int
     possible_cells: int
+    fewest: int = 0
     size: str = ""
     foreign: bool = False
     reading: tuple[str, ...] = ()
@@ -85,9 +87,13 @@ class Story:
     @property
     def scale(self) -> str:
         """What a reader must know before believing anything, in one or two sentences."""
-        seeds = f"{words.count(self.seeds, 'seed')} per cell"
+        seeds = words.count(self.seeds, "seed")
+        seeds = f"{f'{self.fewest} to ' if self.fewest < self.seeds else ''}{seeds} per cell"
         size = f", {self.size}" if self.size else ""
         said = f"Scale: {seeds} on {words.count(len(self.data), 'data set')}{size}"
+        short = sorted({f.rests for f in self.tested if f.lost})
+        if short:
+            said += f", of which some estimates rest on {words.listing(map(str, short))} only, for lack of cells"
         if self.foreign:
             return f"{said}; the runs come from elsewhere."
         said += f" (profile {self.profile}"
@@ -158,6 +164,8 @@ def gather(
     """Collect what there is to say."""
     study, table = subject.study, subject.table.reset_index(drop=True)
     claimed = {hypothesis.id: hypothesis for hypothesis in study.hypotheses}
+    done = table.loc[frame.finished(table)]
+    runs = done.groupby(frame.factor_columns(done), observed=True, dropna=False)["seed"].nunique()
     return Story(
         study=study.study,
         question=study.question,
@@ -168,7 +176,8 @@ def gather(
         registered=subject.registered,
         declared=subject.standing,
         profile=subject.profile,
-        seeds=int(table["seed"].nunique()) if "seed" in table.columns else 0,
+        seeds=int(runs.max()) if len(runs) else 0,
+        fewest=int(runs.min()) if len(runs) else 0,
         alpha=analysis.alpha,
         margin=study.margin,
         findings=tuple(

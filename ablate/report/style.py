@@ -132,7 +132,7 @@ def paper_style(venue: str = DEFAULT) -> Iterator[None]:
                 "figure.figsize": (width, width / 1.618),
                 "font.size": size,
                 "font.family": "STIXGeneral",
-                "mathtext.fontset": "stix",
+                "text.parse_math": False,  # a level may hold dollars, and no figure of ours holds formulas
                 "axes.spines.top": False,
                 "axes.spines.right": False,
                 "axes.axisbelow": True,

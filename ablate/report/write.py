@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ INDEX = "index.html"
 MAIN = "main.tex"
 PDF = "main.pdf"
 OWNED = ("figures", "tables")  # folders of a paper that hold nothing but what the report writes
-WIDTH = 96  # characters of a line on the terminal
+WIDTH = 100  # characters of a line at most, however wide the terminal
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ def _files(report: Report) -> list[str]:
 def _wrapped(line: str, first: str = "", rest: str = "  ") -> list[str]:
     return textwrap.wrap(
         line,
-        WIDTH,
+        min(max(shutil.get_terminal_size((80, 24)).columns, 40), WIDTH),
         initial_indent=first,
         subsequent_indent=rest,
         break_long_words=False,

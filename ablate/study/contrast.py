@@ -1,14 +1,13 @@
 """The language of contrasts: signed combinations of cell means.
 
     context[20] - context[1]                                  a difference
+    algo['A, [b]'] - algo[C]                                  a level of any text, in single quotes
     mixer[attention] - mixer[gru, lstm]                       several levels: their mean
     0.2 context[1] - context[20]                              a coefficient
     (context[20] - context[1]) : (condition[time] - condition[none])      an interaction, of any
     order
     trend(context[1, 5, 20])                                  a trend, linear in rank
     log_trend(context[1, 5, 20])                              a trend, linear in the level's logarithm
-
-    algo["PPO (clip, 0.2)"] - algo[SAC]                       a level with a comma, a bracket or quotes
 
 `:` binds tighter than `+` and `-`. Every term of a sum names the same factors, else its average
 over the other factors would not be over the same cells. `data` may be a factor.
@@ -33,12 +32,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ablate import registry
 from ablate.errors import UserError, one_line, unknown
 
-Level = str | bool | int | float
+Level = bool | str | int | float
+TRUTH = {
+    "True": "true",
+    "TRUE": "true",
+    "False": "false",
+    "FALSE": "false",
+}  # as programs write them
 LONGEST = 20_000  # characters of a contrast
 DEEPEST = 32  # parentheses in each other
 TERMS = 10_000  # products of levels, written out
@@ -49,14 +55,13 @@ TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*)|(?P<sign>[-+:*()\[\]]))"
 )
-# A level in brackets: in quotes, or as it is where it has no comma, bracket or quote.
-_LEVEL = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^,\[\]"]*))\s*(?P<end>[,\]])')
+_LEVEL = re.compile(r"(?P<space>\s*)(?:(?P<quoted>'(?:[^'\\]|\\.)*')\s*|(?P<plain>[^,\]]*))")
 _Sum = dict[frozenset[tuple[str, str]], float]  # product of levels -> coefficient
 
 
 def level_text(value: object) -> str:
     """How a level is compared: numbers by value (`20`, `20.0` and `"20"` are one), true and false however they
-    are written (`True` is `true`), a sum of registered parts by its canonical spelling (`time+return-to-go` is
+    are spelt (`True`, `TRUE`), a sum of registered parts by its canonical spelling (`time+return-to-go` is
     `return-to-go+time`), all else by its text."""
     return _level_text(str(value).strip())
 
@@ -66,9 +71,7 @@ def _level_text(text: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        if text.lower() in ("true", "false"):
-            return text.lower()
-        return _sum(text) if "+" in text else text
+        return _sum(text) if "+" in text else TRUTH.get(text, text)
     if not math.isfinite(number):
         return text
     return str(int(number)) if number == int(number) else repr(number)
@@ -79,6 +82,31 @@ def _sum(text: str) -> str:
         with contextlib.suppress(UserError):
             return registry.canonical(kind, text)
     return text
+
+
+def level_texts(column: pd.Series) -> pd.Series:
+    """`level_text` of every cell, asked once for every level."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        texts = np.array(
+            [level_text(level) for level in column.cat.categories] + ["nan"], dtype=object
+        )
+        return pd.Series(texts[column.cat.codes.to_numpy()], index=column.index)
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) != "string":
+        return column.map(level_text)  # 1 and True would be one
+    codes, levels = pd.factorize(column, use_na_sentinel=False)
+    texts = np.array([level_text(level) for level in levels], dtype=object)
+    return pd.Series(texts[codes], index=column.index)
+
+
+def named(factor: str, *levels: object) -> str:
+    """`factor[level, level]` as a contrast wants it: in quotes, what can't stand without."""
+    texts = []
+    for level in levels:
+        text = level_text(level)
+        if not text or re.search(r"[,\[\]']", text) or text != text.strip():
+            text = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        texts.append(text)
+    return f"{factor}[{', '.join(texts)}]"
 
 
 def find_level(value: object, levels: Iterable[Level]) -> Level | None:
@@ -187,15 +215,7 @@ class Contrast:
 
 
 def _say(factors: Sequence[str], levels: Sequence[str]) -> str:
-    return " : ".join(f"{f}[{written(x)}]" for f, x in zip(factors, levels, strict=True))
-
-
-def written(level: object) -> str:
-    """A level as it stands in a contrast's brackets: in quotes where it holds what has a meaning there."""
-    text = level_text(level) if isinstance(level, bool) else str(level)
-    if text == text.strip() and not re.search(r'[,\[\]"]', text):
-        return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+    return " : ".join(f"{named(f, x)}" for f, x in zip(factors, levels, strict=True))
 
 
 def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Contrast:
@@ -331,8 +351,8 @@ class _Parser:
         return {term: scale * coefficient for term, coefficient in inner.items()}
 
     def level_mean(self) -> _Sum:
-        """`factor[level, level]`: the mean over the levels. A level is any text, in quotes where it holds a comma,
-        a bracket or quotes."""
+        """`factor[level, level]`: the mean over the levels. A level is any text without comma and
+        bracket, or any at all in single quotes."""
         factor, levels = self.listed()
         return {frozenset({(factor, level)}): 1.0 / len(levels) for level in levels}
 
@@ -382,24 +402,30 @@ class _Parser:
         self.at = end
         if self.take("[") is None:
             raise self.wrong(self.peek()[2], f"expected '[' and a level after '{factor}'")
-        if "]" not in self.text[self.at :]:
-            raise self.wrong(self.at, f"the ']' of '{factor}[' is missing")
         self.factors.append(factor)
         levels: list[str] = []
-        ended = False
-        while not ended:
-            found = _LEVEL.match(self.text, self.at)
-            position = self.at + len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
-            if found is None:
-                raise self.wrong(position, f"a level of '{factor}' is missing")
-            raw = found["plain"]
-            level = level_text(re.sub(r"\\(.)", r"\1", found["quoted"]) if raw is None else raw)
-            if not level:
+        opened = self.at
+        while True:
+            match = _LEVEL.match(self.text, self.at)
+            assert match is not None  # it matches nothing at all, too
+            position, end = match.end("space"), match.end()
+            quoted = match["quoted"]
+            level = level_text(
+                match["plain"]
+                if quoted is None
+                else quoted[1:-1].replace("\\'", "'").replace("\\\\", "\\")
+            )
+            if not level or (quoted is None and "[" in level):
                 raise self.wrong(position, f"a level of '{factor}' is missing")
             if level in levels:
                 raise self.wrong(position, f"'{level}' stands twice")
+            after = self.text[end : end + 1]
+            if not after:
+                raise self.wrong(opened, f"the ']' of '{factor}[' is missing")
+            if after not in ",]":
+                raise self.wrong(end, f"expected ',' or ']', found '{after}'")
             levels.append(level)
             self.known(factor, start, level, position)
-            self.at = found.end()
-            ended = found["end"] == "]"
-        return factor, levels
+            self.at = end + 1
+            if after == "]":
+                return factor, levels

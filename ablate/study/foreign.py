@@ -10,6 +10,10 @@ Such a file has a section `table` where one of ours has designs, training and ev
       finished: [COMPLETED]                         # words of the column `status`
       failed: [FAILED]
 
+A table may hold a row at every step of a run: where one of the columns `STEPS` (or the one that the study calls
+`step`) tells the rows of a trial apart, the last step counts and the others are the trial's curve. Matrices of
+scores {algorithm: runs x tasks} are rows of the study's one factor; their columns are its data sets in order.
+
 `paired: true` says that runs of one seed share something in all cells, such as their evaluation episodes, so
 that contrasts are formed within seeds; that seed numbers coincide says nothing. `factors` are columns with
 the levels that count; `data` the data sets that count. `tidy` makes the
@@ -21,7 +25,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,20 @@ from ablate.study.hypotheses import Hypothesis, coverage
 from ablate.study.resolve import filled, found_in, no_repeats, said
 from ablate.study.source import Key, Source, read
 
-DATA, SEED, TRIAL, STATUS, FAILURE = "data", "seed", "trial", "status", "failure"
+DATA, SEED, TRIAL, STATUS, FAILURE, STEP = "data", "seed", "trial", "status", "failure", "step"
+STEPS = (
+    *(
+        STEP,
+        "steps",
+        "timestep",
+        "timesteps",
+        "global_step",
+        "total_steps",
+        "env_step",
+        "env_steps",
+    ),
+    *("update", "updates", "iteration", "iterations", "epoch", "epochs", "budget"),
+)
 FINISHED, UNFINISHED, FAILED = "COMPLETED", "RUNNING", "FAILED"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FACTOR = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")  # what a contrast can name
@@ -105,11 +122,12 @@ class ForeignStudy(Section):
 
 @dataclass(frozen=True)
 class Tidy:
-    """A table as the analysis reads it (factor columns are categories, in the declared order), and
-    in words what was left out or changed on the way."""
+    """A table as the analysis reads it (factor columns are categories, in the declared order), in words what was
+    left out or changed on the way, and where it had a row a step the curves: trial, update and the metrics."""
 
     table: pd.DataFrame
     notes: tuple[str, ...]
+    curves: pd.DataFrame
 
 
 def is_foreign(path: Path | str) -> bool:
@@ -162,7 +180,7 @@ def load_foreign(path: Path | str) -> ForeignStudy:
 def _no_clash(source: Source, file: ForeignFile) -> None:
     """A column is one thing only, and every name can stand in a contrast."""
     table = file.table
-    ours = (DATA, SEED, TRIAL, STATUS, FAILURE)
+    ours = (DATA, SEED, TRIAL, STATUS, FAILURE, STEP)
     for name in file.factors:
         if not _FACTOR.fullmatch(name):
             raise source.refuse(
@@ -240,6 +258,34 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
     return source.refuse(key, f"{where}: {found_in(problem)}{said(problem)}.")
 
 
+def arranged(study: ForeignStudy, matrices: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:
+    """Rows of matrices of scores (algorithm, task, run, score, perhaps step) under the names that the study gives
+    its columns, and how, in words.
+
+    Tasks, numbered from 1, are the study's data sets in their order. Raises UserError where their number is
+    another, or the study has several factors or metrics.
+    """
+    for what, found in (("factor", tuple(study.factors)), ("metric", study.table.metrics)):
+        if len(found) != 1:
+            raise UserError(
+                f"{where}: matrices have one {what}, the study has {len(found)}: {', '.join(found)}; for more "
+                "make a table with a row a run."
+            )
+    tasks = int(matrices["task"].max())
+    if tasks != len(study.data):
+        raise UserError(
+            f"{where}: the matrices have {tasks} tasks, and the study names {len(study.data)} data sets: "
+            f"{', '.join(study.data)}; name all, in the order of the matrices' columns."
+        )
+    (factor,), (metric,) = study.factors, study.table.metrics
+    called = {"algorithm": factor, "task": DATA, "run": SEED, "score": metric, "step": STEP}
+    named = dict(enumerate(study.data, 1))
+    table = matrices.assign(task=matrices["task"].map(named)).rename(
+        columns={name: study.table.column(ours) for name, ours in called.items()}
+    )
+    return table, f"its columns, in their order, are {', '.join(study.data)}"
+
+
 def tidy(study: ForeignStudy, raw: pd.DataFrame, where: str, names: Sequence[str]) -> Tidy:
     """The rows of `raw` that the study is about, as the analysis wants them.
 
@@ -259,14 +305,16 @@ def tidy(study: ForeignStudy, raw: pd.DataFrame, where: str, names: Sequence[str
         data = rows[table.column(DATA)]
     else:
         data = pd.Series(study.data[0], index=rows.index)
-    out = pd.DataFrame({TRIAL: _trials(study, rows, where), STATUS: _status(study, rows)})
+    out = pd.DataFrame({STATUS: _status(study, rows)})
     out[DATA] = _category(data, study.data)
     for name, levels in study.factors.items():
         out[name] = _category(rows[table.column(name)], levels)
     out[SEED] = _seeds(rows, table.column(SEED), where)
     for name in table.metrics:
         out[name] = _numbers(rows, table.column(name), where)
-    out[FAILURE] = rows[table.column(FAILURE)].map(_text) if table.column(FAILURE) in rows else ""
+    out[FAILURE] = (
+        _each(rows[table.column(FAILURE)], _text) if table.column(FAILURE) in rows else ""
+    )
     for name in table.metrics:
         bad = np.isinf(out[name].to_numpy()) & (out[STATUS] == FINISHED).to_numpy()
         if bad.any():
@@ -274,24 +322,106 @@ def tidy(study: ForeignStudy, raw: pd.DataFrame, where: str, names: Sequence[str
                 f"{where}, {rows[''].iloc[int(bad.argmax())]}: '{table.column(name)}' is infinite "
                 "in a finished trial."
             )
+        # Outside a finished trial an infinite number says no more than none.
+        out[name] = out[name].where(np.isfinite(out[name]))
+    if table.anchors:
+        out["score"] = _normalised(study, out)
+        shown = "; ".join(f"{p} {a:g} to {b:g}" for p, (a, b) in table.anchors.items())
+        notes.append(f"scores normalised so that these are 0 and 100: {shown}")
+    out, rows, curves, said = _last_steps(study, out, rows, where)
+    notes += said
+    out.insert(0, TRIAL, _trials(study, rows, where))
+    for name in table.metrics:
         empty = int((out[name].isna() & (out[STATUS] == FINISHED)).sum())
         if empty:
             notes.append(f"{_rows(empty)} finished without a value of '{name}'")
-        # Outside a finished trial an infinite number says no more than none.
-        out[name] = out[name].where(np.isfinite(out[name]))
     other = out.loc[~out[STATUS].isin((FINISHED, FAILED)), STATUS].value_counts()
     for word, count in sorted(other.items()):
         notes.append(f"{_rows(int(count))} with status '{word}': counted as not finished")
     out, again = _attempts(study, out, rows[""], where)
     notes += again
-    if table.anchors:
-        out["score"] = _normalised(study, out)
-        shown = "; ".join(f"{p} {a:g} to {b:g}" for p, (a, b) in table.anchors.items())
-        notes.append(f"scores normalised so that these are 0 and 100: {shown}")
+    notes += _fractions(study, out)
     lacking = [name for name in study.data if name not in set(out[DATA])]
     if lacking:
         notes.append(f"no row of the data set {', '.join(lacking)}")
-    return Tidy(out.reset_index(drop=True), tuple(notes))
+    out = out.reset_index(drop=True)
+    return Tidy(out, tuple(notes), _curves(study, out, curves))
+
+
+def _last_steps(
+    study: ForeignStudy, out: pd.DataFrame, rows: pd.DataFrame, where: str
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None, list[str]]:
+    """The rows at the last step of every trial, here and in `rows`; the rows at all steps with the column `update`;
+    and what that was, in words. Without a row a step everything as it is.
+
+    A run that ends before the last step of its cell isn't finished: no mean mixes steps.
+    """
+    keys = [DATA, *study.factors, SEED]
+    named = STEP in study.table.columns
+    column = _step(study, out, rows, keys)
+    if column is None:
+        return out, rows, None, []
+    steps = _numbers(rows, column, where)
+    if steps.isna().any():
+        at = rows.loc[steps.isna(), ""].iloc[0]
+        raise UserError(f"{where}, {at}: the step ('{column}') is empty.")
+    stepped = out.assign(update=steps)
+    last = stepped.groupby(keys, observed=True)["update"].transform("max")
+    end = stepped.groupby([DATA, *study.factors], observed=True)["update"].transform("max")
+    kept = stepped["update"] == last
+    short = (stepped["update"] < end) & kept & (out[STATUS] == FINISHED)
+    ends = sorted(set(end.tolist()))
+    shown = f"{ends[0]:g}" if len(ends) == 1 else f"{ends[0]:g} to {ends[-1]:g}, by cell"
+    notes = [
+        f"several rows a trial, by '{column}'{'' if named else ', as its name says'}: the last step ({shown}) counts, "
+        "the others are the trial's curve"
+    ]
+    out = out.assign(**{STATUS: out[STATUS].where(~short, UNFINISHED)})
+    if short.any():
+        notes.append(f"{_rows(int(short.sum()))} end before the last step of their cell")
+    return out[kept], rows[kept], stepped, notes
+
+
+def _step(
+    study: ForeignStudy, out: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]
+) -> str | None:
+    """The column that tells the rows of a trial apart; None where there is one row a trial, or no such column."""
+    used = {study.table.column(name) for name in (*study.factors, SEED, *study.table.metrics)}
+    if STEP in study.table.columns:
+        return study.table.column(STEP)
+    if not out.duplicated(keys).any():
+        return None
+    for name in rows.columns:
+        if str(name).lower().replace(" ", "_") not in STEPS or name in used:
+            continue
+        steps = pd.to_numeric(_each(rows[name], _text), errors="coerce")
+        if steps.notna().all() and not out.assign(update=steps).duplicated([*keys, "update"]).any():
+            return str(name)
+    return None
+
+
+def _curves(study: ForeignStudy, out: pd.DataFrame, stepped: pd.DataFrame | None) -> pd.DataFrame:
+    """Trial, update and metrics at every step of the trials that count."""
+    columns = [TRIAL, "update", *study.table.metrics]
+    if stepped is None:
+        return pd.DataFrame(columns=columns)
+    keys = [DATA, *study.factors, SEED]
+    return stepped.merge(out[[TRIAL, *keys]], on=keys)[columns]
+
+
+def _fractions(study: ForeignStudy, out: pd.DataFrame) -> list[str]:
+    """A word where scores look like fractions and margins are in points."""
+    margins = [study.margin, *(h.margin for h in study.hypotheses if h.metric == "score")]
+    known = [margin for margin in margins if margin is not None]
+    if "score" not in study.table.metrics or study.table.anchors or not known:
+        return []
+    low, high = out["score"].min(), out["score"].max()
+    if not (high - low < max(known) and -2.0 <= low <= high <= 2.0):
+        return []
+    return [
+        f"scores lie between {low:.3g} and {high:.3g}, closer together than the margin of {max(known):g}; if they are "
+        "fractions, say under table.anchors which scores are 0 and 100"
+    ]
 
 
 def _columns(study: ForeignStudy, raw: pd.DataFrame, where: str) -> None:
@@ -305,11 +435,6 @@ def _columns(study: ForeignStudy, raw: pd.DataFrame, where: str) -> None:
         column = table.column(name)
         if column in raw.columns:
             continue
-        if len(known) == 1 and re.search(r"[;\t|]", known[0]):
-            mark = re.search(r"[;\t|]", known[0])
-            raise UserError(
-                f"{where}: its cells are separated by {mark[0]!r}, not by commas; save it as CSV."  # type: ignore[index]
-            )
         renamed = "" if name == column else f" (the study's '{name}')"
         hint = (
             ""
@@ -335,7 +460,7 @@ def _kept(study: ForeignStudy, raw: pd.DataFrame, where: str) -> tuple[pd.DataFr
     rows = raw
     for name, chosen in table.rows.items():
         wanted = chosen if isinstance(chosen, list) else [chosen]
-        shown = rows[name].map(_text).map(level_text)
+        shown = _each(rows[name], _level)
         here = set(shown)
         for level in wanted:
             if level_text(level) not in here:
@@ -348,7 +473,7 @@ def _kept(study: ForeignStudy, raw: pd.DataFrame, where: str) -> tuple[pd.DataFr
         column = table.column(name)
         if name == DATA and column not in rows:
             continue
-        shown = rows[column].map(_text).map(level_text)
+        shown = _each(rows[column], _level)
         keep = shown.isin({level_text(level) for level in levels})
         if not keep.all():
             lost = shown[~keep].value_counts()
@@ -378,10 +503,24 @@ def _text(value: object) -> str:
     return " ".join(str(value).split())
 
 
+def _level(value: object) -> str:
+    """A cell as levels are compared."""
+    return level_text(_text(value))
+
+
+def _each(column: pd.Series, function: Callable[[Any], Any]) -> pd.Series:
+    """The function of every cell, asked once for every text."""
+    if pd.api.types.infer_dtype(column, skipna=False) != "string":
+        return column.map(function)  # 1 and True would be one
+    codes, texts = pd.factorize(column)
+    found = pd.Series([function(text) for text in texts], dtype=object).to_numpy()
+    return pd.Series(found[codes], index=column.index).infer_objects()
+
+
 def _category(column: pd.Series, levels: Sequence[Level]) -> pd.Series:
     """The declared level of each cell, as a category in the declared order."""
     known = {level_text(level): place for place, level in enumerate(levels)}
-    codes = column.map(_text).map(level_text).map(known).to_numpy(dtype=int)
+    codes = _each(column, lambda cell: known[_level(cell)]).to_numpy(dtype=int)
     values = pd.Categorical.from_codes(codes, categories=pd.Index(list(levels), dtype=object))
     return pd.Series(values, index=column.index)
 
@@ -391,7 +530,7 @@ def _trials(study: ForeignStudy, rows: pd.DataFrame, where: str) -> pd.Series:
     column = study.table.column(TRIAL)
     if column not in rows:
         return rows[""].str.replace(" ", "-")
-    ids = rows[column].map(_text)
+    ids = _each(rows[column], _text)
     empty = ids == ""
     if empty.any():
         raise UserError(f"{where}, {rows.loc[empty, ''].iloc[0]}: '{column}' is empty.")
@@ -416,30 +555,31 @@ def _status(study: ForeignStudy, rows: pd.DataFrame) -> pd.Series:
             found.lower(), found if found.upper() not in (FINISHED, FAILED, "") else UNFINISHED
         )
 
-    return rows[column].map(word)
+    return _each(rows[column], word)
 
 
 def _seeds(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
     """Seeds as whole numbers where all are, else as text."""
-    shown = rows[column].map(_text)
-    empty = shown.str.lower().isin(_EMPTY)
+    plain = _each(rows[column], _level)
+    empty = plain.str.lower().isin(_EMPTY)
     if empty.any():
         raise UserError(f"{where}, {rows.loc[empty, ''].iloc[0]}: the seed ('{column}') is empty.")
-    plain = shown.map(level_text)
     return plain.astype(int) if plain.str.fullmatch(r"-?\d{1,18}").all() else plain
 
 
 def _numbers(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
     """A column of numbers; empty cells are NaN."""
-    shown = rows[column].map(_text)
+    shown = _each(rows[column], _text)
     empty = shown.str.lower().isin(_EMPTY)
     numbers = pd.to_numeric(shown.where(~empty), errors="coerce")
     bad = numbers.isna() & ~empty
     if bad.any():
-        row = rows.loc[bad, ""].iloc[0]
-        raise UserError(
-            f"{where}, {row}: '{column}' is '{shown[bad].iloc[0][:40]}'; a metric is a number, or empty."
-        )
+        row, cell = rows.loc[bad, ""].iloc[0], shown[bad].iloc[0][:40]
+        meant = "a metric is a number, or empty"
+        if re.fullmatch(r"[-+]?\d{1,3},\d{3}", cell):
+            both = f"{cell.replace(',', '.')} or {cell.replace(',', '')}"
+            meant = f"that may be {both}: write it with a point, or without"
+        raise UserError(f"{where}, {row}: '{column}' is '{cell}'; {meant}.")
     return numbers.astype(float)
 
 

@@ -19,7 +19,16 @@ from pydantic import (
 from ablate import registry
 from ablate.config import Section
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, Contrast, Level, Weights, level_text, parse, written
+from ablate.study.contrast import (
+    ACROSS,
+    Contrast,
+    Level,
+    Weights,
+    level_text,
+    level_texts,
+    named,
+    parse,
+)
 
 _PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 
@@ -160,7 +169,7 @@ class Claim:
         """The rows at which `where` holds, with their index."""
         keep = pd.Series(True, index=cells.index)
         for factor, levels in self.where.items():
-            keep &= cells[factor].map(level_text).isin(levels)
+            keep &= level_texts(cells[factor]).isin(levels)
         return cells[keep]
 
     def weights(self, cells: pd.DataFrame) -> Weights:
@@ -208,7 +217,7 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
         among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
         where.pop(pairs_of, None)
         asked = [
-            (f"{a} - {b}", parse(f"{pairs_of}[{written(a)}] - {pairs_of}[{written(b)}]"), None)
+            (f"{a} - {b}", parse(f"{named(pairs_of, a)} - {named(pairs_of, b)}"), None)
             for a, b in itertools.combinations(among, 2)
         ]
     replicates = 1 if hypothesis.estimand == "population" else 2

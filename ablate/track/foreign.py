@@ -1,4 +1,5 @@
-"""Tables of runs that somebody else made: CSV, parquet, or a Sacred file store of another program.
+"""Tables of runs that somebody else made: CSV and its kin, parquet, matrices of scores as rliable takes them, or
+a Sacred file store of another program.
 
 Nothing is interpreted here: what a column means is the study's to say (`ablate.study.foreign`).
 What cannot be read is skipped with a count and a reason, or refused; never dropped in silence.
@@ -6,7 +7,6 @@ What cannot be read is skipped with a count and a reason, or refused; never drop
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -18,8 +18,21 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import UserError
+from ablate.track import delimited, matrices
 
-KINDS = ".csv, .parquet, or the folder of a Sacred file store"
+KINDS = (
+    ".csv, .tsv or .txt, .parquet, .npz or .json (also of matrices {algorithm: runs x tasks}), or the folder of a "
+    "Sacred file store"
+)
+_REMEDIES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet isn't read; save its sheet as CSV"),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".p"),
+        "a pickle runs code when it is read; save a table by DataFrame.to_csv, matrices by "
+        "numpy.savez(FILE, **scores)",
+    ),
+    **dict.fromkeys((".gz", ".zip", ".xz", ".bz2", ".zst"), "it is compressed; unpack it first"),
+}
 # columns, and beginnings of columns, that a store's runs have beside their configuration
 _OWN = ("trial", "status", "failure", "result", "metrics")
 
@@ -29,8 +42,8 @@ class Found:
     """A table as it was found.
 
     table: text in every cell of a CSV, values of any type otherwise. file: what it was read from.
-    names: what to call each row in a refusal. notes: what was skipped, in words. hash: SHA-256 of
-    what was read.
+    names: what to call each row in a refusal. notes: how it was read and what was skipped, in words. hash:
+    SHA-256 of what was read. matrices: its columns are those of `ablate.track.matrices`.
     """
 
     table: pd.DataFrame
@@ -38,6 +51,7 @@ class Found:
     names: tuple[str, ...]
     notes: tuple[str, ...]
     hash: str
+    matrices: bool = False
 
 
 def read_foreign(path: Path | str) -> Found:
@@ -47,42 +61,23 @@ def read_foreign(path: Path | str) -> Found:
         return read_sacred(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file.")
-    if path.suffix.lower() == ".csv":
-        table = _csv(path)
-    elif path.suffix.lower() in (".parquet", ".pq"):
+    kind = path.suffix.lower()
+    notes: list[str] = []
+    of_matrices = False
+    if kind in (".csv", ".tsv", ".txt"):
+        table, notes = delimited.read(path)
+    elif kind in (".parquet", ".pq"):
         table = _parquet(path)
+    elif kind in (".npz", ".npy", ".json", ".jsonl"):
+        table, notes, of_matrices = matrices.read(path)
     else:
-        raise UserError(f"{path}: expected {KINDS}.")
+        remedy = _REMEDIES.get(kind)
+        raise UserError(f"{path}: {remedy}." if remedy else f"{path}: expected {KINDS}.")
     if table.empty:
         raise UserError(f"{path}: the table has no rows.")
     names = tuple(f"row {index + 1}" for index in range(len(table)))
     content = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Found(table, str(path), names, (), content)
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    """Every cell as text, so that a refusal can quote what stands there."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            lines = []
-            for line in reader:
-                if not line:
-                    continue  # a blank line
-                if len(line) != len(header):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: it has {len(line)} cells, the header has "
-                        f"{len(header)}; the file is cut off or was edited."
-                    )
-                lines.append(line)
-    except OSError as error:
-        raise UserError(f"{path}: it cannot be read ({error.strerror}).") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: it is not a CSV table in UTF-8 ({error}).") from error
-    _header(path, header)
-    columns = list(zip(*lines, strict=True)) or [()] * len(header)
-    return pd.DataFrame(dict(zip(header, columns, strict=True)), columns=header, dtype=object)
+    return Found(table, str(path), names, tuple(notes), content, of_matrices)
 
 
 def _parquet(path: Path) -> pd.DataFrame:
@@ -97,19 +92,10 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: it is not a parquet table ({first[0]}).") from error
     table = table.reset_index(drop=isinstance(table.index, pd.RangeIndex))
     table.columns = pd.Index([str(name) for name in table.columns])
-    _header(path, list(table.columns))
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise UserError(f"{path}: two columns are called '{twice[0]}'; each name may stand once.")
     return table.astype(object)
-
-
-def _header(path: Path, header: list[str]) -> None:
-    if not header:
-        raise UserError(f"{path}: the file is empty.")
-    if not all(header):
-        place = header.index("") + 1
-        raise UserError(f"{path}: column {place} has no name.")
-    again = sorted({name for name in header if header.count(name) > 1})
-    if again:
-        raise UserError(f"{path}: two columns are called '{again[0]}'; each name may stand once.")
 
 
 def read_sacred(store: Path) -> Found:

@@ -5,6 +5,7 @@ Each of these files can be made again, so a refusal says what deleting it costs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ def asked(folder: Path) -> dict[str, Any] | None:
     if any(name not in found for name in ASKED):
         raise _damaged(path, "an entry is missing", "then name the study file")
     return seal.opened(path, found)
+
+
+def plugins(results: Path, study: str) -> list[str]:
+    """The plugins with which a study was run last, at any profile; none where no note of a run says any."""
+    there = [results / study / LAST, *(results / study).glob(f"*/{LAST}")]
+    for path in sorted(
+        filter(Path.exists, there), key=lambda path: path.stat().st_mtime, reverse=True
+    ):
+        with contextlib.suppress(UserError):  # of a damaged note, which costs a plugin's name only
+            return list((asked(path.parent) or {}).get("plugins") or ())
+    return []
 
 
 def yardsticks_file(folder: StudyFolder) -> Path:

@@ -40,7 +40,7 @@ def gone(who: Mapping[str, object]) -> bool | None:
 def _started(pid: int) -> int | None:
     """Start time of a living process in ticks; None for one that ended or waits to be reaped."""
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        text = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name in parentheses may hold blanks
@@ -49,7 +49,7 @@ def _started(pid: int) -> int | None:
 
 def _machine() -> str:
     try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text("utf-8", "replace").strip()
         return f"{boot}/{os.readlink(PROC / 'self/ns/pid')}"
     except OSError:
         return platform.node()

@@ -40,7 +40,11 @@ def hardware() -> dict[str, object]:
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        lines = (
+            line
+            for line in info.read_text("utf-8", "replace").splitlines()
+            if line.startswith("model name")
+        )
         cpu = next(lines, cpu).partition(":")[2].strip() or cpu
     gpus = ""
     if shutil.which("nvidia-smi"):

@@ -111,3 +111,21 @@ def test_it_follows_scale_and_shift(scale, shift, draw):
         shift + scale * before.estimate.value, rel=1e-4, abs=1e-4 * scale
     )
     assert after.estimate.variance == pytest.approx(scale**2 * before.estimate.variance, rel=1e-4)
+
+
+def test_without_a_spread_of_slopes_it_is_least_squares_with_data_sets_as_levels():
+    rng = np.random.default_rng(3)
+    cells = rng.normal(0.0, 2.0, (4, 2, 5)) + rng.normal(0.0, 20.0, (4, 1, 1))
+    cells[:, 1] += 7.0 - (cells[:, 1] - cells[:, 0]).mean(axis=1, keepdims=True)  # alike everywhere
+    cells[0, 1] += 0.1
+    contrasts = (cells[:, 1] - cells[:, 0]).mean(axis=1)
+    found, why = fit(contrasts, np.full(4, 2 / 5), [cell for pair in cells for cell in pair])
+    assert found is not None, why
+    assert found.slope_sd == 0.0
+    y = cells.ravel()
+    data, arm = np.repeat(np.arange(4), 10), np.tile(np.repeat([0.0, 1.0], 5), 4)
+    x = np.column_stack([arm, *(data == d for d in range(4))])
+    beta, squares, *_ = np.linalg.lstsq(x, y)
+    variance = squares[0] / (len(y) - 5) * np.linalg.inv(x.T @ x)[0, 0]
+    assert found.estimate.value == pytest.approx(beta[0], rel=1e-9)
+    assert found.estimate.variance == pytest.approx(variance, rel=1e-9)

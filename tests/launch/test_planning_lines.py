@@ -1,5 +1,6 @@
 """What `plan` says of tokens and of what a search sees, and contexts given in tokens."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from ablate.data.catalogue import Anchors, DataSet
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.launch.planning import describe, sights, tokens
+from ablate.launch.standing import describe as standing
 from ablate.models import match
 from ablate.models.match import given_width
 from ablate.study.expand import cells
 from ablate.study.foreign import is_foreign
 from ablate.study.load import load
 from ablate.study.source import read
+from ablate.track import kept
 
 SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 STUDY = Path(__file__).parents[2] / "studies" / "planning.yaml"
@@ -138,3 +141,22 @@ def test_a_plan_counts_fits_apart_from_what_is_measured_of_them(tmp_path: Path) 
     assert "2 cells x 5 seeds: 5 fits to train, 15 measurements, 10 trials" in describe(
         study, tmp_path, 2
     )
+
+
+def test_status_has_totals_before_any_run(tmp_path: Path) -> None:
+    path = tmp_path / "lines.yaml"
+    path.write_text(TEXT)
+    study = load(path, None, ["seeds=3"])
+    count = 3 * len(cells(study))
+    told = standing(study, tmp_path / "results")
+    assert told == f"no runs yet: 0 of {count} fits trained, 0 of {count} trials completed"
+
+
+def test_the_plugins_of_the_last_run_are_known(tmp_path: Path) -> None:
+    assert kept.plugins(tmp_path, "lines") == []
+    (tmp_path / "lines/quick").mkdir(parents=True)
+    note = dict.fromkeys(kept.ASKED) | {"plugins": ["mine.py"]}
+    (tmp_path / "lines/quick/last.json").write_text(json.dumps(note))
+    assert kept.plugins(tmp_path, "lines") == ["mine.py"]
+    (tmp_path / "lines/quick/last.json").write_text("{")
+    assert kept.plugins(tmp_path, "lines") == []

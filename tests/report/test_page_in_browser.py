@@ -128,6 +128,13 @@ def test_a_narrow_screen_scrolls_inside_tables_only(page, written, width):
     )
     assert inside
     assert page.run("getComputedStyle(document.querySelector('.scroll')).overflowX") == "auto"
+    # Figures are seen whole, and larger on request.
+    ends = "[...document.querySelectorAll('figure img')].map(i => i.getBoundingClientRect().right)"
+    assert max(page.run(ends)) <= width
+    if width <= 640:
+        page.run("document.querySelectorAll('.larger input').forEach(box => box.click())")
+        assert min(page.run(ends)) >= 640
+        assert page.run("document.documentElement.scrollWidth") <= width
 
 
 def test_words_have_contrast_in_light_and_in_dark(page, written, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.errors import UserError
-from ablate.study.contrast import ACROSS, find_level, level_text, parse
+from ablate.study.contrast import ACROSS, find_level, level_text, named, parse
 
 LEVELS = {
     "data": ["lq/a", "lq/b@mask"],
@@ -214,3 +214,23 @@ def test_levels_are_compared_by_value(value: object, text: str) -> None:
 def test_the_declared_level_is_found() -> None:
     assert find_level("20", [1, 5, 20]) == 20
     assert find_level("7", [1, 5, 20]) is None
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    st.lists(st.text(min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=2)
+)
+def test_a_level_of_any_text_can_be_named(levels):
+    if level_text(levels[0]) == level_text(levels[1]):
+        return
+    found = parse(f"{named('a', levels[0])} - {named('a', levels[1])}", {"a": levels})
+    assert found.terms == {(level_text(levels[0]),): 1.0, (level_text(levels[1]),): -1.0}
+    assert parse(named("a", *levels)).factors == ("a",)
+
+
+def test_true_and_false_are_levels_however_they_are_spelt():
+    assert {level_text(x) for x in (True, "True", "TRUE", "true")} == {"true"}
+    assert level_text(False) == "false"
+    assert level_text(1) == "1"
+    assert find_level("False", [True, False]) is False
+    assert find_level("1", [True, False]) is None

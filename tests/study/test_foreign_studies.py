@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ablate.analyse.tidy import check, factor_columns, finished, metric_columns
 from ablate.errors import UserError
-from ablate.study.foreign import ForeignStudy, is_foreign, load_foreign, tidy
+from ablate.study.foreign import ForeignStudy, arranged, is_foreign, load_foreign, tidy
 
 STUDY = """\
 study: theirs
@@ -165,7 +165,7 @@ def test_one_data_set_needs_no_column(tmp_path):
         (lambda t: t.assign(Algorithm="C"), "no row has a declared level of 'algo'"),
         (lambda t: t.iloc[:0], "no row has a declared level of 'data'"),
         (lambda t: t.assign(trial="x"), "two rows have the trial 'x': row 1 and row 2"),
-        (lambda t: pd.DataFrame({"a;b": ["1;2"]}), "separated by ';', not by commas"),
+        (lambda t: t.assign(**{"return": "1,234"}), "that may be 1.234 or 1234"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_line(study, change, said):
@@ -246,3 +246,77 @@ def test_any_table_is_read_or_refused_in_one_line(tmp_path_factory, columns):
 def test_pairing_is_declared_never_guessed(tmp_path):
     assert not load_foreign(write(tmp_path)).paired
     assert load_foreign(write(tmp_path, STUDY + "paired: true\n")).paired
+
+
+@pytest.mark.parametrize("written", [("True", "False"), ("TRUE", "FALSE"), (True, False)])
+def test_true_and_false_are_levels(tmp_path, written):
+    text = STUDY.replace("algo: [A, B]", "algo: [true, false]").replace(
+        "algo[A] - algo[B]", "algo[true] - algo[false]"
+    )
+    table = rows()
+    table["Algorithm"] = pd.Series(
+        [written[0] if algo == "A" else written[1] for algo in table["Algorithm"]], dtype=object
+    )
+    found = made(load_foreign(write(tmp_path, text)), table).table
+    assert found["algo"].tolist() == [True] * 4 + [False] * 4 + [True] * 4 + [False] * 4
+
+
+def stepped(column: str, steps: tuple[int, ...] = (0, 10, 20)) -> pd.DataFrame:
+    """The whole table with a row a step, the return growing by it."""
+    parts = [rows().assign(**{column: str(step)}) for step in steps]
+    for step, part in zip(steps, parts, strict=True):
+        part["return"] = (part["return"].astype(float) + step).astype(str)
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("column", ["step", "Global step", "epoch", "updates"])
+def test_of_rows_by_step_the_last_counts_and_the_others_are_curves(study, column):
+    found = made(study, stepped(column).sample(frac=1.0, random_state=0))
+    whole = made(study, rows()).table
+    keys = ["data", "algo", "width", "seed"]
+    both = found.table.merge(whole, on=keys, suffixes=("", "_alone"))
+    assert len(both) == 16
+    assert (both["score"] == both["score_alone"] + 20).all()
+    assert f"by '{column}', as its name says: the last step (20) counts" in "; ".join(found.notes)
+    assert len(found.curves) == 48
+    first = found.curves[found.curves["trial"] == found.table["trial"].iloc[0]]
+    assert sorted(first["update"]) == [0, 10, 20]
+
+
+def test_a_run_that_ends_early_is_not_finished(study):
+    table = stepped("step")
+    cut = table[~((table["step"] == "20") & (table["seed"] == "1") & (table["task"] == "hop"))]
+    found = made(study, cut)
+    assert found.table["status"].value_counts().to_dict() == {"COMPLETED": 12, "RUNNING": 4}
+    assert "4 rows end before the last step of their cell" in found.notes
+
+
+def test_a_column_of_steps_can_be_named_and_another_cannot_make_trials_of_attempts(tmp_path, study):
+    named = load_foreign(write(tmp_path, STUDY.replace("algo: Alg", "step: frames, algo: Alg")))
+    assert made(named, stepped("frames")).table["score"].min() == 30.0
+    assert "two finished rows for the same trial" in refusal(study, stepped("frames"))
+    assert "the step ('frames') is empty" in refusal(named, stepped("frames").assign(frames=""))
+
+
+def test_matrices_are_rows_of_the_one_factor(tmp_path, study):
+    matrices = pd.DataFrame(
+        {"algorithm": ["A"] * 4, "task": [1, 2, 1, 2], "run": [0, 0, 1, 1], "score": [1.0, 2, 3, 4]}
+    )
+    text = STUDY.replace("  width: [16, 64]\n", "").replace("[score, steps]", "[score]")
+    one = load_foreign(write(tmp_path, text))
+    table, said = arranged(one, matrices, "scores.npz")
+    assert said == "its columns, in their order, are hop, run"
+    assert made(one, table).table["score"].tolist() == [1, 2, 3, 4]
+    assert made(one, table).table["data"].tolist() == ["hop", "run", "hop", "run"]
+    with pytest.raises(UserError, match="one factor, the study has 2: algo, width"):
+        arranged(study, matrices, "scores.npz")
+    with pytest.raises(UserError, match="have 3 tasks, and the study names 2 data sets"):
+        arranged(one, matrices.assign(task=3), "scores.npz")
+
+
+def test_fractions_under_a_margin_in_points_are_remarked(tmp_path, study):
+    table = rows()
+    table["return"] = (table["return"].astype(float) / 100).astype(str)
+    assert "closer together than the margin of 3" in "; ".join(made(study, table).notes)
+    anchored = STUDY.replace("  metrics:", "  anchors: {'*': [0, 1]}\n  metrics:")
+    assert "margin" not in "; ".join(made(load_foreign(write(tmp_path, anchored)), table).notes)

@@ -7,7 +7,7 @@ import pytest
 from study_samples import changed, loaded, made_up_lab, refusal
 
 from ablate.errors import LONGEST, UserError, one_line, unknown
-from ablate.study.contrast import parse, written
+from ablate.study.contrast import named, parse
 from ablate.study.expand import cells
 from ablate.study.hypotheses import claims
 
@@ -118,10 +118,10 @@ def test_true_and_false_are_levels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "level", ["a]b", "a[b", "PPO (clip, 0.2)", 'say "x"', "a\\b", " a ", "$\\alpha$", "a:b"]
+    "level", ["a]b", "a[b", "PPO (clip, 0.2)", 'say "x"', "a\\b", "$\\alpha$", "a:b"]
 )
 def test_a_level_is_any_text(level: str) -> None:
-    text = f"algo[{written(level)}] - algo[other]"
+    text = f"{named('algo', level)} - algo[other]"
     assert parse(text, {"algo": (level, "other")}).terms == {
         (level.strip(),): 1.0,
         ("other",): -1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ablate.errors import UserError
 from ablate.track import foreign
@@ -42,7 +45,10 @@ def test_a_csv_is_read_as_text(tmp_path):
         (b"a,b\n1,2\n3\n", "line 3: it has 1 cells, the header has 2"),
         (b"a,,c\n1,2,3\n", "column 2 has no name"),
         (b"a,a\n1,2\n", "two columns are called 'a'"),
-        (b"a,b\n\xff\xfe,2\n", "not a CSV table in UTF-8"),
+        (b"\xff\xfea,b\n1", "it begins as utf-16-le and isn't"),
+        (b"a,b\n\x001,2\n", "it holds zero bytes"),
+        (b'a,b\n"1,2\n', "not a table of text"),
+        (b"a;b\n0,5;1.234\n", "'b' holds '1.234' and 'a' decimal commas"),
     ],
 )
 def test_a_bad_csv_is_refused(tmp_path, content, said):
@@ -51,10 +57,140 @@ def test_a_bad_csv_is_refused(tmp_path, content, said):
     assert said in refused(path)
 
 
+WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+CELLS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 4))
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    scores=st.lists(CELLS, min_size=2, max_size=6),
+    separator=st.sampled_from(list(WORDS)),
+    decimal=st.sampled_from([".", ","]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    index=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_what_pandas_exports_is_read_back_and_said(
+    tmp_path_factory, scores, separator, decimal, encoding, index, end
+):
+    path = tmp_path_factory.mktemp("exported") / "runs.csv"
+    names = [f"Köln {place}" for place in range(len(scores))]
+    table = pd.DataFrame({"algo": names, "score": scores})
+    table.to_csv(
+        path, sep=separator, decimal=decimal, encoding=encoding, index=index, lineterminator=end
+    )
+    found = read_foreign(path)
+    assert found.table["algo"].tolist() == names
+    read = found.table["score"].tolist()
+    open_ = decimal == separator == "," and not any("," not in cell for cell in read)
+    if not open_:  # else a metric of such cells is refused where it is asked for
+        assert [float(cell) for cell in read] == scores
+    said = "; ".join(found.notes)
+    assert ("separated by " + WORDS[separator] in said) == (separator != ",")
+    assert ("numbers the rows" in said) == index
+    assert ("read as" in said) == (encoding in ("utf-16", "cp1252"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "separator", "read", "said"),
+    [
+        (["50,691", "7,5"], ",", ["50.691", "7.5"], "'x' has decimal commas"),
+        (["50,691", "7,555"], ";", ["50.691", "7.555"], "'x' has decimal commas"),
+        (["50,691", "7,555"], ",", ["50,691", "7,555"], None),  # could be either
+        (["1,234.5", "7"], ",", ["1234.5", "7"], "'x' has commas between thousands"),
+        (["1.234,5", "7"], ";", ["1234.5", "7"], "'x' has decimal commas"),
+        (["1 234.5", "7"], ",", ["1234.5", "7"], "'x' has marks between thousands"),
+        (["1'234'567", "nan"], ",", ["1234567", "nan"], "'x' has marks between thousands"),
+        (["\u22127.5", ""], ",", ["-7.5", ""], None),
+        (["1,2", "a_b"], ";", ["1,2", "a_b"], None),
+        (["16,32", "64,64"], "|", ["16.32", "64.64"], "'x' has decimal commas"),
+    ],
+)
+def test_numbers_are_read_as_they_are_written_and_said(tmp_path, cells, separator, read, said):
+    path = tmp_path / "runs.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([("x", "y"), *((c, "z") for c in cells)])
+    found = read_foreign(path)
+    assert found.table["x"].tolist() == read
+    assert [note for note in found.notes if note.startswith("'x'")] == ([said] if said else [])
+
+
+def test_columns_without_a_name_are_left_out_or_refused(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text('"a" "b"\n'.replace(" ", ",") + '"1","x",2\n"2","y",3\n')  # as R writes it
+    assert read_foreign(path).table.to_dict("list") == {"a": ["x", "y"], "b": ["2", "3"]}
+    path.write_text("a,b,\n1,2,\n3,4,\n,,\n")
+    found = read_foreign(path)
+    assert found.table.to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    assert found.notes == ("column 3, which is empty, was left out",)
+    path.write_text(",a\nx,1\ny,2\n")
+    assert "column 1 has no name, and doesn't merely number the rows" in refused(path)
+    path.write_text("sep=;\na;b\n1;2\n")
+    assert read_foreign(path).table.to_dict("list") == {"a": ["1"], "b": ["2"]}
+
+
+def test_matrices_of_scores_are_read_without_running_code(tmp_path):
+    scores = {"A": np.arange(6.0).reshape(3, 2), "B": np.array([[7, 8]])}
+    np.savez(tmp_path / "scores.npz", **scores)
+    (tmp_path / "scores.json").write_text(
+        json.dumps({name: rows.tolist() for name, rows in scores.items()})
+    )
+    found = [read_foreign(tmp_path / name) for name in ("scores.npz", "scores.json")]
+    for one in found:
+        assert one.matrices
+        assert one.notes == ("2 matrices of 1 to 3 runs x 2 tasks",)
+        assert one.table.iloc[3].to_dict() == {"algorithm": "A", "task": 2, "run": 1, "score": 3.0}
+        assert len(one.table) == 8
+    for name, content, said in [
+        ("pickled.npy", scores, "reading them runs code; save the matrices by name"),
+        ("one.npy", scores["A"], "nothing says of which algorithm"),
+    ]:
+        np.save(tmp_path / name, content, allow_pickle=True)
+        assert said in refused(tmp_path / name)
+    for arrays, said in [
+        ({"A": np.zeros(3)}, "'A' holds float64 (3)"),
+        ({"A": np.zeros((2, 2)), "B": np.zeros((2, 3))}, "different numbers of tasks: A 2, B 3"),
+        ({"A": np.array([["x"]])}, "expected a matrix of runs x tasks"),
+        ({"A": np.zeros((0, 2))}, "'A' is empty"),
+        ({}, "it holds no array"),
+    ]:
+        np.savez(tmp_path / "bad.npz", **arrays)
+        assert said in refused(tmp_path / "bad.npz")
+    whole = (tmp_path / "scores.npz").read_bytes()
+    (tmp_path / "bad.npz").write_bytes(whole[: len(whole) // 2])
+    assert "not a file of NumPy's arrays" in refused(tmp_path / "bad.npz")
+    (tmp_path / "runs.pkl").write_bytes(b"x")
+    assert "a pickle runs code when it is read" in refused(tmp_path / "runs.pkl")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"algo": "A", "score": 1.5}, {"algo": "B", "score": None}],
+        {"algo": ["A", "B"], "score": [1.5, None]},
+        {"algo": {"0": "A", "1": "B"}, "score": {"0": 1.5, "1": None}},
+    ],
+)
+def test_json_tables_are_read(tmp_path, content):
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(content))
+    found = read_foreign(path)
+    assert not found.matrices
+    assert found.table["algo"].tolist() == ["A", "B"]
+    assert found.table["score"].iloc[0] == 1.5
+    assert pd.isna(found.table["score"].iloc[1])
+    path.write_text("[" * 100_000)
+    assert "it is not JSON" in refused(path)
+    path.write_text('{"A": [[1, 2], [3]]}')
+    assert "'A' isn't a matrix" in refused(path)
+
+
 def test_other_files_are_refused(tmp_path):
     assert "there is no such file" in refused(tmp_path / "none.csv")
     (tmp_path / "runs.xlsx").write_bytes(b"PK")
-    assert ".csv, .parquet, or the folder" in refused(tmp_path / "runs.xlsx")
+    assert "save its sheet as CSV" in refused(tmp_path / "runs.xlsx")
+    (tmp_path / "runs.docx").write_bytes(b"PK")
+    assert ".csv, .tsv or .txt, .parquet" in refused(tmp_path / "runs.docx")
     (tmp_path / "empty").mkdir()
     assert "it has no folder of a run" in refused(tmp_path / "empty")
 

@@ -24,6 +24,7 @@ class Head(nn.Module, ABC):
         chained: whether one number may depend on another, given the feature, and `each_log_prob`, `pick`, `told`
             and `expected` say how; only asked in a joint model.
         joint: whether a joint model can use the head.
+        choices: whether an action is one choice among several, +1 in one place and -1 elsewhere.
         noise_dim: how many uniform numbers in [0, 1) `sample` takes.
     """
 
@@ -31,6 +32,7 @@ class Head(nn.Module, ABC):
     weighted: ClassVar[bool] = False
     chained: ClassVar[bool] = False
     joint: ClassVar[bool] = True
+    choices: ClassVar[bool] = False
     noise_dim: int
 
     def __init__(self, width: int, action_dim: int, outputs: int, bias: bool = True) -> None:

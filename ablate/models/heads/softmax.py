@@ -24,6 +24,7 @@ class Softmax(Head):
 
     density: ClassVar[bool] = True
     joint: ClassVar[bool] = False
+    choices: ClassVar[bool] = True
 
     def __init__(self, width: int, action_dim: int, actions: np.ndarray | None = None) -> None:
         super().__init__(width, action_dim, action_dim)
