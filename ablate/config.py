@@ -19,19 +19,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ablate import registry
-from ablate.errors import UserError, unknown
+from ablate import registry, yaml_text
+from ablate.errors import QUOTED, UserError, one_line, quoted, unknown
 from ablate.registry import Section, checked
 
+WIDEST = 1 << 16  # of a model
 STANDARD = "standard"  # the profile that is the study's own
 Config = dict[str, Any]
 FACTORS = ("mixer", "context", "condition", "history", "head")
 OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
-TOKENS = re.compile(r"([1-9]\d*) tokens")  # a context by its tokens, as in "512 tokens"
+TOKENS = re.compile(r"([1-9]\d{0,6}) tokens")  # a context by its tokens, as in "512 tokens"
+TIMESTEPS = 100_000  # of a context
 
 
 def _later(default: Any, **limits: Any) -> Any:
@@ -51,10 +53,10 @@ class ModelSection(Section):
     tolerance: float = Field(
         default=0.05, gt=0, lt=1
     )  # largest relative mismatch of the parameter count
-    layers: int = Field(default=2, ge=1)
+    layers: int = Field(default=2, ge=1, le=128)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    width: int | None = _later(None, gt=0)  # given, it is not solved for
-    heads: int = _later(1, ge=1)  # of attention
+    width: int | None = _later(None, gt=0, le=WIDEST)  # given, it is not solved for
+    heads: int = _later(1, ge=1, le=1024)  # of attention
     activation: Literal["gelu", "relu"] = _later("gelu")  # of attention's feed-forward part
     # how attention knows the order of tokens
     positions: Literal["learned", "rotary", "none"] = _later("learned")
@@ -97,15 +99,18 @@ class Converged(Section):
         return float(all(told)) if told else math.nan
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Section):
     """Training, equal in every cell."""
 
     updates: int = Field(default=800, gt=0)
     targets_per_update: int = Field(default=128, gt=0)  # supervised actions, whatever the context
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=100)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = Field(default=50, ge=0)  # updates
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, le=100)
     clip: float | None = Field(default=1.0, gt=0)  # largest gradient norm; null: none
     loss: Literal["last", "all"] = (
         "last"  # the window's last action, or the action at every position
@@ -120,15 +125,15 @@ class TrainSection(Section):
     # a window is drawn by the timestep at which it ends, or, as released with DT, starts
     windows: Literal["end", "start"] = _later("end")
     return_scale: float | None = _later(None, gt=0)  # null: the spread of the data's returns-to-go
-    betas: tuple[float, float] = _later((0.9, 0.999))
+    betas: tuple[Beta, Beta] = _later((0.9, 0.999))
     optimiser: Literal["adamw", "adam"] = _later("adamw")
-    points: int = Field(default=8, gt=0)  # of the learning curve
+    points: int = Field(default=8, gt=0, le=10_000)  # of the learning curve
     # whose episodes are learned from and held out: the data set's, or those of its training part alone, so that
     # settings are chosen on episodes that no result is reported on
     split: Literal["reported", "tuning"] = _later("reported")
     # Updates at which the model is kept and measured, besides the last. They change no training, so a fit
     # is the same whichever are asked for.
-    checkpoints: tuple[int, ...] = _kept(())
+    checkpoints: tuple[int, ...] = _kept((), max_length=1000)
     converged: Converged | None = _kept(None)  # what has to hold of a fit for a verdict about it
 
     @field_validator("checkpoints")
@@ -174,11 +179,25 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
             raise UserError(f"{where}: '{name}' is missing.")
     made: dict[str, Any] = {name: config[name] for name in ("data", *FACTORS)}
     made |= {name: config.get(name, default) for name, default in OPTIONAL.items()}
+    for name in ("data", *FACTORS, *OPTIONAL):
+        if name != "context" and not isinstance(made[name], str):
+            raise UserError(f"{where}: {name}: found {quoted(made[name])}; allowed: one name.")
+    if (problem := no_context(made["context"])) is not None:
+        raise UserError(f"{where}: {problem}")
     for name in ("condition", "history", "input"):
         made[name] = registry.canonical(name, made[name], f"{where}: the {name}")
-    made["reading"] = dict(config.get("reading", {}))  # checked by the data set
-    made["timesteps"] = config.get("timesteps", 0)
-    made["settings"] = dict(config.get("settings", {}))
+    for name in ("settings", *SECTIONS, "measure", "reading"):
+        if not isinstance(config.get(name) or {}, Mapping):
+            raise UserError(
+                f"{where}: {name}: found {quoted(config[name])}; allowed: keys with values."
+            )
+    made["reading"] = dict(config.get("reading") or {})  # checked by the data set
+    made["timesteps"] = found = config.get("timesteps", 0)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= TIMESTEPS:
+        raise UserError(f"{where}: timesteps: found {quoted(found)}; allowed: 0 to {TIMESTEPS:,}.")
+    made["settings"] = dict(config.get("settings") or {})
+    algorithm = registry.get("algorithm", made["algorithm"], f"{where}: the algorithm")
+    checked(algorithm.Settings, made["settings"], f"{where}: settings")
     for name, section in SECTIONS.items():
         made[name] = plain(section, config.get(name) or {}, f"{where}: {name}")
     made["measure"] = {}
@@ -186,6 +205,34 @@ def complete(config: Mapping[str, Any], where: str = "configuration") -> dict[st
         known = registry.get("measurement", name, f"{where}: the measurement").Options
         made["measure"][name] = plain(known, options or {}, f"{where}: measure.{name}")
     return made
+
+
+def assignment(text: str) -> tuple[str, list[str], Any]:
+    """What `--set KEY=VALUE` says: how a refusal begins, the parts of the dotted key, and the value.
+
+    Raises UserError for another form, or a value that YAML doesn't have.
+    """
+    where = f"--set {one_line(text, QUOTED)}"
+    key, equals, value = text.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        raise UserError(f"{where}: expected KEY=VALUE, e.g. train.updates=1000.")
+    try:
+        return where, names, yaml_text.load(value)
+    except yaml_text.Unreadable as error:
+        raise UserError(f"{where}: {quoted(value)} is not a YAML value: {error}.") from None
+
+
+def no_context(found: Any) -> str | None:
+    """Why a value is no context; None where it is one."""
+    if isinstance(found, str) and TOKENS.fullmatch(found):
+        return None
+    if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= TIMESTEPS:
+        return None
+    return (
+        f"the context {quoted(found)} is no whole number of timesteps from 1 to {TIMESTEPS:,}, nor of tokens "
+        "as in '512 tokens'."
+    )
 
 
 def plain(section: type[Section], values: Mapping[str, Any], where: str) -> dict[str, Any]:

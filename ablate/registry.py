@@ -18,6 +18,7 @@ package: whatever else has that name, in the current folder or installed, is nei
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -28,11 +29,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from ablate.errors import UserError, unknown
+from ablate.errors import UserError, quoted, unknown
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Section")
@@ -47,6 +54,8 @@ BUILT_IN = (
 LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
 COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
 OURS = ("ablate", COMPARATORS.name)
+COUNT = 10**9  # no count of a study is larger
+AMOUNT = 1e15  # nor is any other number
 GROUP = "ablate.plugins"
 LAST = 1000  # the place of a part that declares none
 
@@ -71,9 +80,56 @@ class Part:
 
 
 class Section(BaseModel):
-    """Options that a part declares, or a section of the configuration; unknown keys are refused."""
+    """Options that a part declares, or a section of the configuration. Unknown keys are refused, and so are true and
+    false in place of a number, and numbers that are infinite, none, or too large for anything to be counted by them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if cls._plain(info) and any(isinstance(each, bool) for each in _leaves(value)):
+            raise ValueError("true and false are no numbers and no texts")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _within_range(cls, value: Any, info: ValidationInfo) -> Any:
+        for number in _leaves(value) if cls._plain(info) else ():
+            if isinstance(number, int) and abs(number) > COUNT:
+                raise ValueError(f"expected a number of at most {COUNT:,}")
+            if isinstance(number, float) and not abs(number) <= AMOUNT:
+                raise ValueError(f"expected a number of at most {AMOUNT:g}")
+        return value
+
+    @classmethod
+    def _plain(cls, info: ValidationInfo) -> bool:
+        """Whether a field holds nothing but numbers and texts."""
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        return _kinds(annotation) <= _PLAIN
+
+
+@functools.cache
+def _kinds(annotation: Any) -> frozenset[Any]:
+    """The types that stand in an annotation, a literal's as well."""
+    inner = get_args(annotation)
+    if inner:
+        return frozenset().union(*map(_kinds, inner))
+    return frozenset({annotation if isinstance(annotation, type) else type(annotation)})
+
+
+_PLAIN = frozenset({int, float, str, type(None), type(...)})
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values in lists and mappings."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 def checked(section: type[S], values: Mapping[str, Any], where: str) -> S:
@@ -81,6 +137,8 @@ def checked(section: type[S], values: Mapping[str, Any], where: str) -> S:
 
     Raises UserError, one line, for a key that it doesn't have or a value out of range.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: found {quoted(values)}; allowed: keys with values.")
     try:
         return section.model_validate(dict(values))
     except ValidationError as error:
@@ -92,7 +150,7 @@ def checked(section: type[S], values: Mapping[str, Any], where: str) -> S:
         if not name:  # of several values together, which the message names
             raise UserError(f"{where}.{text}.") from None
         raise UserError(
-            f"{where}.{name}: found '{problem['input']}'; {text[0].lower() + text[1:]}."
+            f"{where}.{name}: found {quoted(problem['input'])}; {text[0].lower() + text[1:]}."
         ) from None
 
 

@@ -54,7 +54,8 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
     assert settled(other)["layout"] == "modality"
     assert settled(other)["model"]["heads"] == 2
     assert settled(other)["train"]["keep"] == 0.1
-    assert settled(complete({**LEAST, "settings": {"alpha": 1}}))["settings"] == {"alpha": 1}
+    set_ = complete({**LEAST, "algorithm": "joint", "settings": {"bins": 7}})
+    assert settled(set_)["settings"] == {"bins": 7}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,12 @@ def test_what_came_later_is_hashed_only_where_it_is_not_at_its_default() -> None
         ({"condition": "goals"}, "goal"),
         ({"history": "everything"}, "states"),
         ({"input": "bins"}, "discretised"),
+        ({"mixer": ["gru"]}, "mixer: found .* allowed: one name"),
+        ({"context": None}, "no whole number of timesteps"),
+        ({"context": [1, 2]}, "as in '512 tokens'"),
+        ({"settings": {"alpha": 1}}, "settings: 'alpha' is not known; allowed: nothing"),
+        ({"settings": 3}, "allowed: keys with values"),
+        ({"train": {"updates": True}}, "true and false are no numbers"),
         ({"model": {"depth": 3}}, "model: 'depth' is not known; allowed: .*layers"),
         ({"model": {"heads": 0}}, "model.heads: found '0'"),
         ({"train": {"keep": 1.5}}, "train.keep: found '1.5'"),

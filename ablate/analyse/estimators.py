@@ -51,7 +51,7 @@ from ablate.analyse.pairing import Resolved, Untestable, resolve
 from ablate.analyse.randomisation import generator
 from ablate.errors import UserError
 from ablate.registry import Section, register
-from ablate.study.contrast import Level, level_text, parse
+from ablate.study.contrast import Level, level_text, named, parse
 from ablate.study.hypotheses import Claim
 
 SHUFFLES = 2000  # and resamples
@@ -362,7 +362,7 @@ class SlopeDifference(Estimator):
         x = np.log(x) if o.log else x
         weights = (x - x.mean()) / np.square(x - x.mean()).sum()
         terms = [
-            f"{'-' if w < 0.0 else '+'} {abs(w):.17g} {o.over}[{level}]"
+            f"{'-' if w < 0.0 else '+'} {abs(w):.17g} {named(o.over, level)}"
             for w, level in zip(weights, levels, strict=True)
             if abs(w) > 1e-12 * np.abs(weights).max()
         ]

@@ -15,6 +15,7 @@ from ablate.errors import UserError
 from ablate.launch.run import Options, Summary, run
 from ablate.study import expand, identity
 from ablate.study.hypotheses import claims, coverage
+from ablate.study.registration import declared, standing
 from ablate.study.schema import Study
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
@@ -116,14 +117,14 @@ def judged(study: Study, folder: StudyFolder, level: float) -> list[Verdict]:
     table = read_table(folder.table)
     rows = table[table["trial"].isin(wanted)].reset_index(drop=True)
     rows = apart_from_presets(rows, study.factors)
-    before = paper["hypotheses_hash"] == identity.hypotheses_hash(study)
+    found = standing(paper, declared(study))
     return judge(
         rows,
         study.hypotheses,
         study.levels,
         alpha=level,
         margin=study.margin,
-        registered={h.id: before for h in study.hypotheses},
+        registered={h.id: found.before(h.id) for h in study.hypotheses},
     )
 
 

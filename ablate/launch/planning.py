@@ -6,42 +6,50 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate import registry, trial
+from ablate import registry
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.launch.run import cache_folder
+from ablate.models.match import Matched, match
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
 from ablate.study.cost import fit_seconds, measure_seconds, spell
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
-from ablate.systems import System
 
 TOKENS = (512, 4096, 16_384)
+ALONE = "One seed shows no spread, so nothing can be decided from it; most hypotheses need two."
 
 
 def describe(study: Study, results: Path, workers: int) -> str:
-    """The plan as text. Data sets that can't be had yet are said, not an error."""
+    """The plan as text; nothing is generated for it. Files that can't be had yet are said, not an error.
+
+    Raises UserError for a model that can't be made.
+    """
     cells = expand.cells(study)
     frame = expand.frame(cells, study)
-    trials = expand.trials(study, {cell.data: "" for cell in cells})
+    # One seed stands for all: they differ in nothing that is counted or timed here.
+    one_seed = study.model_copy(update={"seeds": 1})
+    trials = expand.trials(one_seed, {cell.data: "" for cell in cells})
     fits = {one.fit.id: one.fit for one in trials}
     measured = {
         row: measure_seconds(one.config, name, one.config["measure"][name])
         for one in trials
         for name, row in one.rows.items()
     }
-    training = sum(fit_seconds(fit.config) for fit in fits.values())
-    total = (training + sum(measured.values())) / max(workers, 1)
+    training = study.seeds * sum(fit_seconds(fit.config) for fit in fits.values())
+    total = (training + study.seeds * sum(measured.values())) / max(workers, 1)
     lines = [
         f"{study.study}, profile {study.profile}",
         f"Question: {study.question}",
         "",
-        f"{len(cells)} cells x {study.seeds} seeds: {len(fits)} fits to train, {len(measured)} measurements, "
-        f"{len(trials)} trials; roughly {spell(total)} ({spell(training)} of training on one core) on "
-        f"{workers} cores of the speed this was written on (`run` measures yours).",
+        f"{len(cells)} cells x {study.seeds} seeds: {study.seeds * len(fits)} fits to train, "
+        f"{study.seeds * len(measured)} measurements, {study.seeds * len(trials)} trials; roughly "
+        f"{spell(total)} ({spell(training)} of training on one core) on {workers} cores "
+        f"of the speed this was written on (`run` measures yours).",
+        *([ALONE] if study.seeds == 1 else []),
         "",
         "Designs:",
     ]
@@ -62,22 +70,31 @@ def describe(study: Study, results: Path, workers: int) -> str:
 
 def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:
     """Matched widths and parameter counts by mixer and context, over whatever else varies."""
-    found: dict[tuple[str, int], list[System]] = {}
+    found: dict[tuple[str, int], set[Matched]] = {}
+    there: set[str] = set()
     missing: dict[str, str] = {}
     for cell in cells:
         if cell.data in missing:
             continue
+        reading = cell.config["reading"]
         try:
-            bench = trial.prepare(cell.config, cache)
+            sizes = expand.dimensions(cell.data, reading)
+            if cell.data not in there and not catalogue.spec(cell.data, reading).cached:
+                catalogue.load(cell.data, cache, reading)
+            there.add(cell.data)
         except UserError as error:
             missing[cell.data] = str(error)
             continue
-        found.setdefault((cell.config["mixer"], timesteps(cell.config)), []).append(bench)
+        system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
+        spec = system.shape(cell.config, catalogue.spec(cell.data, reading), *sizes)
+        found.setdefault((cell.config["mixer"], timesteps(cell.config)), set()).add(
+            match(spec, cell.config["model"])
+        )
     lines = ["Matched sizes (mixer, context: widths, parameters, largest mismatch):"]
-    for (mixer, context), benches in sorted(found.items()):
-        widths = sorted({bench.matched.width for bench in benches})
-        counts = sorted({bench.matched.parameters for bench in benches})
-        worst = max((bench.matched.mismatch for bench in benches), key=abs)
+    for (mixer, context), matched in sorted(found.items()):
+        widths = sorted({each.width for each in matched})
+        counts = sorted({each.parameters for each in matched})
+        worst = max((each.mismatch for each in matched), key=abs)
         lines.append(
             f"  {mixer:<10} K={context:<4} {_span(widths):>9}  {_span(counts):>15}  {worst:+.1%}"
         )
@@ -93,7 +110,7 @@ def tokens(cells: Sequence[Cell]) -> list[str]:
     """
     sizes: dict[tuple[int, int], list[str]] = {}
     for name, reading in {cell.data: cell.config["reading"] for cell in cells}.items():
-        sizes.setdefault(catalogue.dimensions(name, reading), []).append(name)
+        sizes.setdefault(expand.dimensions(name, reading), []).append(name)
     head = " ".join(f"{f'in {count:,}':>10}" for count in TOKENS)
     lines = [
         "Tokens a timestep, and the timesteps that a context in tokens holds:",
@@ -117,7 +134,7 @@ def sights(cells: Sequence[Cell]) -> list[str]:
             continue
         system = registry.get("system", registry.get("algorithm", cell.config["algorithm"]).system)
         named = cell.data, cell.config["reading"]
-        spec = system.shape(cell.config, catalogue.spec(*named), *catalogue.dimensions(*named))
+        spec = system.shape(cell.config, catalogue.spec(*named), *expand.dimensions(*named))
         options, seen = registry.get("measurement", "plan").sees(cell.config, spec)
         what = f"{cell.data}, {options.mode}, context {options.executed}, horizon {options.horizon}"
         found[what] = " ".join(str(int(count)) for count in seen)

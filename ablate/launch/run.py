@@ -25,6 +25,7 @@ from ablate.launch.work import CohortJob, MeasureJob
 from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
 from ablate.study.expand import Cohort, Trial
+from ablate.study.registration import declared
 from ablate.study.schema import Study
 from ablate.systems import remarks
 from ablate.track import kept, observers, seal
@@ -97,9 +98,9 @@ def run(
         _tell_changed(console, folder.read().get("data", {}), hashes)
         trials = _asked_for(study, hashes, options)
         _tell_remarks(console, trials, options.cache)
-        folder.register(identity.study_hash(study), identity.hypotheses_hash(study), hashes)
-        write_yardsticks(study, folder, options.cache)
         book = Book(folder, study, trials)
+        folder.register(identity.study_hash(study), hashes, declared(study), book.results)
+        write_yardsticks(study, folder, options.cache)
         if asked is not None:
             write_atomic(folder.root / kept.LAST, json.dumps(seal.sign(asked)) + "\n")
         if study.tune is not None:

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from ablate import trial
 from ablate.analyse.descriptive import mean_interval
-from ablate.config import complete, fit_part
+from ablate.config import assignment, complete, fit_part
 from ablate.data import catalogue
 from ablate.data.catalogue import PLAIN, DataSet
 from ablate.errors import UserError, unknown
@@ -28,8 +27,8 @@ from ablate.launch.work import CohortJob, MeasureJob, work
 from ablate.learn.checkpoint import described, load_policy, put
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Trained, possible
-from ablate.registry import get
-from ablate.study.expand import Fit, Trial
+from ablate.registry import checked, get
+from ablate.study.expand import Fit, Trial, in_timesteps
 from ablate.systems import remarks
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, attempts
@@ -73,7 +72,7 @@ def train(
     check_device(device)
     spec = catalogue.spec(config["data"], config["reading"])
     measured, remark = possible(config["measure"], spec)
-    config = {**config, "measure": measured}
+    config = in_timesteps({**config, "measure": measured})
     for name in measured:
         if refusal := get("measurement", name).refusal(config):
             raise UserError(f"{refusal}.")
@@ -90,7 +89,7 @@ def train(
     path = trial.checkpoint(folder.checkpoints, fit.id, one.budget)
     names = [fit.id, *one.rows.values()]
     with folder.lock():
-        folder.register("", "", {config["data"]: content})
+        folder.register("", {config["data"]: content})
         done: dict[str, dict[str, Any]] = {
             a.trial_id: dict(a.result)
             for a in attempts(folder.runs, names)
@@ -218,7 +217,8 @@ def evaluate(
     scores = []
     for target in asked_for:
         asked = target_return(system.data, target)
-        chosen = measurement.Options.model_validate({**config["measure"][name], "target": asked})
+        settings = {**config["measure"][name], "target": asked}
+        chosen = checked(measurement.Options, settings, f"evaluate: measure.{name}")
         rollouts = act(models, chosen, measurement.settings(chosen), video)
         video = None
         returns = rollouts.returns[0]
@@ -295,18 +295,10 @@ def _predicted(found: Mapping[str, Any]) -> list[str]:
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set {text}: expected KEY=VALUE, e.g. context=5.")
-        *section, option = key.strip().split(".")
+        where, (*section, option), value = assignment(text)
         if section not in ([], *(["measure", name] for name in ACTS)):
-            raise unknown(
-                f"--set {text}: the part", ".".join(section), [f"measure.{n}" for n in ACTS]
-            )
-        try:
-            made[option] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise UserError(f"--set {text[:80]}: '{value[:80]}' is no YAML value.") from None
+            raise unknown(f"{where}: the part", ".".join(section), [f"measure.{n}" for n in ACTS])
+        made[option] = value
     return made
 
 

@@ -131,7 +131,7 @@ class Results:
             self.study.levels,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered=self.subject.confirmatory,
+            registered=self.subject.before,
             metric=self.metric,
             paired=self.paired,
         )
@@ -151,7 +151,7 @@ class Results:
             self.curves,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            registered=self.subject.before,
             metric=self.metric,
             paired=self.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
@@ -166,7 +166,7 @@ class Results:
             self.study.levels,
             alpha=self.alpha,
             margin=self.study.margin,
-            registered={h.id: self.subject.confirmatory for h in self.study.hypotheses},
+            registered=self.subject.before,
             paired=self.paired,
         )
 

@@ -16,6 +16,7 @@ from ablate.report import further
 from ablate.report.findings import Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
+from ablate.study.registration import Standing
 from ablate.study.schema import Study
 
 
@@ -48,7 +49,7 @@ class Story:
     study_hash: str
     hypotheses_hash: str
     registered: str
-    confirmatory: bool
+    declared: Standing
     profile: str
     seeds: int
     alpha: float
@@ -106,22 +107,31 @@ class Story:
         return f"{said}; the study's default is profile {STANDARD})."
 
     @property
+    def confirmatory(self) -> bool:
+        """Whether all hypotheses were declared before any result."""
+        return not (self.declared.seeds or self.declared.late)
+
+    @property
     def standing(self) -> str:
         """Whether the hypotheses came before the runs, and how that is known."""
-        if self.confirmatory:
-            when = f" ({self.registered})" if self.registered else ""
+        why = self.declared
+        if why.seeds:
+            return f"Every verdict is exploratory: {why.seeds}."
+        when = f" ({self.registered})" if self.registered else ""
+        if not why.late:
             return (
                 f"The hypotheses were registered with the first run{when}, so the verdicts are "
                 "confirmatory."
             )
-        if self.foreign:
-            return (
-                "The runs come from elsewhere, and nothing shows that the hypotheses were written "
-                "before them, so every verdict is exploratory."
-            )
+        reasons: dict[str, list[str]] = {}
+        for name, reason in why.late.items():
+            reasons.setdefault(reason, []).append(name)
+        told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+        if len(why.late) == len(self.findings):
+            return f"Every verdict is exploratory: {told}."
         return (
-            "The hypotheses were not registered in this form before the first run, so every "
-            "verdict is exploratory."
+            f"The hypotheses were registered with the first run{when}, so the verdicts are confirmatory, but for those"
+            f" that are exploratory: {told}."
         )
 
     @property
@@ -164,7 +174,7 @@ def gather(
         study_hash=subject.hash,
         hypotheses_hash=subject.hypotheses_hash,
         registered=subject.registered,
-        confirmatory=subject.confirmatory,
+        declared=subject.standing,
         profile=subject.profile,
         seeds=int(runs.max()) if len(runs) else 0,
         fewest=int(runs.min()) if len(runs) else 0,

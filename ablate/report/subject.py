@@ -20,8 +20,12 @@ from ablate.report import rows
 from ablate.study import expand, foreign, identity
 from ablate.study.aliasing import Aliasing, aliasing
 from ablate.study.foreign import ForeignStudy
+from ablate.study.registration import Standing, declared, standing
 from ablate.study.schema import Study
 
+ELSEWHERE = (
+    "the runs come from elsewhere, and nothing shows that the hypotheses were written before them"
+)
 Settings = tuple[tuple[str, str], ...]
 
 
@@ -30,9 +34,10 @@ class Subject:
     """A study with the trials that count.
 
     table: one row a trial, each with an id. hash: of what was run, or of how the table is read.
-    registered: when the hypotheses were first kept, empty when never; confirmatory: they are still
-    those. planned: trials at the last budget of their fits. designs: (name, why, cells). settings:
-    (name, value) of what the file says holds in every trial. reading: how a table from elsewhere was read, in words.
+    registered: when the first hypotheses were kept, empty when never; standing: which of them, and of the seeds, are as
+    they were declared before any result. planned: trials at the last budget of their fits. designs: (name, why,
+    cells). settings: (name, value) of what the file says holds in every trial. reading: how a table from elsewhere was
+    read, in words.
     """
 
     study: Study | ForeignStudy
@@ -41,7 +46,7 @@ class Subject:
     profile: str
     foreign: bool
     registered: str
-    confirmatory: bool
+    standing: Standing
     hashes: Mapping[str, str]
     planned: int
     fraction: Aliasing
@@ -49,6 +54,11 @@ class Subject:
     settings: Settings = ()
     size: str = ""
     reading: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> dict[str, bool]:
+        """Hypothesis id -> whether it was declared before any result."""
+        return {h.id: self.standing.before(h.id) for h in self.study.hypotheses}
 
     @property
     def hypotheses_hash(self) -> str:
@@ -80,7 +90,9 @@ def of(
         profile=study.profile,
         foreign=not registration,
         registered=str(registration.get("registered", "")),
-        confirmatory=registration.get("hypotheses_hash") == identity.hypotheses_hash(study),
+        standing=(
+            standing(registration, declared(study)) if registration else Standing(ELSEWHERE, {})
+        ),
         hashes=hashes,
         planned=max(_at_the_end(asked), len(frame.last_budget(mine))),
         fraction=aliasing(expand.frame(cells, study), study.levels),
@@ -129,7 +141,7 @@ def _elsewhere(study: ForeignStudy, table: pd.DataFrame, reading: Sequence[str])
         profile=STANDARD,
         foreign=True,
         registered="",
-        confirmatory=False,
+        standing=Standing(ELSEWHERE, {}),
         hashes={},
         planned=len(table),
         fraction=aliasing(cells, {**study.levels, "data": tuple(names)}),

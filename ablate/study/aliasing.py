@@ -21,6 +21,7 @@ import pandas as pd
 from ablate.study.contrast import Level, level_text
 
 Columns = np.ndarray  # float64
+WORK = 2e9  # effects, times the cube of the model matrix's columns: seconds
 _TOLERANCE = 1e-8  # relative to the largest singular value
 
 
@@ -54,7 +55,7 @@ class Aliasing:
     run, full: cells run; cells of the full factorial of all declared levels on the data sets that
     were run. never_run: for each factor, the declared levels that no cell has.
     effects: main effects, then two-factor interactions; none of a factor that has one level only.
-    constant: factors of which a single level was run.
+    constant: factors of which a single level was run. untold: there are too many effects to judge.
     """
 
     run: int
@@ -62,6 +63,7 @@ class Aliasing:
     never_run: dict[str, list[Level]]
     constant: list[str]
     effects: list[Effect]
+    untold: bool = False
 
     @property
     def fraction(self) -> float:
@@ -82,6 +84,8 @@ class Aliasing:
             lines.append(
                 f"Not varied, so without any effect to estimate: {', '.join(self.constant)}."
             )
+        if self.untold:
+            lines.append("Too many effects to tell which of them are aliased with which.")
         whole = [e.name for e in self.effects if e.estimable == e.degrees]
         if whole:
             lines.append(f"Estimable in full: {', '.join(whole)}.")
@@ -124,7 +128,11 @@ def aliasing(cells: pd.DataFrame, levels: Mapping[str, Sequence[Level]]) -> Alia
     varied = [f for f in levels if len(present[f]) > 1]
     main = {f: _coded(cells[f], present[f]) for f in varied}  # each (cells, levels - 1)
     columns: dict[tuple[str, ...], Columns] = {(f,): main[f] for f in varied}
-    for a, b in itertools.combinations(varied, 2):
+    pairs = list(itertools.combinations(varied, 2))
+    widths = {f: main[f].shape[1] for f in varied}
+    total = sum(widths.values()) + sum(widths[a] * widths[b] for a, b in pairs)
+    untold = (len(varied) + len(pairs)) * max(total, len(cells) ** 0.5) ** 3 > WORK
+    for a, b in [] if untold else pairs:
         product = main[a][:, :, None] * main[b][:, None, :]
         columns[a, b] = product.reshape(len(cells), -1)
     return Aliasing(
@@ -132,7 +140,8 @@ def aliasing(cells: pd.DataFrame, levels: Mapping[str, Sequence[Level]]) -> Alia
         full=full,
         never_run={f: lost for f, lost in never.items() if lost and f != "data"},
         constant=[f for f in levels if len(present[f]) == 1],
-        effects=[_judge(key, columns) for key in columns],
+        effects=[] if untold else [_judge(key, columns) for key in columns],
+        untold=untold,
     )
 
 
@@ -173,6 +182,8 @@ def _null(blocks: Sequence[Columns]) -> Columns:
 
 
 def _null_space(matrix: Columns) -> Columns:
+    if len(matrix) > matrix.shape[1]:
+        _, matrix = np.linalg.qr(matrix)  # the same null space, of fewer rows
     _, values, right = np.linalg.svd(matrix)
     kept = int((values > _TOLERANCE * max(values.max(initial=0.0), 1.0)).sum())
     return right[kept:].T

@@ -21,11 +21,12 @@ from ablate.study.source import Key, Source
 
 def possible(source: Source, study: Study) -> None:
     """Refuse a design with a cell that can't be, or with data that nobody has."""
-    nothing_inert(source, study)
+    found = cells(study)
+    nothing_inert(source, study, found)
     used = {name for design in study.designs.values() for name in design.data}
     specs = {name: _spec(source, study, name) for name in study.data if name in used}
     _acting(source, study)
-    for cell in cells(study):
+    for cell in found:
         for rule in RULES:
             problem = rule(cell, specs[cell.data])
             if problem:
@@ -102,7 +103,7 @@ RULES: tuple[Callable[[Cell, catalogue.DataSpec], tuple[str, str] | None], ...] 
 )
 
 
-def nothing_inert(source: Source, study: Study) -> None:
+def nothing_inert(source: Source, study: Study, found: Sequence[Cell]) -> None:
     """Refuse levels that lead to the same fit and the same measurements: an ablation that changes nothing must
     not look like a finding.
 
@@ -110,7 +111,7 @@ def nothing_inert(source: Source, study: Study) -> None:
     their measurements read (`Measurement.reads`), whatever else they say.
     """
     seen: dict[str, Cell] = {}
-    for cell in cells(study):
+    for cell in found:
         key = identity.canonical(effective(cell.config))
         other = seen.setdefault(key, cell)
         if other is cell:

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from ablate import registry
-from ablate.errors import UserError, unknown
+from ablate.errors import UserError, one_line, unknown
 
 Level = bool | str | int | float
 TRUTH = {
@@ -45,6 +45,11 @@ TRUTH = {
     "False": "false",
     "FALSE": "false",
 }  # as programs write them
+LONGEST = 20_000  # characters of a contrast
+DEEPEST = 32  # parentheses in each other
+TERMS = 10_000  # products of levels, written out
+LARGEST = 1e12  # a coefficient
+SHOWN = 200  # characters of a contrast in a refusal
 ACROSS = "across data sets"
 TRENDS = ("trend", "log_trend")
 _TOKEN = re.compile(
@@ -210,7 +215,7 @@ class Contrast:
 
 
 def _say(factors: Sequence[str], levels: Sequence[str]) -> str:
-    return " : ".join(f"{f}[{x}]" for f, x in zip(factors, levels, strict=True))
+    return " : ".join(f"{named(f, x)}" for f, x in zip(factors, levels, strict=True))
 
 
 def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Contrast:
@@ -223,6 +228,8 @@ def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Con
     parser = _Parser(text, levels)
     total = parser.sum()
     parser.end()
+    if any(not abs(c) <= LARGEST for c in total.values()):
+        raise parser.wrong(0, f"a coefficient is above {LARGEST:,.0f}")
     if all(abs(c) <= 1e-12 for c in total.values()):
         raise parser.wrong(0, "it is zero whatever the cells are")
     terms = {t: c for t, c in total.items() if parser.ordered or abs(c) > 1e-12}
@@ -238,11 +245,15 @@ class _Parser:
         self.text = text
         self.levels = levels
         self.at = 0
+        self.depth = 0
+        if len(text) > LONGEST:
+            raise self.wrong(LONGEST, f"it is longer than {LONGEST:,} characters")
         self.factors: list[str] = []  # in the order in which they are named
         self.ordered: dict[str, tuple[str, ...]] = {}  # the levels of each trend
 
     def wrong(self, position: int, message: str) -> UserError:
-        return UserError(f"contrast '{self.text}', position {position + 1}: {message}.")
+        shown = one_line(self.text, SHOWN)
+        return UserError(f"contrast '{shown}', position {position + 1}: {message}.")
 
     def peek(self) -> tuple[str, str, int, int]:
         """Kind, text, start and end of the next token; kind is empty at the end."""
@@ -267,7 +278,7 @@ class _Parser:
         """Refuse a factor or level that is not declared."""
         if self.levels is None:
             return
-        where = f"contrast '{self.text}', position"
+        where = f"contrast '{one_line(self.text, SHOWN)}', position"
         if factor not in self.levels:
             raise unknown(f"{where} {start + 1}: the factor", factor, self.levels)
         if find_level(level, self.levels[factor]) is None:
@@ -308,6 +319,8 @@ class _Parser:
             shared = {f for t in result for f, _ in t} & {f for t in other for f, _ in t}
             if shared:
                 raise self.wrong(start, f"both sides of ':' name {', '.join(sorted(shared))}")
+            if len(result) * len(other) > TERMS:
+                raise self.wrong(start, f"it has more than {TERMS:,} products of levels")
             result = {a | b: x * y for a, x in result.items() for b, y in other.items()}
 
     def scaled(self) -> _Sum:
@@ -315,6 +328,8 @@ class _Parser:
         scale = 1.0
         if kind == "number":
             scale = float(token)
+            if scale > LARGEST:
+                raise self.wrong(start, f"a coefficient is above {LARGEST:,.0f}")
             self.at = end
             self.take("*")
             kind, token, start, end = self.peek()
@@ -323,7 +338,11 @@ class _Parser:
         elif kind == "name":
             inner = self.level_mean()
         elif self.take("("):
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise self.wrong(start, f"more than {DEEPEST} parentheses in each other")
             inner = self.sum()
+            self.depth -= 1
             if self.take(")") is None:
                 raise self.wrong(self.peek()[2], "a ')' is missing")
         else:

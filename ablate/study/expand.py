@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ from ablate.study.contrast import Level, find_level
 from ablate.study.schema import Study
 from ablate.study.tuning import Arm, arm_of
 
+CELLS = 10_000  # of a study
 STACK = (
     10  # seeds of a cohort: a larger stack is hardly faster, and each of its runs is open at once
 )
@@ -41,10 +43,15 @@ STACK = (
 class Cell:
     """One combination of levels on one data set. `designs` are those that ask for it."""
 
+    study: Study
     data: str
     levels: dict[str, Level]
-    config: dict[str, Any]
     designs: tuple[str, ...]
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """Its resolved configuration; a contrast is taken over cells without it."""
+        return config(self.study, self.data, self.levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +136,14 @@ class Cohort:
 def cells(study: Study) -> list[Cell]:
     """All cells of the study's designs, each once, in the order in which data and levels are
     declared."""
+    count = sum(
+        len(d.data) * math.prod(len(d.levels.get(f, "1")) for f in study.factors)
+        for d in study.designs.values()
+    )
+    if count > CELLS:
+        raise UserError(
+            f"study '{study.study}', profile '{study.profile}': its designs have {count:,} cells; allowed: {CELLS:,}."
+        )
     asked: dict[tuple[int, ...], list[str]] = {}
     values: dict[tuple[int, ...], tuple[str, dict[str, Level]]] = {}
     for name, design in study.designs.items():
@@ -139,10 +154,7 @@ def cells(study: Study) -> list[Cell]:
             key = (study.data.index(str(data)), *ranks)
             asked.setdefault(key, []).append(name)
             values[key] = str(data), named
-    return [
-        Cell(*values[key], config(study, *values[key]), tuple(dict.fromkeys(asked[key])))
-        for key in sorted(asked)
-    ]
+    return [Cell(study, *values[key], tuple(dict.fromkeys(asked[key]))) for key in sorted(asked)]
 
 
 def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, Any]:
@@ -150,7 +162,9 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
     path. A preset's configuration is changed by what the study itself says, and by nothing else."""
     if "preset" in levels:
         name = str(levels["preset"])
-        made = presets.configuration(name, data, changes=study.presets.get(name))
+        made = presets.configuration(
+            name, data, changes=study.presets.get(name), folder=study.folder
+        )
         made |= {name: level for name, level in levels.items() if "." not in name}
         made["settings"] |= study.settings.get(made["algorithm"], {})
     else:
@@ -179,12 +193,20 @@ def config(study: Study, data: str, levels: Mapping[str, Level]) -> dict[str, An
         .model_dump(mode="json")
         for name, options in made["measure"].items()
     }
-    made["timesteps"] = 0
+    return in_timesteps(made)
+
+
+def in_timesteps(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the timesteps of a context that is given in tokens.
+
+    Raises UserError where they hold none.
+    """
+    made = {**config, "timesteps": 0}
     if found := TOKENS.fullmatch(str(made["context"])):
         each = tokens_per_timestep(made)
         if int(found[1]) < each:
             raise UserError(
-                f"context '{found[0]}': a timestep of {data} takes {each} tokens in the layout "
+                f"context '{found[0]}': a timestep of {made['data']} takes {each} tokens in the layout "
                 f"'{made['layout']}'; a context holds one at least."
             )
         made["timesteps"] = int(found[1]) // each
@@ -246,12 +268,17 @@ def tokens_per_timestep(config: Mapping[str, Any]) -> int:
     system = registry.get("system", registry.get("algorithm", config["algorithm"]).system)
     one = {**config, "context": 1, "model": {**config["model"], "width": 1}}
     name, reading = config["data"], config["reading"]
-    sizes = _sizes(name, identity.canonical(reading))
+    sizes = dimensions(name, reading)
     return len(tokens_of(system.shape(one, catalogue.spec(name, reading), *sizes)))
 
 
+def dimensions(name: str, reading: Mapping[str, Any]) -> tuple[int, int]:
+    """`catalogue.dimensions`, looked up once."""
+    return _dimensions(name, identity.canonical(reading))
+
+
 @functools.cache
-def _sizes(name: str, reading: str) -> tuple[int, int]:
+def _dimensions(name: str, reading: str) -> tuple[int, int]:
     return catalogue.dimensions(name, json.loads(reading))
 
 

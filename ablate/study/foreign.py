@@ -39,7 +39,7 @@ from ablate.registry import Section
 from ablate.study import checks, identity
 from ablate.study.contrast import Level, level_text
 from ablate.study.hypotheses import Hypothesis, coverage
-from ablate.study.resolve import filled, no_repeats
+from ablate.study.resolve import filled, found_in, no_repeats, said
 from ablate.study.source import Key, Source, read
 
 DATA, SEED, TRIAL, STATUS, FAILURE, STEP = "data", "seed", "trial", "status", "failure", "step"
@@ -255,10 +255,7 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
         )
     if problem["type"] == "missing":
         return source.refuse(key[:-1], f"'{where}' is missing.")
-    found = problem.get("input")
-    shown = f"found '{found}'; " if isinstance(found, str | int | float) or found is None else ""
-    said = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
-    return source.refuse(key, f"{where}: {shown}{said[0].lower()}{said[1:]}.")
+    return source.refuse(key, f"{where}: {found_in(problem)}{said(problem)}.")
 
 
 def arranged(study: ForeignStudy, matrices: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:

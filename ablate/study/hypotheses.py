@@ -10,8 +10,6 @@ from typing import Any, Literal, Protocol
 
 import pandas as pd
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -19,6 +17,7 @@ from pydantic import (
 )
 
 from ablate import registry
+from ablate.config import Section
 from ablate.errors import UserError
 from ablate.study.contrast import (
     ACROSS,
@@ -34,7 +33,7 @@ from ablate.study.contrast import (
 _PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
 
 
-class Hypothesis(BaseModel):
+class Hypothesis(Section):
     """One line of the study's claims.
 
     contrast: see `ablate.study.contrast`, or "each pair of FACTOR": it must hold for every pair of
@@ -55,13 +54,11 @@ class Hypothesis(BaseModel):
     family: hypotheses of one family are corrected together; by default `primary` and `secondary`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     says: str = Field(min_length=1)
     contrast: str = ""
     estimator: dict[str, dict[str, Any]] | None = None
-    where: dict[str, Level | list[Level]] = {}
+    where: dict[str, Level | list[Level]] = Field(default={})
     each: str | None = None
     metric: str = "score"
     test: Literal["equivalence", "superiority", "difference", "trend"]
@@ -70,7 +67,7 @@ class Hypothesis(BaseModel):
     threshold: float = 0.0
     around: float = 0.0
     primary: bool = False
-    family: str = ""
+    family: str = Field(default="", max_length=100)
 
     @model_validator(mode="after")
     def _consistent(self) -> Hypothesis:

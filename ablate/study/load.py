@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ablate import registry
 from ablate.config import STANDARD
-from ablate.errors import unknown
+from ablate.errors import quoted, unknown
 from ablate.study import checks
 from ablate.study.resolve import resolve
-from ablate.study.schema import Study
+from ablate.study.schema import LONGEST, NAME, Study
 from ablate.study.source import Source, read
 
 IN_PROFILES = ("seeds", "designs", "model", "train", "settings", "measure", "tune", "streams")
@@ -53,7 +53,8 @@ def load_code(source: Source) -> None:
         return
     if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9_-]+\.py", code):
         raise source.refuse(
-            ("code",), f"code: found '{code}'; allowed: the name of a Python file beside this one."
+            ("code",),
+            f"code: found {quoted(code)}; allowed: the name of a Python file beside this one.",
         )
     path = Path(source.file).parent / code
     if not path.is_file():
@@ -72,6 +73,11 @@ def _profiles(source: Source) -> tuple[str, ...]:
     if not isinstance(declared, dict):
         raise source.refuse(("profiles",), "'profiles' maps a name to what it changes.")
     for name, changes in declared.items():
+        if not re.fullmatch(NAME, name) or len(name) > LONGEST:
+            raise source.refuse(
+                ("profiles", name),
+                f"the profile {quoted(name)} names no folder; allowed: letters, digits, - and _, {LONGEST} at most.",
+            )
         if changes is not None and not isinstance(changes, dict):
             raise source.refuse(
                 ("profiles", name), f"profile '{name}' maps parts of the study to changes."

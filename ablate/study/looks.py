@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from ablate.registry import Section
+
+SEEDS = 10_000  # of a study at most
 
 
 class SequentialSection(Section):
@@ -17,7 +19,7 @@ class SequentialSection(Section):
     bound: how a look's level follows from what it may spend.
     """
 
-    looks: tuple[int, ...]
+    looks: tuple[int, ...] = Field(max_length=100)
     spending: Literal["obrien-fleming", "pocock"] = "obrien-fleming"
     bound: Literal["union", "normal"] = "union"
 
@@ -33,4 +35,6 @@ class SequentialSection(Section):
             )
         if any(later <= earlier for earlier, later in itertools.pairwise(looks)):
             raise ValueError(f"found {shown}; allowed: numbers of seeds that increase")
+        if looks[-1] > SEEDS:
+            raise ValueError(f"found {shown}; allowed: {SEEDS:,} seeds at most")
         return looks

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ablate import registry
-from ablate.config import FACTORS, OPTIONAL, SECTIONS, TOKENS
-from ablate.errors import UserError
+from ablate.config import FACTORS, OPTIONAL, SECTIONS, no_context
+from ablate.errors import UserError, quoted
 from ablate.registry import Section
 from ablate.study import presets
 from ablate.study.contrast import Level, find_level, level_text
@@ -24,7 +24,7 @@ from ablate.study.source import Key, Source
 from ablate.study.tuning import TuneSection
 from ablate.words import response
 
-_CHUNK = re.compile(r"chunk-[1-9]\d*")  # chunks of so many dimensions
+_CHUNK = re.compile(r"chunk-[1-9]\d{0,4}")  # chunks of so many dimensions
 
 # A study that doesn't vary these needn't list them.
 _DEFAULTS = {"condition": "none", "history": "states+actions", "head": "mse"}
@@ -81,11 +81,11 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         file=Path(source.file),
         code=Path(source.file).parent / file.code if file.code else None,
     )
-    said = tuple(
+    named = tuple(
         filled(_qualified(source, study, h, ("hypotheses", index)), file.margin)
         for index, h in enumerate(file.hypotheses)
     )
-    return study.model_copy(update={"hypotheses": said, "notes": (*study.notes, *study.remarks)})
+    return study.model_copy(update={"hypotheses": named, "notes": (*study.notes, *study.remarks)})
 
 
 def _tune(
@@ -139,7 +139,7 @@ def _measurements(source: Source, found: dict[str, dict[str, Any]]) -> dict[str,
                     key, f"the measurement '{name}' has no option", key[-1], options.model_fields
                 ) from None
             raise source.refuse(
-                key, f"{'.'.join(map(str, key))}: {_found(problem)}{_say(problem)}."
+                key, f"{'.'.join(map(str, key))}: {found_in(problem)}{said(problem)}."
             ) from None
     return found
 
@@ -188,7 +188,12 @@ def _presets(
     for name in map(str, factors.get("preset", ())):
         for data in file.data:
             try:
-                presets.configuration(name, data, changes=file.presets.get(name))
+                presets.configuration(
+                    name,
+                    data,
+                    changes=file.presets.get(name),
+                    folder=Path(source.file).parent,
+                )
             except UserError as error:
                 raise source.refuse(("presets", name), str(error)) from None
     return file.presets
@@ -205,7 +210,14 @@ def _settings(source: Source, found: dict[str, dict[str, Any]]) -> dict[str, dic
         except ValidationError as error:
             problem = error.errors()[0]
             key: Key = ("settings", name, *problem["loc"])
-            raise source.refuse(key, f"{'.'.join(map(str, key))}: {_say(problem)}.") from None
+            if problem["type"] == "extra_forbidden":
+                fields = registry.get("algorithm", name).Settings.model_fields
+                raise source.unknown(
+                    key, f"the algorithm '{name}' has no setting", key[-1], fields
+                ) from None
+            raise source.refuse(
+                key, f"{'.'.join(map(str, key))}: {found_in(problem)}{said(problem)}."
+            ) from None
     return found
 
 
@@ -223,9 +235,11 @@ def filled(hypothesis: Hypothesis, margin: float | None) -> Hypothesis:
 
 def no_repeats(source: Source, key: Key, what: str, values: Sequence[object]) -> None:
     """Refuse a value that stands twice in the list at `key`."""
+    seen: set[str] = set()
     for index, value in enumerate(values):
-        if any(level_text(value) == level_text(earlier) for earlier in values[:index]):
-            raise source.refuse((*key, index), f"the {what} '{value}' stands twice.")
+        if (text := level_text(value)) in seen:
+            raise source.refuse((*key, index), f"the {what} {quoted(value)} stands twice.")
+        seen.add(text)
 
 
 def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ...]:
@@ -235,16 +249,11 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
         raise source.refuse(key, f"the factor '{name}' has no levels.")
     no_repeats(source, key, f"level of {name}", levels)
     if name == "context":
-        for index, level in enumerate(levels):
-            if isinstance(level, str) and TOKENS.fullmatch(level):
-                continue
-            if not isinstance(level, int) or isinstance(level, bool) or level < 1:
-                raise source.refuse(
-                    (*key, index),
-                    f"the context '{level}' is no whole number of timesteps, 1 or more, nor of tokens "
-                    "as in '512 tokens'.",
-                )
-        return tuple(levels)
+        whole = [int(x) if isinstance(x, float) and x == int(x) else x for x in levels]
+        for index, level in enumerate(whole):
+            if (problem := no_context(level)) is not None:
+                raise source.refuse((*key, index), problem)
+        return tuple(whole)
     if name in registry.SUMS:
         return tuple(_sum(source, (*key, index), name, level) for index, level in enumerate(levels))
     if name in (*FACTORS, *OPTIONAL):
@@ -252,6 +261,8 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
         for index, level in enumerate(levels):
             if name == "layout" and _CHUNK.fullmatch(str(level)):
                 continue
+            if name == "preset" and str(level).endswith(".yaml"):
+                continue  # a file of the user's, read with the study's changes
             if level not in known:
                 raise source.unknown((*key, index), f"the {name}", level, known)
         return tuple(str(level) for level in levels)
@@ -289,7 +300,7 @@ def _valid_levels(
             values.append(getattr(section.model_validate({field: level}), field))
         except ValidationError as error:
             raise source.refuse(
-                (*key, index), f"{key[-1]}: '{level}': {_say(error.errors()[0])}."
+                (*key, index), f"{key[-1]}: {quoted(level)}: {said(error.errors()[0])}."
             ) from None
     return tuple(values)
 
@@ -392,6 +403,11 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key: Key = tuple(p for p in problem["loc"] if (p != "[key]"))
+    if (
+        key and key[-1] in LEVELS and problem["type"] in LEVELS[key[-1]]
+    ):  # the name of a union's member
+        problem = {**problem, "msg": _no_level(problem["input"])}
+        key = key[:-1]
     where = ".".join(str(p) for p in key)
     if problem["type"] == "extra_forbidden":
         allowed = _fields(key[:-1])
@@ -407,7 +423,21 @@ def _refusal(source: Source, error: ValidationError) -> UserError:
         )
     if problem["type"] == "missing":
         return source.refuse(key[:-1], f"'{where}' is missing.")
-    return source.refuse(key, f"{where}: {_found(problem)}{_say(problem)}.")
+    return source.refuse(key, f"{where}: {found_in(problem)}{said(problem)}.")
+
+
+# The members of `Level` in the place of a problem, and what pydantic calls it.
+LEVELS: dict[Any, tuple[str, ...]] = {
+    name: (f"{word}_type", f"{word}_parsing", "finite_number", "value_error")
+    for name, word in (("str", "string"), ("bool", "bool"), ("int", "int"), ("float", "float"))
+}
+
+
+def _no_level(found: object) -> str:
+    """Why a value is no level."""
+    if found is None:
+        return "expected a level; the level that is called none is written none"
+    return "expected a level: a text, a number, true or false"
 
 
 def _fields(key: Key) -> list[str]:
@@ -421,12 +451,15 @@ def _fields(key: Key) -> list[str]:
     return list(model.model_fields)
 
 
-def _found(problem: Any) -> str:
+def found_in(problem: Any) -> str:
+    """What pydantic found, where it is one value."""
     value = problem.get("input")
-    return f"found '{value}'; " if isinstance(value, str | int | float) or value is None else ""
+    if value is None:
+        return "found null; "
+    return f"found {quoted(value)}; " if isinstance(value, str | int | float) else ""
 
 
-def _say(problem: Any) -> str:
+def said(problem: Any) -> str:
     """pydantic's message as the second half of a sentence."""
     text = str(problem["msg"]).removeprefix("Value error, ")
     return text[0].lower() + text[1:].rstrip(".")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ablate import registry
 from ablate.config import MEASURED, ModelSection, TrainSection
@@ -17,8 +17,13 @@ from ablate.registry import Section
 from ablate.study import presets
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Hypothesis
-from ablate.study.looks import SequentialSection
+from ablate.study.looks import SEEDS, SequentialSection
 from ablate.study.tuning import Chosen, TuneSection
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of a study and of a profile: they name folders
+LONGEST = 100  # characters of such a name
+RESERVED = ("models",)  # folders of results that are no study's: what `train` trains
+Name = Annotated[str, Field(max_length=200)]
 
 
 class Design(Section):
@@ -68,6 +73,11 @@ class Study(Section):
         return {"data": self.data, **self.factors}
 
     @property
+    def folder(self) -> Path:
+        """Where the paths that it names begin: that of its file."""
+        return self.file.parent if self.file else Path()
+
+    @property
     def paired(self) -> bool:
         """Whether runs of one seed share their streams and evaluation episodes, as all of ours do."""
         return True
@@ -86,7 +96,9 @@ class Study(Section):
         """The measurements that its trials have, presets' own included, on one of its data sets at least."""
         found = dict.fromkeys(self.measure or ({} if self.factors.get("preset") else MEASURED))
         for name in map(str, self.factors.get("preset", ())):
-            made = presets.configuration(name, self.data[0], changes=self.presets.get(name))
+            made = presets.configuration(
+                name, self.data[0], changes=self.presets.get(name), folder=self.folder
+            )
             found |= dict.fromkeys(made["measure"])
         acted_on = [name for name in self.used if name not in self.lacking]
         return tuple(
@@ -128,11 +140,13 @@ class Study(Section):
 class File(Section):
     """The file's shape, before levels are looked up."""
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    study: str = Field(pattern=NAME, max_length=LONGEST)
     question: str = Field(min_length=1)
-    factors: dict[str, list[Level]] = Field(min_length=1)
-    data: list[str] = Field(min_length=1)
-    designs: dict[str, dict[str, Any]] = Field(min_length=1)
+    factors: dict[Name, Annotated[list[Level], Field(max_length=1000)]] = Field(
+        min_length=1, max_length=50
+    )
+    data: list[str] = Field(min_length=1, max_length=1000)
+    designs: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=200)
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
     # options of each measurement, by its name
@@ -141,10 +155,10 @@ class File(Section):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     # what this study changes of a preset, by its name
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    seeds: int = Field(default=10, ge=2)
+    seeds: int = Field(default=10, ge=1, le=SEEDS)
     margin: float = Field(default=3.0, gt=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    hypotheses: list[Hypothesis] = Field(default_factory=list)
+    hypotheses: list[Hypothesis] = Field(default_factory=list, max_length=500)
     sequential: SequentialSection | None = None  # looks before all seeds are there
     # sentences for the paper: what a reader has to know of how the study came about
     notes: list[str] = Field(default_factory=list)
@@ -152,4 +166,13 @@ class File(Section):
     code: str = ""
     figures: list[str] = Field(default_factory=list)
     tune: TuneSection | None = None
-    streams: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")
+    streams: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$", max_length=LONGEST)
+
+    @field_validator("study")
+    @classmethod
+    def _a_folder_of_its_own(cls, name: str) -> str:
+        if name.lower() in RESERVED:
+            raise ValueError(
+                f"that is the folder of what `train` trains; allowed: any name but {', '.join(RESERVED)}"
+            )
+        return name

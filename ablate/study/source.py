@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ablate import yaml_text
+from ablate.config import assignment
 from ablate.errors import UserError, unknown
+from ablate.yaml_text import Node, Unreadable
 
 Key = tuple[str | int, ...]
 SETTABLE = ("model", "train", "settings", "measure", "seeds", "streams")
@@ -83,26 +84,21 @@ class Source:
     def overridden(self, text: str) -> Source:
         """This file with one `--set train.updates=1000` laid over it.
 
-        Raises UserError when `text` is not of the form PATH=VALUE or the path is not one that may
+        Raises UserError when `text` is not of the form KEY=VALUE or the path is not one that may
         be set.
         """
-        where = f"--set {text}"
-        path, equals, value = text.partition("=")
-        names = path.strip().split(".")
-        if not equals or not all(names):
-            raise UserError(f"{where}: expected PATH=VALUE, e.g. train.updates=1000.")
+        where, names, value = assignment(text)
         if names[0] not in SETTABLE:
             raise unknown(where, names[0], SETTABLE)
         tree, places = copy.deepcopy(self.tree), dict(self.places)
         inner = tree
         for name in names[:-1]:
-            inner = inner.setdefault(name, {})
+            if inner.get(name) is None:
+                inner[name] = {}
+            inner = inner[name]
             if not isinstance(inner, dict):
                 raise UserError(f"{where}: '{name}' holds no values of its own.")
-        try:
-            inner[names[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"{where}: '{value}' is not a YAML value.") from error
+        inner[names[-1]] = value
         _forget(places, tuple(names))
         for length in range(1, len(names)):  # what the file itself doesn't have stands there too
             places.setdefault(tuple(names[:length]), where)
@@ -113,58 +109,38 @@ class Source:
 def read(path: Path) -> Source:
     """Parse a study file.
 
-    Raises UserError for a missing or unreadable file, broken YAML, a key that stands twice, or a
-    file that is no mapping.
+    Raises UserError for a missing file, or what `yaml_text` can't read, or a file that is no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        node = yaml_text.read(path)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         if near:
             raise unknown("there is no study file", str(path), near) from error
         raise UserError(f"{path}: there is no such study file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}).") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not valid YAML ({problem}).") from error
-    if not isinstance(tree, dict) or node is None:
+    except Unreadable as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise UserError(f"{path}{line}: {error}.") from None
+    if not node.entries:
         raise UserError(f"{path}:1: a study file is a mapping that starts with 'study:'.")
     places: dict[Key, str] = {}
     _walk(node, (), str(path), places)
     places[()] = f"{path}:1"
-    return Source(str(path), tree, places)
+    return Source(str(path), node.plain(), places)
 
 
-def _walk(node: yaml.Node, key: Key, file: str, places: dict[Key, str]) -> None:
-    """Fill `places` below `key`; a mapping that has one key twice is refused."""
-    places.setdefault(key, f"{file}:{node.start_mark.line + 1}")
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _walk(item, (*key, index), file, places)
-    elif isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for name, value in node.value:
-            line = name.start_mark.line + 1
-            if not isinstance(name, yaml.ScalarNode):
-                raise UserError(f"{file}:{line}: a key must be a plain word.")
-            if name.value == "<<":
-                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    _walk(merged, key, file, places)
-                continue
-            if name.value in lines:
-                first = lines[name.value]
-                raise UserError(
-                    f"{file}:{line}: '{name.value}' stands twice (first in line {first}); keep one."
-                )
-            lines[name.value] = line
-            places[*key, name.value] = f"{file}:{line}"
-            _walk(value, (*key, name.value), file, places)
+def _walk(node: Node, key: Key, file: str, places: dict[Key, str]) -> None:
+    """Fill `places` below `key`."""
+    places.setdefault(key, f"{file}:{node.line}")
+    for index, item in enumerate(node.items):
+        _walk(item, (*key, index), file, places)
+    for name, line, value in node.pairs:
+        if name == "<<":
+            for merged in value.items or [value]:
+                _walk(merged, key, file, places)
+        else:
+            places[*key, name] = f"{file}:{line}"
+            _walk(value, (*key, name), file, places)
 
 
 def _forget(places: dict[Key, str], key: Key) -> None:

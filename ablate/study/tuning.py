@@ -35,20 +35,20 @@ class TuneSection(Section):
     else varies is at the first level that the arm's cells have. seeds: tuning seeds, none of which is reported.
     """
 
-    draws: int = Field(ge=1)
+    draws: int = Field(ge=1, le=1000)
     space: dict[str, tuple[float, float, Scale] | dict[Literal["choices"], list[Level]]] = Field(
-        min_length=1
+        min_length=1, max_length=50
     )
     judge: str = "held-out.loss"
     per: tuple[str, ...] = Field(min_length=1)
-    seeds: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, le=1000)
 
     @field_validator("space")
     @classmethod
     def _ranges(cls, space: dict[str, Any]) -> dict[str, Any]:
         for path, found in space.items():
             if isinstance(found, dict):
-                if len(found["choices"]) < 2:
+                if len(found.get("choices", ())) < 2:
                     raise ValueError(f"{path}: expected two choices or more")
                 continue
             low, high, scale = found

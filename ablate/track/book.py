@@ -82,6 +82,13 @@ class Book:
         found = attempts(self.folder.runs, wanted if names is None else wanted & set(names))
         self.known.take(found, self.fits)
 
+    @property
+    def results(self) -> int:
+        """How many results there were before this run: trials of the table, of whatever code and settings, or what was
+        measured where there is no table yet."""
+        rows = sum(row["status"] == COMPLETED for row in self.before)
+        return rows or len(self.known.rows)
+
     def status(self, one: Trial) -> tuple[str, str]:
         """COMPLETED or FAILED with the reason; empty while something has no result."""
         known = self.known

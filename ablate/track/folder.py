@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ablate.config import STANDARD
 from ablate.errors import UserError
+from ablate.study.registration import Declared, entered
 from ablate.track import seal
 from ablate.track.files import refusal, write_atomic
 from ablate.track.process import identity
@@ -94,12 +95,16 @@ class StudyFolder:
         return seal.opened(self.registration, found)
 
     def register(
-        self, study_hash: str, hypotheses_hash: str, data: Mapping[str, str]
+        self,
+        study_hash: str,
+        data: Mapping[str, str],
+        declared: Declared | None = None,
+        results: int = 0,
     ) -> dict[str, Any]:
         """Write study.json before a run, and give what it holds.
 
-        The first run's hypotheses and time stay for ever: what is written later is exploratory.
-        The study's hash is the latest run's; data sets are added, or renewed, by name.
+        The time of the first run, and what was declared at each, stays for ever (`ablate.study.registration`).
+        The study's hash is the latest run's; data sets are added, or renewed, by name. results: how many there are.
         """
         before = self.read()
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -107,8 +112,8 @@ class StudyFolder:
             "format": FORMAT,
             "study": self.study,
             "study_hash": study_hash,
-            "hypotheses_hash": before.get("hypotheses_hash", hypotheses_hash),
             "registered": before.get("registered", now),
+            **({} if declared is None else entered(before, declared, results, now)),
             "data": dict(sorted({**before.get("data", {}), **data}.items())),
         }
         if content != before:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate.report.results import Results
 from ablate.study import expand, identity
+from ablate.study.registration import declared, entered
 from ablate.study.schema import Study
 
 STUDY = """\
@@ -81,8 +82,8 @@ def registration(study: Study) -> dict[str, Any]:
         "format": 1,
         "study": study.study,
         "study_hash": identity.study_hash(study),
-        "hypotheses_hash": identity.hypotheses_hash(study),
         "registered": "2026-01-02T03:04:05+00:00",
+        **entered({}, declared(study), 0, "2026-01-02T03:04:05+00:00"),
         "data": hashes(study),
     }
 

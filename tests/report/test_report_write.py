@@ -232,11 +232,41 @@ def test_another_profile_is_said_prominently(other, tmp_path, no_figures):
 
 
 def test_hypotheses_changed_after_the_first_run_are_exploratory(written, tmp_path, no_figures):
-    registration = samples.registration(written.results.study) | {"hypotheses_hash": "other"}
+    registration = samples.registration(written.results.study) | {"hypotheses": {}}
     again = written.copy(tmp_path).changed(registration=registration)
     report = again.write(pdf=False)
     assert {finding.standing for finding in again.results.findings} == {"exploratory"}
     assert "exploratory" in printed(report, again.results.story)
+
+
+def test_one_late_hypothesis_leaves_the_others_confirmatory(written, tmp_path, no_figures):
+    registration = samples.registration(written.results.study)
+    late = next(h for h, said in registration["hypotheses"].items() if said["id"] == "cue")
+    registration["hypotheses"][late] |= {"after": 9, "registered": "tuesday"}
+    again = written.copy(tmp_path).changed(registration=registration)
+    report = again.write(pdf=False)
+    found = {f.id: f.standing for f in again.results.findings}
+    assert found.pop("cue") == "exploratory"
+    assert set(found.values()) == {"confirmatory"}
+    assert "cue (registered when 9 results were there, tuesday)" in " ".join(
+        printed(report, again.results.story).split()
+    )
+
+
+def test_seeds_added_after_results_are_said(written, tmp_path, no_figures):
+    registration = samples.registration(written.results.study)
+    seeds = written.results.study.seeds
+    registration["seeds"].insert(
+        0, {"seeds": seeds - 1, "looks": [], "registered": "m", "after": 0}
+    )
+    registration["seeds"][1] |= {"after": 9}
+    again = written.copy(tmp_path).changed(registration=registration)
+    report = again.write(pdf=False)
+    assert {finding.standing for finding in again.results.findings} == {"exploratory"}
+    assert (
+        f"the seeds were raised from {seeds - 1} to {seeds} when 9 results were there"
+        in " ".join(printed(report, again.results.story).split())
+    )
 
 
 def test_a_table_from_elsewhere_is_reported_by_its_levels(written, tmp_path, no_figures):

@@ -98,7 +98,7 @@ WRONG = {
         "data: [",
         ["'lab/mixed' stands twice"],
     ),
-    "one seed": ("seeds: 4", "seeds: 1", "seeds: 1", ["seeds", "'1'", "2"]),
+    "no seed": ("seeds: 4", "seeds: 0", "seeds: 0", ["seeds", "'0'", "1"]),
     "seeds in words": ("seeds: 4", "seeds: many", "seeds: many", ["seeds", "'many'"]),
     "alpha above one": ("margin: 3", "alpha: 5", "alpha: 5", ["alpha", "less than 1"]),
     "unknown part": ("margin: 3", "margins: 3", "margins", ["'margins'", "'margin'?"]),
@@ -274,11 +274,11 @@ def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "fragments"),
     [
-        ("train.updates", ["expected PATH=VALUE"]),
+        ("train.updates", ["expected KEY=VALUE"]),
         ("tran.updates=3", ["'tran'", "'train'?"]),
         ("train.update=3", ["'update'", "'updates'?"]),
         ("train.updates=-3", ["train.updates", "'-3'", "greater than 0"]),
-        ("seeds=1", ["seeds", "2"]),
+        ("seeds=0", ["seeds", "1"]),
         (
             "measure.rollout.target=q90",
             ["measure.rollout.target: found 'q90'", "percentile", "a number"],

@@ -47,7 +47,7 @@ def trial(seed: int, budget: int = 800, episodes: int = 1, **changes: Any) -> Tr
 
 def folder(tmp_path: Path) -> StudyFolder:
     made = StudyFolder(tmp_path / "s", "s")
-    made.register("h", "h", {})
+    made.register("h", {})
     return made
 
 

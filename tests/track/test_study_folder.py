@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[2]
 def test_the_first_run_registers_the_hypotheses(tmp_path):
     folder = StudyFolder(tmp_path / "memory", "memory")
     assert not folder.root.exists()
-    first = folder.register("s1", "h1", {"lq": "aaaa"})
+    first = folder.register("s1", {"lq": "aaaa"})
     assert folder.read() == first
     assert (first["format"], first["study"]) == (2, "memory")
-    later = StudyFolder(tmp_path / "memory", "memory").register("s2", "h2", {"tmaze": "bbbb"})
+    later = StudyFolder(tmp_path / "memory", "memory").register("s2", {"tmaze": "bbbb"})
     assert later == {**first, "study_hash": "s2", "data": {"lq": "aaaa", "tmaze": "bbbb"}}
 
 

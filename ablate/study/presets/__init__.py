@@ -18,9 +18,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ablate.config import SECTIONS, complete
+from ablate import yaml_text
+from ablate.config import SECTIONS, assignment, complete
 from ablate.errors import UserError, unknown
 
 EXTRA = ("about", "by_data")
@@ -37,27 +36,27 @@ def about(name: str) -> str:
     return str(read(name)["about"])
 
 
-def read(preset: str) -> dict[str, Any]:
-    """A preset's content: of that name, or of a file of the user's that ends in .yaml.
+def read(preset: str, folder: Path = Path()) -> dict[str, Any]:
+    """A preset's content: of that name, or of a file of the user's that ends in .yaml, by its path from `folder`.
 
     Raises UserError for an unknown name or a file that isn't a preset.
     """
-    if preset.endswith(".yaml"):
-        path = Path(preset)
-        if not path.is_file():
-            raise UserError(f"--preset {preset}: there is no such file.")
-        text = path.read_text(encoding="utf-8")
-    elif preset in names():
-        text = (resources.files(__name__) / f"{preset}.yaml").read_text(encoding="utf-8")
-    else:
-        raise unknown("--preset", preset, (*names(), "or a file that ends in .yaml"))
+    where = f"--preset {preset}"
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"--preset {preset}: it is no YAML ({line}).") from None
+        if preset.endswith(".yaml"):
+            found = yaml_text.read(folder / preset).plain()
+        elif preset in names():
+            path = resources.files(__name__) / f"{preset}.yaml"
+            found = yaml_text.load(path.read_text(encoding="utf-8"))
+        else:
+            raise unknown("--preset", preset, (*names(), "or a file that ends in .yaml"))
+    except FileNotFoundError:
+        raise UserError(f"{where}: there is no such file.") from None
+    except yaml_text.Unreadable as error:
+        line = "" if error.line is None else f", line {error.line}"
+        raise UserError(f"{where}{line}: {error}.") from None
     if not isinstance(found, dict):
-        raise UserError(f"--preset {preset}: it holds no keys with values.")
+        raise UserError(f"{where}: it holds no keys with values.")
     return found
 
 
@@ -66,32 +65,34 @@ def configuration(
     data: str,
     overrides: Sequence[str] = (),
     changes: Mapping[str, Any] | None = None,
+    folder: Path = Path(),
 ) -> dict[str, Any]:
     """The complete configuration of a preset on a data set.
 
-    changes: keys of a configuration laid over the preset's; then overrides such as train.updates=1000.
+    folder: where the path of a preset of the user's begins. changes: keys of a configuration laid over the preset's;
+    then overrides such as train.updates=1000.
 
     Raises UserError for a preset or an override that says what a configuration doesn't have.
     """
     where = f"preset {preset}"
-    made = read(preset)
-    for pattern, special in (made.get("by_data") or {}).items():
+    made = read(preset, folder)
+    by_data = made.get("by_data") or {}
+    if not isinstance(by_data, Mapping) or not all(
+        isinstance(v, Mapping) for v in by_data.values()
+    ):
+        raise UserError(f"{where}: by_data: allowed: patterns of data sets, with keys and values.")
+    for pattern, special in by_data.items():
         if fnmatchcase(data, pattern):
             made = _laid(made, special)
     made = {name: value for name, value in made.items() if name not in EXTRA} | {"data": data}
     made = _laid(made, changes or {})
     for text in overrides:
-        key, equals, value = text.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts) or len(parts) > (3 if parts[0] == "measure" else 2):
-            raise UserError(f"--set {text}: expected KEY=VALUE, e.g. train.updates=1000.")
+        said, parts, found = assignment(text)
         known = (*SECTIONS, "settings", "measure")
         if len(parts) > 1 and parts[0] not in known:
-            raise unknown(f"--set {text}: the part", parts[0], known)
-        try:
-            found = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text}: '{value}' is no YAML value.") from None
+            raise unknown(f"{said}: the part", parts[0], known)
+        if len(parts) > (3 if parts[0] == "measure" else 2):
+            raise UserError(f"{said}: there is no such setting; allowed: e.g. train.updates=1000.")
         for part in reversed(parts):
             found = {part: found}
         made = _laid(made, found)
