@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends import backend_pdf
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext, NullFormatter
 
 from ablate import registry, words
 from ablate.errors import unknown
@@ -183,6 +185,11 @@ def files(figure: Figure) -> dict[str, bytes]:
     in the order of memory addresses, so the last digits of what it finds differ from run to run, and
     those of all that is computed from processor to processor: they are cut off.
     """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(_power)
+                axis.set_minor_formatter(NullFormatter())
     for _ in range(2):  # the second pass knows how wide the first one's labels came out
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -200,6 +207,15 @@ def files(figure: Figure) -> dict[str, bytes]:
         "png": _save(figure, "png", {"Software": None}, dpi=200),
         "svg": _save(figure, "svg", {"Date": None, "Creator": "ablate"}),
     }
+
+
+def _power(value: float, _: int | None = None) -> str:
+    """A number on a logarithmic axis in plain text: matplotlib writes a formula, and no text here is one."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    if -3 <= exponent <= 4:
+        return f"{value:,g}"
+    whole = math.isfinite(exponent) and math.isclose(exponent, round(exponent), abs_tol=1e-9)
+    return f"1e{round(exponent)}" if whole else ""
 
 
 @contextmanager

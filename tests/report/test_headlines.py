@@ -102,3 +102,16 @@ def test_a_level_of_any_text_is_drawn_and_compared(tmp_path, level):
     table.to_csv(tmp_path / "runs.csv", index=False)
     found = elsewhere(tmp_path / "theirs.yaml", tmp_path / "runs.csv", tmp_path / "results")
     assert found.analysis.verdicts[0].verdict == "supported"
+
+
+def test_a_logarithmic_axis_has_numbers_and_no_formulas() -> None:
+    with style.paper_style():
+        figure = style.new_figure(2.0)
+        panel = figure.subplots()
+        panel.plot([1e-6, 1e7], [0.1, 1000.0])
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        style.files(figure)
+        shown = [label.get_text() for label in (*panel.get_xticklabels(), *panel.get_yticklabels())]
+    assert {"1e-6", "0.01", "1", "10,000", "0.1", "100"} <= set(shown)
+    assert not any("$" in text for text in shown)
