@@ -65,7 +65,7 @@ def test_help_of_the_data_commands_shows_an_example(tiny: Tiny, name: str) -> No
         (["run", "tiny.yam"], "there is no study file: 'tiny.yam' is not known"),
         (["run", "nowhere/tiny.yaml"], "nowhere/tiny.yaml: there is no such study file."),
         (["run", "tiny.yaml", "--profile", "quik"], "tiny.yaml: the profile: 'quik' is not known"),
-        (["run", "tiny.yaml", "--seeds", "1"], "seeds: found '1'"),
+        (["run", "tiny.yaml", "--seeds", "0"], "seeds: found '0'"),
         (["run", "tiny.yaml", "--set", "train.update=3"], "Did you mean 'updates'?"),
         (["run", "tiny.yaml", "--only", "mixer=grue"], "Did you mean 'gru'?"),
         (["run", "tiny.yaml", "--launcher", "locale"], "Did you mean 'local'?"),
@@ -316,5 +316,8 @@ def test_the_exit_code_says_whether_something_is_missing(done: Tiny) -> None:
     assert "Next: python -m ablate report" in part.out
     assert json.loads((done.root / "last.json").read_text())["study"] == str(done.file)
     told = done.command(*done.arguments("status")).out
-    assert told == "2 of 6 fits trained, 2 of 6 trials completed, 0 failed, 4 without a result\n"
+    assert (
+        told
+        == "2 of 6 fits trained, 2 of 6 trials completed, 0 failed, 4 without a result\nruns: 6 completed\n"
+    )
     assert done.command(*done.arguments("plan")).code == 0

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analyse import answer
+from ablate.measure.base import Measurement, Trained
 from ablate.registry import register
 from ablate.study.hypotheses import Hypothesis
 from ablate.words import Response
@@ -24,13 +25,16 @@ RUNS = Path(  # the published runs of d3rlpy-benchmarks
 
 
 @register("measurement", "sample")
-class Sample:
+class Sample(Measurement):
     """A measurement whose responses are known: `sample.score`, `sample.error`."""
 
     responses = (
         Response("score", unit="points", direction="higher", digits=1, points=True),
         Response("error", direction="lower"),
     )
+
+    def __call__(self, trained: Trained, options: Any) -> dict[str, np.ndarray]:
+        raise NotImplementedError("tables are made up, not measured")
 
 
 COLUMNS = ["trial", "status", "data", "mixer", "context", "condition", "history", "head", "seed"]

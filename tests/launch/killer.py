@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -108,9 +109,17 @@ def tables(folder: Path) -> dict[str, str]:
     found = {path.name: path.read_text() for path in sorted(root.glob("*.csv"))}
     found["audit.json"] = (root / "audit.json").read_text()
     registered = json.loads((root / "study.json").read_text())
-    for name in ("registered", "hash"):
-        del registered[name]
-    return found | {"study.json": json.dumps(registered)}
+    del registered["hash"]
+    return found | {"study.json": json.dumps(undated(registered))}
+
+
+def undated(found: Any) -> Any:
+    """What was registered, at any depth, without when."""
+    if isinstance(found, list):
+        return [undated(each) for each in found]
+    if isinstance(found, dict):
+        return {name: undated(each) for name, each in found.items() if name != "registered"}
+    return found
 
 
 def main(folder: Path, seed: int, studies: int, kills: int, commands: int) -> None:

@@ -19,7 +19,7 @@ from ablate.study.expand import cells
 from ablate.study.foreign import is_foreign
 from ablate.study.load import load
 from ablate.study.source import read
-from ablate.track import kept
+from ablate.track import kept, seal
 
 SHIPPED = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
 STUDY = Path(__file__).parents[2] / "studies" / "planning.yaml"
@@ -156,7 +156,7 @@ def test_the_plugins_of_the_last_run_are_known(tmp_path: Path) -> None:
     assert kept.plugins(tmp_path, "lines") == []
     (tmp_path / "lines/quick").mkdir(parents=True)
     note = dict.fromkeys(kept.ASKED) | {"plugins": ["mine.py"]}
-    (tmp_path / "lines/quick/last.json").write_text(json.dumps(note))
+    (tmp_path / "lines/quick/last.json").write_text(json.dumps(seal.sign(note)))
     assert kept.plugins(tmp_path, "lines") == ["mine.py"]
     (tmp_path / "lines/quick/last.json").write_text("{")
     assert kept.plugins(tmp_path, "lines") == []

@@ -201,9 +201,10 @@ def test_the_committed_table_says_what_is_finished(tiny: Tiny) -> None:
 def test_a_trial_that_diverges_fails_alone(tiny: Tiny) -> None:
     tiny.file.write_text(
         TEXT.replace("  mixer: [mlp, gru]", "  mixer: [mlp]")
-        .replace("factors:", "factors:\n  train.learning_rate: [0.001, 1.0e+30]")
+        .replace("factors:", "factors:\n  train.learning_rate: [0.001, 100.0]")
         .replace("  context: [1, 2]", "  context: [1]")
         .replace("core: {data: tmaze/passive-3, context", "core: {data: tmaze/passive-3, train.learning_rate")
+        .replace("train: {", "train: {weight_decay: 100.0, ")
         .replace("  other: {data: tmaze/passive-3, mixer: gru, context: 2}\n", "")
     )  # fmt: skip
     ended = tiny.run()
@@ -212,7 +213,7 @@ def test_a_trial_that_diverges_fails_alone(tiny: Tiny) -> None:
     assert "2 of 4 trials completed, 2 failed, 0 without a result" in ended.out
     table = read_table(tiny.root / "trials.csv")
     bad = table[table["status"] == "FAILED"]
-    assert list(bad["train.learning_rate"]) == [1e30, 1e30]
+    assert list(bad["train.learning_rate"]) == [100.0, 100.0]
     assert bad["rollout.score"].isna().all()
     assert all(text.startswith("diverged: loss nan at update") for text in bad["failure"])
     listed = tiny.command(*tiny.arguments("status"))
