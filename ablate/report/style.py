@@ -209,7 +209,7 @@ def files(figure: Figure) -> dict[str, bytes]:
     }
 
 
-def _power(value: float, _: int | None = None) -> str:
+def _power(value: float, _: float) -> str:
     """A number on a logarithmic axis in plain text: matplotlib writes a formula, and no text here is one."""
     exponent = math.log10(value) if value > 0 else math.nan
     if -3 <= exponent <= 4:
