@@ -115,8 +115,10 @@ def _tune(
 
 
 def _figures(source: Source, names: Sequence[str]) -> tuple[str, ...]:
-    known = registry.names("figure")
     for index, name in enumerate(names):
+        known = registry.names(
+            "figure"
+        )  # asked where one is named: they bring the drawing library along
         if name not in known:
             raise source.unknown(("figures", index), "the figure", name, known)
     return tuple(names)

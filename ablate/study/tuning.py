@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator
-from scipy.stats import qmc
 
 from ablate.registry import Section
 from ablate.study.contrast import Level, level_text
@@ -60,9 +59,10 @@ class TuneSection(Section):
 
     def settings(self) -> list[dict[str, Level]]:
         """The draws, in order: path -> value. A range between whole numbers gives whole numbers."""
-        unit = qmc.Halton(len(self.space), scramble=False).random(self.draws + 1)[
-            1:
-        ]  # 0 is a corner
+        from scipy.stats import qmc  # a second to import, and few studies tune
+
+        draws = qmc.Halton(len(self.space), scramble=False).random(self.draws + 1)
+        unit = draws[1:]  # the first is a corner
         return [
             {
                 path: self._value(found, float(u))
