@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -248,7 +249,7 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
     if family not in registry.names("data") or not slash:
-        if Path(name).exists():
+        if os.path.exists(name):  # False also for what can't be a path, such as a name that is too long
             raise UserError(
                 f"data: '{name}' is a file or folder, not the name of a data set; of a file of yours the name is"
                 f" 'file/{name}'."

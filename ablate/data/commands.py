@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ TRUSTED = (
 def is_name(text: str) -> bool:
     """Whether a text names a data set of the catalogue rather than a file."""
     family, slash, _ = text.partition("/")
-    return bool(slash) and family in registry.names("data") and not Path(text).exists()
+    return bool(slash) and family in registry.names("data") and not os.path.exists(text)
 
 
 def whole(name: str, cache: Path, reading: Mapping[str, Any] | None = None) -> Trajectories:
