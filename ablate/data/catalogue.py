@@ -249,7 +249,8 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
     base, at, twin = name.partition("@")
     family, slash, member = base.partition("/")
     if family not in registry.names("data") or not slash:
-        if os.path.exists(name):  # False also for what can't be a path, such as a name that is too long
+        # Not Path.exists, which raises for what can't be a path, such as a name that is too long.
+        if os.path.exists(name):
             raise UserError(
                 f"data: '{name}' is a file or folder, not the name of a data set; of a file of yours the name is"
                 f" 'file/{name}'."
