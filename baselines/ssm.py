@@ -34,7 +34,7 @@ class Oscillators(nn.Module):
         self.log_decay = nn.Parameter(torch.full((width, MODES), math.log(0.5)))
         frequency = math.pi * torch.arange(MODES, dtype=torch.get_default_dtype())
         self.frequency = nn.Parameter(frequency.repeat(width, 1))
-        self.readout = nn.Parameter(torch.randn(2, width, MODES) * 0.5**0.5)
+        self.readout = nn.Parameter(torch.randn(2, width, MODES).mul_(0.5**0.5))
         self.skip = nn.Parameter(torch.randn(width))
 
     def forward(self, u: Tensor) -> Tensor:

@@ -323,7 +323,8 @@ class Attention(Mixer):
         self.positions: nn.Parameter | None
         self.register_parameter("positions", None)
         if positions == "learned":
-            self.positions = nn.Parameter(spread * torch.randn(context, width))
+            # In place: where sizes are counted on no memory, a product would import PyTorch's compiler.
+            self.positions = nn.Parameter(torch.randn(context, width).mul_(spread))
         self.blocks: Any = nn.ModuleList(
             Block(width, heads, dropout, activation=activation, window=window)
             for _ in range(layers)

@@ -85,7 +85,7 @@ class Tokenizer(nn.Module, ABC):
         self.make(spec.width)
         self.end: nn.Parameter | None = None  # the bin N of every number: the episode is over
         if self.discretiser is not None and spec.predicts == "all":
-            self.end = nn.Parameter(0.02 * torch.randn(spec.width))
+            self.end = nn.Parameter(torch.randn(spec.width).mul_(0.02))
         self.timesteps = nn.Embedding(spec.timesteps, spec.width) if spec.timesteps else None
         if self.timesteps is not None and spec.timestep_std is not None:
             nn.init.normal_(self.timesteps.weight, std=spec.timestep_std)
