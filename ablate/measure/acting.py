@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from ablate import registry
 from ablate.data.catalogue import DataSet
 from ablate.errors import UserError
-from ablate.measure.base import Measurement, Numbers, Trained
+from ablate.measure.base import Measurement, Numbers, Trained, needs_joint
 from ablate.measure.episodes import CAP, LOST, RESPONSES, optimal_returns, summaries
 from ablate.measure.rollout import Rollouts, rollout
 from ablate.measure.video import Filmed
@@ -154,11 +154,8 @@ class Plan(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        if registry.get("algorithm", config["algorithm"]).system != "joint":
-            return (
-                f"the measurement 'plan' searches over imagined trajectories, which the algorithm "
-                f"'{config['algorithm']}' doesn't predict; allowed: joint"
-            )
+        if refused := needs_joint(config, "plan", "searches over imagined trajectories"):
+            return refused
         if config["measure"]["plan"]["value"] == "critic" and not config["settings"].get("critic"):
             return "measure.plan.value: critic needs one that is trained; set settings.critic: {}"
         return ""

@@ -79,6 +79,22 @@ class Measurement(ABC):
         return frozenset(cls.Options.model_fields)
 
 
+def needs_joint(config: Mapping[str, Any], name: str, does: str, asks: bool = True) -> str:
+    """Why the measurement `name`, which does something with a joint model's predictions, can't be had of models of this
+    configuration; empty where it can. asks: whether it can ask for what the condition tells."""
+    if registry.get("algorithm", config["algorithm"]).system != "joint":
+        return (
+            f"the measurement '{name}' {does}, which the algorithm '{config['algorithm']}' doesn't predict;"
+            " allowed: joint"
+        )
+    if not asks and config["condition"] != "none":
+        return (
+            f"the measurement '{name}' doesn't ask for anything; found the condition '{config['condition']}',"
+            " allowed: none"
+        )
+    return ""
+
+
 def possible(measure: Mapping[str, Any], spec: DataSpec) -> tuple[dict[str, Any], str]:
     """Of measurements by name, those that can be had on a data set, and in a sentence which can't and why.
 

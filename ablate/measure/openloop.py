@@ -15,12 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ablate import registry
 from ablate.data import streams
 from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.measure.base import Measurement, Trained
+from ablate.measure.base import Measurement, Trained, needs_joint
 from ablate.models.agent import External
 from ablate.models.assembly import Model, block
 from ablate.plan.imagine import Imagination
@@ -189,14 +188,4 @@ class OpenLoop(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        if registry.get("algorithm", config["algorithm"]).system != "joint":
-            return (
-                "the measurement 'open-loop' samples imagined trajectories, which the algorithm "
-                f"'{config['algorithm']}' doesn't predict; allowed: joint"
-            )
-        if config["condition"] != "none":
-            return (
-                f"the measurement 'open-loop' doesn't ask for anything; found the condition "
-                f"'{config['condition']}', allowed: none"
-            )
-        return ""
+        return needs_joint(config, "open-loop", "samples imagined trajectories", asks=False)

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ablate import registry
 from ablate.data import streams
 from ablate.learn.joint import JointSettings, joint_rows
-from ablate.measure.base import Measurement, Trained
+from ablate.measure.base import Measurement, Trained, needs_joint
 from ablate.models.assembly import block
 from ablate.plan.imagine import Imagination
 from ablate.registry import Section, register
@@ -78,18 +77,7 @@ class Values(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        """See `Measurement.refusal`."""
-        if registry.get("algorithm", config["algorithm"]).system != "joint":
-            return (
-                "the measurement 'values' reads predicted values, which the algorithm "
-                f"'{config['algorithm']}' doesn't predict; allowed: joint"
-            )
-        if config["condition"] != "none":
-            return (
-                f"the measurement 'values' doesn't ask for anything; found the condition "
-                f"'{config['condition']}', allowed: none"
-            )
-        return ""
+        return needs_joint(config, "values", "reads predicted values", asks=False)
 
 
 def _calibration(predicted: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
