@@ -64,6 +64,7 @@ def render(
     groups |= {f"verdict {f.id}": f.trials for f in story.findings if f.trials}
     embedded = {
         "rows": len(table),
+        "left": len(results.rows) - len(table),
         "runs": not story.foreign,
         "columns": columns,
         "groups": {

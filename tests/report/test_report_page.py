@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import report_samples as samples
 
+from ablate.report import page as page_of_results
 from ablate.report.page import audit_row, trial_columns
 from ablate.report.provenance import spans
 from ablate.report.provenance import trials as behind
@@ -81,6 +82,18 @@ def test_all_trials_are_in_it(page, written):
     assert [mixers["levels"][code] for code in mixers["codes"]] == written.results.table[
         "mixer"
     ].tolist()
+    assert data["left"] == 0
+
+
+def test_a_long_table_is_cut_and_the_page_says_so(written, tmp_path, no_figures, monkeypatch):
+    monkeypatch.setattr(page_of_results, "_MOST_ROWS", 7)
+    again = written.copy(tmp_path)
+    again.write(pdf=False)
+    parser = Page()
+    parser.feed((again.folder / "report.html").read_text())
+    data = json.loads(next(s for s in parser.scripts if s.strip().startswith("{")))
+    assert (data["rows"], data["left"]) == (7, len(written.results.table) - 7)
+    assert any("on this page, the first of" in script for script in parser.scripts)
 
 
 def test_what_is_behind_a_figure_is_what_the_manifest_says(page, written):
