@@ -170,12 +170,12 @@ class CQL(ValueObjective):
             (logged - wanted).square() + own.alpha * penalty, rows
         )  # (2, S)
 
-        self.temperature_optimiser.zero_grad(set_to_none=True)
+        self.temperature_optimiser.zero_grad()
         (-self.log_temperature * surplus).sum().backward()
         set_rate(self.temperature_optimiser, rate)
         self.temperature_optimiser.step()
         self.policy_step(loss, rate)
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.critic_optimiser.zero_grad()
         critic_loss.sum().backward()
         self.critic_optimiser.step()
         follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)

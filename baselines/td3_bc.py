@@ -69,7 +69,7 @@ class TD3BC(ValueObjective):
             wanted = self.backup.backed_up(rows, next_values.amin(0))  # (S, B)
 
         errors = (self.critic(here, actions) - wanted).square()  # (2, S, B)
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.critic_optimiser.zero_grad()
         self.backup.mean(errors, rows).sum().backward()
         self.critic_optimiser.step()
 

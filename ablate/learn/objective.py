@@ -28,6 +28,7 @@ from ablate.data.windows import (
     windows_that_count,
 )
 from ablate.errors import unknown
+from ablate.learn.descent import Adam
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
 from ablate.registry import Section, checked, get, register
@@ -103,7 +104,7 @@ class Part:
     """Tensors that are trained or kept, and the optimiser that trains them, if one does."""
 
     tensors: list[Tensor]
-    optimiser: torch.optim.Optimizer | None
+    optimiser: Adam | None
 
 
 class Objective(ABC):
@@ -210,24 +211,23 @@ class Objective(ABC):
         """
         made = None
         if learning_rate is not None:
-            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
             apart = {id(tensor) for tensor in undecayed}
             groups: list[dict[str, Any]] = [{"params": [t for t in tensors if id(t) not in apart]}]
             if apart:
                 groups.append({"params": list(undecayed), "weight_decay": 0.0})
-            made = kind[self.train.get("optimiser", "adamw")](
+            made = Adam(
+                self.train.get("optimiser", "adamw"),
                 groups,
                 lr=learning_rate,
                 betas=tuple(self.train.get("betas", (0.9, 0.999))),
                 weight_decay=weight_decay,
-                fused=True,
             )
         self.parts[name] = Part(list(tensors), made)
         return made
 
     def policy_step(self, loss: Tensor, rate: float) -> None:
         """Descend along the gradient of `loss` (S,): of each policy along its own."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         # The sum over policies: the gradient of each is that of its own loss.
         loss.sum().backward()
         if self.train["clip"] is not None:
@@ -248,7 +248,7 @@ class Objective(ABC):
             prefix = f"{name}/" if name else ""
             for index, tensor in enumerate(part.tensors):
                 found[f"{prefix}parameter/{index}"] = tensor.detach().contiguous()
-                state = {} if part.optimiser is None else part.optimiser.state[tensor]
+                state = {} if part.optimiser is None else part.optimiser.state.get(tensor, {})
                 for key, value in state.items():
                     found[f"{prefix}optimiser/{index}/{key}"] = value.contiguous()
         return found
@@ -315,7 +315,7 @@ class Supervised(Objective):
         return 1.0 / times.to(source.actions.dtype)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimiser: Adam, rate: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimiser.param_groups:
         group["lr"] = rate
