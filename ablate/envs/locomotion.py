@@ -136,15 +136,16 @@ class Locomotion(SimulatedEnv):
         return None
 
     def _run(self, simulation: Any, actions: np.ndarray, rows: np.ndarray) -> None:
-        physics, control, places = self._physics, simulation.ctrl, simulation.xpos
+        # Views, made once: they show what the simulation holds at any time.
+        control, place = simulation.ctrl, simulation.xpos[1, :2]
         models, skip = self._models, self._env.frame_skip
         for row in rows.tolist():
-            model, state = models[row], physics[row]
+            model, state = models[row], self._physics[row]
             mujoco.mj_setState(model, simulation, state, PHYSICS)
             control[:] = actions[row]
             mujoco.mj_step(model, simulation, skip)
             mujoco.mj_getState(model, simulation, state, PHYSICS)
-            self._torso[row] = places[1, :2]
+            self._torso[row] = place
 
     def _place(self) -> np.ndarray:
         """Where the robots are along the track (B,), of which the reward is the speed."""
