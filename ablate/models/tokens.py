@@ -215,14 +215,14 @@ class Chunk(Tokenizer):
         return [token for kind in tokens for token in kind]
 
 
-@register("layout", "modality")
+@register("layout", "modality", version="2")
 class Modality(Chunk):
     """A token for each kind of thing, as in the Decision Transformer."""
 
     size = 1 << 30
 
 
-@register("layout", "dimension")
+@register("layout", "dimension", version="2")
 class Dimension(Chunk):
     """A token for each number, as in the Trajectory Transformer."""
 
