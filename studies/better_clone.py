@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from matplotlib.lines import Line2D
 from pydantic import Field
 
+from ablate import words
 from ablate.data import exact, streams
 from ablate.data.behaviour import Acted, Behaviour, censored_logp
 from ablate.data.catalogue import DataSpec, Family
@@ -32,8 +34,13 @@ from ablate.measure.rollout import Rollouts, rollout
 from ablate.models.agent import Actable, Acting
 from ablate.models.layouts import Fields
 from ablate.registry import Section, register
+from ablate.report import style, summaries
+from ablate.report.figures import base
+from ablate.report.results import Results
 from ablate.words import Response
 
+# Of what is measured and generated here. Change it whenever either changes: all rows are then measured again.
+VERSION = "e1ac68ceedc1"
 NOISE = EXPLORATION / ACTION_SCALE  # of the behaviour, in stored units
 Floats = np.ndarray
 
@@ -272,7 +279,7 @@ class _Interfering:
         return torch.from_numpy(done(self.scene, action)).float().to(owner.device)
 
 
-@register("measurement", "intervene", order=5)
+@register("measurement", "intervene", VERSION)
 class Interventions(Measurement):
     """Acting under an intervention, beside the exact clone under the same one in the same episodes."""
 
@@ -402,7 +409,7 @@ class Clone(Behaviour):
         )
 
 
-@register("data", "lq-clone", label="LQ")
+@register("data", "lq-clone", VERSION, label="LQ")
 class Clones(Family):
     """`lq-clone/20-3000`: 3,000 episodes of the exact clone that sees 20 timesteps: what relabelling the windows of a
     learner's own episodes by the exact posterior comes to once the learner is good."""
@@ -432,3 +439,96 @@ class Clones(Family):
 
     def names(self) -> list[str]:
         return ["lq-clone/20-3000"]
+
+
+# --- the figure ---
+
+WHAT = "measure.intervene.what"
+SAID = {
+    "none": "nothing is changed",
+    "noise-shown": "it sees its past actions with\nthe behaviour's noise",
+    "noise-executed": "it acts with the behaviour's noise",
+    "masked": "it sees zeros for its past actions",
+    "resampled": "it sees what a controller that fits\nits window would have done",
+    "unrelated": "it sees what a controller drawn\nat random would have done",
+    "better": "it sees what the better\ncontroller would have done",
+    "taught-5": "a controller acts for 5 timesteps",
+    "taught-20": "a controller acts for 20 timesteps",
+    "taught-50": "a controller acts for 50 timesteps",
+}
+_APART = 0.17  # of a row, between the marks in it
+
+
+@register("figure", "interventions", order=10)
+def interventions(results: Results) -> base.Drawn | None:
+    """Regret under each intervention, a mark a mixer, beside the exact clone's; None where nothing was done."""
+    done = summaries.finished(results.rows)
+    if WHAT not in done or done[WHAT].nunique() < 2:
+        return None
+    longest = done["context"].max()
+    first = results.study.data[0]
+    rows = done[(done["data"] == first) & (done["condition"] == "time") & (done["head"] == "mse")]
+    memory, without = rows[rows["context"] == longest], rows[rows["context"] == 1]
+    levels = [level for level in SAID if level in set(memory[WHAT])]
+    mixers = words.levels("mixer", memory["mixer"].unique())
+    looks = style.looks("mixer", mixers)
+    figure = style.new_figure(0.75 + 0.3 * len(levels))
+    panel = figure.subplots()
+    for height, level in enumerate(levels):
+        one = memory[memory[WHAT] == level]
+        for place, mixer in enumerate(mixers):
+            group = one[one["mixer"] == mixer]
+            if len(group):
+                cell = summaries.mean_interval(group["intervene.regret"].to_numpy(dtype=float))
+                _bar(panel, cell, height + (place - len(mixers) / 2) * _APART, looks[mixer])
+        each = one.drop_duplicates("seed")["intervene.clone_regret"]
+        cell = summaries.mean_interval(each.to_numpy(dtype=float))
+        _bar(panel, cell, height + len(mixers) / 2 * _APART, _CLONE)
+        if height:
+            panel.axhline(height - 0.5, color="#cccccc", linewidth=0.4, zorder=0)
+    plain = without[without[WHAT] == "none"]["intervene.regret"]
+    if len(plain):
+        panel.axvline(
+            float(plain.mean()), color="#808080", linewidth=0.9, linestyle=":", zorder=0.5
+        )
+        panel.text(
+            float(plain.mean()),
+            -0.62,
+            "no memory, nothing changed",
+            ha="center",
+            va="bottom",
+            fontsize=style.SMALL,
+        )
+    panel.set_yticks(range(len(levels)), [SAID[level] for level in levels], linespacing=1.0)
+    panel.set_ylim(len(levels) - 0.5, -0.5)
+    panel.set_xlim(left=0)
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlabel(words.response("intervene.regret").axis())
+    handles = [_handle(looks[mixer], words.level("mixer", mixer)) for mixer in mixers]
+    figure.legend(
+        handles=[*handles, _handle(_CLONE, "exact clone")], loc="outside upper center", ncols=4
+    )
+    seeds = memory["seed"].nunique()
+    return base.Drawn(
+        figure=figure,
+        title="What closes the gap to the exact clone",
+        caption=(
+            f"Regret to the optimal policy (0 is best) of clones that see {longest} timesteps, when something is done"
+            f" to them while they act; beside them the exact clone, the mean of the exact posterior,"
+            f" with the same window, intervention and episodes. {words.data(first)}; means over {seeds} seeds of 200"
+            f" episodes each, with 95 % intervals over seeds. Dotted: the same models trained without memory."
+        ),
+        trials=tuple(dict.fromkeys([*memory["trial"], *without["trial"]])),
+    )
+
+
+_CLONE = style.Look("#1a1a1a", "D", "-")
+
+
+def _bar(panel: Any, cell: summaries.Interval, height: float, look: style.Look) -> None:
+    panel.plot([cell.low, cell.high], [height] * 2, color=look.colour, linewidth=0.9, zorder=2)
+    panel.plot(cell.mean, height, color=look.colour, marker=look.marker, markersize=3.8, zorder=3)
+
+
+def _handle(look: style.Look, label: str) -> Line2D:
+    return Line2D([], [], color=look.colour, marker=look.marker, linewidth=0.9, label=label)
