@@ -12,6 +12,7 @@ from analyse_samples import analyse, claim, tidy
 from scipy import stats
 from statsmodels.formula.api import ols
 
+from ablate import registry
 from ablate.analyse import estimators, power
 from ablate.analyse.curves import logit_fit
 from ablate.analyse.estimators import Asked, Estimator, make, over_seeds
