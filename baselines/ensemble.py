@@ -20,7 +20,6 @@ from ablate.data import streams
 from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
-from ablate.learn.descent import Adam
 from ablate.models.agent import External
 
 LOG_STD = (-6.0, 1.0)  # of the standardised change
@@ -172,11 +171,11 @@ def fit_ensemble(
         np.where(spread > 1e-6, spread, 1.0),
         np.where(change > 1e-6, change, 1.0),
     )
-    optimiser = Adam(
-        "adamw",
-        [{"params": list(model.parameters())}],
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
     drawn = streams.stream("ensemble", seed, "batches")
     samples = rows[drawn.integers(0, len(rows), (settings.members, len(rows)))]  # bootstrap
@@ -187,7 +186,7 @@ def fit_ensemble(
         starts = torch.from_numpy(np.take_along_axis(samples, places, 1))  # (B, R)
         index = starts[..., None] + ahead
         loss = model.loss(table[index], acted[index[..., :-1]]).sum()
-        optimiser.zero_grad()
+        optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
     torch.random.set_rng_state(state)

@@ -55,7 +55,7 @@ class TD3BC(ValueObjective):
         self.add("target_policy", self.target_policy.parameters())
         self.add("last_loss", [self.last_loss])
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """See `Objective.update`: the critics always, the policy every `policy_every` updates."""
         own, rows = self.settings, batch.targets
         here, after = self.backup.pairs(rows)

@@ -487,11 +487,18 @@ def bench(
         Path | None,
         typer.Option(help="For inference: real runs (.csv with data, seed, score) to split."),
     ] = None,
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            help="For update: your checkout of kzl/decision-transformer, CORL or trajectory-transformer."
+            " Its code is run."
+        ),
+    ] = None,
 ) -> int:
     """Speed on this machine as ratios, and the error rates of the statistics by simulation."""
     from ablate.bench.table import show
 
-    show(console, part, table)
+    show(console, part, table, peer)
     return 0
 
 

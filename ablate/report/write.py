@@ -263,7 +263,7 @@ def _told(story: Story) -> list[str]:
             mark = "*" if finding.primary else " "
             head = f"{mark} {finding.id:<{width}}  {finding.verdict:<12}"
             if finding.tested:
-                unit = words.response(finding.metric).unit
+                unit = finding.response.unit
                 head += (
                     f"  {finding.shown_estimate} {unit} ({finding.shown_interval}), p "
                     f"{finding.p_relation}, {words.count(finding.failed, 'trial')} failed"
