@@ -121,8 +121,9 @@ def fit(
             found[index].curve = [rows[place] for _, rows in result.points]
             found[index].failure = result.diverged.get(place, "")
             found[index].seconds = (time.process_time() - began) / len(group)
+    sizes = system.sizes()
     for one in found:
-        one.metrics = system.sizes() | {"loss_fall": loss_fall(one.curve)}
+        one.metrics = sizes | {"loss_fall": loss_fall(one.curve)}
     return found
 
 

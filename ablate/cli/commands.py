@@ -122,7 +122,7 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.worker import ONE_THREAD
+    from ablate.launch.local import ONE_THREAD
 
     os.environ.update(
         ONE_THREAD

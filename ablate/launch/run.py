@@ -175,8 +175,12 @@ def _execute(study: Study, book: Book, options: Options, console: Console) -> No
             settled=lambda event: book.settled(open_trials[event.job.id]),
             console=console,
         ) as display:
-            launcher(jobs, WORK, options.workers, lambda event: on_event(event, display), plugins)
-    book.write()
+            try:
+                launcher(
+                    jobs, WORK, options.workers, lambda event: on_event(event, display), plugins
+                )
+            finally:
+                book.write()
 
 
 def check_device(device: str) -> None:

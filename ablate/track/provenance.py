@@ -15,6 +15,7 @@ from ablate.errors import public
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ablate-sequence-rl", "torch", "numpy", "scipy", "gymnasium", "mujoco", "sacred")
 OURS = ("ablate", "baselines")
+PLUGIN = "ablate_plugin_"  # how the name of a plugin that is a file begins
 
 
 @functools.cache
@@ -67,13 +68,15 @@ def packages() -> dict[str, str]:
 
 def sources() -> list[str]:
     """Files of the toolkit, its baselines and its plugins that this process has imported."""
-    files = set()
-    for name, module in list(sys.modules.items()):
-        ours = name.partition(".")[0] in OURS or name.startswith("ablate_plugin_")
-        file = getattr(module, "__file__", None)
-        if ours and file and Path(file).is_file():
-            files.add(file)
-    return sorted(files)
+    names = (name for name in list(sys.modules) if name.startswith((*OURS, PLUGIN)))
+    ours = [name for name in names if name.partition(".")[0] in OURS or name.startswith(PLUGIN)]
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in ours}
+    return sorted(file for file in files if file and _there(file))
+
+
+@functools.cache
+def _there(file: str) -> bool:
+    return Path(file).is_file()
 
 
 def _ask(*command: str) -> str | None:
