@@ -24,6 +24,22 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+_notice = threading.Event()
+
+
+def give_notice(signum: int = 0, frame: FrameType | None = None) -> None:
+    """This process has to end soon, not at once: what trains saves its state and ends as INTERRUPTED.
+
+    As the handler of a signal it is left in place by `Signals`.
+    """
+    _notice.set()
+
+
+def on_notice() -> bool:
+    """Whether this process was given notice."""
+    return _notice.is_set()
+
+
 class Signals:
     """Context in which SIGINT and SIGTERM are held back except inside `through`.
 
@@ -40,7 +56,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(signum)
-                if before not in (None, signal.SIG_IGN):
+                if before not in (None, signal.SIG_IGN, give_notice):
                     self._before[signum] = before
                     signal.signal(signum, self._handle)
         return self
