@@ -151,7 +151,8 @@ def made(name: str, options: Mapping[str, Any], place: Place) -> Launcher:
         raise UserError(
             f"--launcher {name}: found {', '.join(options)}; it has no options (--workers is how many work at once)."
         )
-    return found  # type: ignore[no-any-return]
+    plain: Launcher = found
+    return plain
 
 
 def elsewhere(launcher: Launcher) -> Elsewhere | None:

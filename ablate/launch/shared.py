@@ -97,7 +97,9 @@ def snapshot(place: Place, plugins: Sequence[str] = ()) -> Snapshot:
     root = (place.runs / FOLDER / "code" / digest.hexdigest()[:16]).resolve()
     if not root.exists():
         _lay(root, contents)
-    return Snapshot(root, tuple(str(root / one) if isinstance(one, Path) else one for one in loaded))
+    return Snapshot(
+        root, tuple(str(root / one) if isinstance(one, Path) else one for one in loaded)
+    )
 
 
 def _lay(root: Path, contents: dict[str, bytes]) -> None:
@@ -120,7 +122,9 @@ def _module(name: str) -> dict[Path, Path]:
     top = name.partition(".")[0]
     spec = importlib.util.find_spec(top)
     origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
-    installed = [Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "platlib", "stdlib")]
+    installed = [
+        Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "platlib", "stdlib")
+    ]
     if origin is None or any(origin.is_relative_to(each) for each in installed):
         return {}
     if not (spec and spec.submodule_search_locations):

@@ -23,7 +23,8 @@ KEPT = "repositories.json"  # beside a copy of the code: the git state of what w
 def repositories() -> list[dict[str, object]]:
     """The git state in Sacred's form: url, commit, dirty. Empty without git or without a commit.
 
-    A copy of the code that another machine works with tells that of what it was copied from. What the toolkit itself writes (`results/`, `paper/`) doesn't make the code dirty.
+    A copy of the code that another machine works with tells that of what it was copied from. What the toolkit
+    itself writes (`results/`, `paper/`) doesn't make the code dirty.
     """
     if (ROOT / KEPT).exists():
         return list(json.loads((ROOT / KEPT).read_text(encoding="utf-8")))
