@@ -21,7 +21,7 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class Sign:
 class Desk:
     """The folder of messages of a study's run store; jobs are named by their ids, which are file names.
 
-    waiting/ID: a job as it was laid. said/ID: how far it is. ended/ID: what it gave. held/ID.N: who does it.
+    waiting/ID: a job as it was laid. said/ID: how far it is. ended/ID: what it gave. held/ID/: who does it.
     """
 
     def __init__(self, runs: Path) -> None:
@@ -193,23 +193,38 @@ class Desk:
         return Failed(worker, job, *rest)
 
     def forget(self, name: str) -> None:
-        """Take away the files of a job; who holds it goes on holding it."""
+        """Take away the files of a job."""
         for each in (self.waiting, self.said, self.done):
             (each / name).unlink(missing_ok=True)
+        if self.age(name) is None:
+            shutil.rmtree(self.held / name, ignore_errors=True)
 
-    def signs(self) -> dict[str, Sign]:
-        """The last word of every job that a worker has begun."""
+    def signs(self, known: Mapping[str, Sign]) -> dict[str, Sign]:
+        """The last word of the jobs that a worker has begun, where it is newer than the one that is known."""
         found = {}
         for name in _names(self.said):
             with contextlib.suppress(FileNotFoundError):
                 path = self.said / name
-                fraction, text = json.loads(path.read_text(encoding="utf-8"))
-                found[name] = Sign(path.stat().st_mtime, fraction, text)
+                written = path.stat().st_mtime
+                if name not in known or known[name].written != written:
+                    fraction, text = json.loads(path.read_text(encoding="utf-8"))
+                    found[name] = Sign(written, fraction, text)
         return found
 
     def age(self, name: str) -> float | None:
         """Seconds since the last sign of life of the worker that does a job; None when none does."""
-        return Lock(self.held / name).age()
+        return Lock(self.held / name / "lock").age()
+
+    def told(self) -> str:
+        """How many jobs wait, are being done, and have ended without being taken; empty where there is none."""
+        waiting, ended = _names(self.waiting), _names(self.done)
+        ages = [age for name in _names(self.said) - ended if (age := self.age(name)) is not None]
+        left = len(waiting - ended) - len(ages)
+        parts = [f"{len(ages)} run"] if ages else []
+        parts += [f"{left} wait"] if left > 0 else []
+        parts += [f"{len(ended)} have ended, for the next `run` to take"] if ended else []
+        oldest = f" (oldest sign of life {max(ages):.0f} s ago)" if ages else ""
+        return f"jobs elsewhere: {', '.join(parts)}{oldest}" if parts else ""
 
     # What a worker does.
 
@@ -225,24 +240,33 @@ class Desk:
                 "file system that all nodes share, under the same path."
             )
 
-    def perform(self, name: str) -> bool:
+    def perform(self, name: str, patience: float = 0.0) -> bool:
         """Do a job, unless it has ended, was taken back or is done by another worker; whether it has ended now.
 
-        What interrupts it (KeyboardInterrupt) is passed on; the job then waits as before.
+        patience: seconds for which another worker, who may be gone without a word, is waited for. What interrupts it
+        (KeyboardInterrupt) is passed on; the job then waits as before.
         """
-        with held(self.held / name) as mine:
+        end = time.monotonic() + patience
+        while (self.waiting / name).exists() and not (self.done / name).exists():
+            with held(self.held / name / "lock") as mine:
+                if mine:
+                    return self._perform(name)
+            if time.monotonic() >= end:
+                return False
+            time.sleep(min(SAID, patience))
+        return (self.done / name).exists()
+
+    def _perform(self, name: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
             if (self.done / name).exists():
                 return True
-            if not mine:
-                return False
-            try:
-                work, plugins, payload = pickle.loads((self.waiting / name).read_bytes())
-            except FileNotFoundError:
-                return False
+            work, plugins, payload = pickle.loads((self.waiting / name).read_bytes())
             say = self._teller(name)
             say(("progress", 0.0, f"on {os.uname().nodename}"))
-            write_atomic(self.done / name, pickle.dumps(_performed(work, plugins, payload, say)))
-        return True
+            message = _performed(work, plugins, payload, say)
+            write_atomic(self.done / name, pickle.dumps(message))
+            return True
+        return False
 
     def _teller(self, name: str) -> Callable[[tuple[Any, ...]], None]:
         """Writes how far a job is, at most every few seconds."""

@@ -65,7 +65,8 @@ def train_cohort(
     What `on_point` returns, plain JSON, is kept in the result. With `resume`, the training state is saved there
     about once a minute and at the end, and taken up from there. keep: updates after which a function is called
     to keep the parameters (once more for the last where a finished training is taken up). leave: asked after each
-    update; once it says so the state is saved, if there is a place for it, and Left raised. Raises UserError for an unknown algorithm, or settings, a head or a loss that it doesn't have.
+    update; once it says so the state is saved, if there is a place for it, and Left raised. Raises UserError for an
+    unknown algorithm, or settings, a head or a loss that it doesn't have.
     """
     made = get("algorithm", algorithm)(stack, source, train, settings or {}, study, seeds)
     objective: Objective = made

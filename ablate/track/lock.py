@@ -114,12 +114,10 @@ class Lock:
 
     def _untouched(self, number: int) -> float:
         """Seconds since a file was touched, by its file system's clock; infinite when it is gone."""
-        now = time.time()
-        with contextlib.suppress(
-            OSError
-        ):  # a reader that may not write here has its own clock only
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=".clock-") as clock:
-                now = os.fstat(clock.fileno()).st_mtime
+        now = time.time()  # a reader that may not write here has its own clock only
+        made = tempfile.NamedTemporaryFile
+        with contextlib.suppress(OSError), made(dir=self.path.parent, prefix=".clock-") as clock:
+            now = os.fstat(clock.fileno()).st_mtime
         try:
             return now - self._file(number).stat().st_mtime
         except FileNotFoundError:

@@ -24,20 +24,28 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
-_notice = threading.Event()
+_noticed = threading.Event()
+_notices: set[int] = set()
 
 
-def give_notice(signum: int = 0, frame: FrameType | None = None) -> None:
+def give_notice(signum: int, frame: FrameType | None = None) -> None:
     """This process has to end soon, not at once: what trains saves its state and ends as INTERRUPTED.
 
-    As the handler of a signal it is left in place by `Signals`.
+    A handler of signals, which `Signals` leaves in place.
     """
-    _notice.set()
+    _notices.add(signum)
+    _noticed.set()
 
 
 def on_notice() -> bool:
     """Whether this process was given notice."""
-    return _notice.is_set()
+    return _noticed.is_set()
+
+
+def notices(seconds: float | None = None) -> frozenset[int]:
+    """The signals that have given notice; waits for the first one (for ever when None)."""
+    _noticed.wait(seconds)
+    return frozenset(_notices)
 
 
 class Signals:
