@@ -161,10 +161,11 @@ class Slurm:
         wall = max(total / max(at_once, 1), max(each, default=0.0))
         gpus = f" and {self.options.gpus} GPUs" if self.options.gpus else ""
         per_fit = f", {spell(total / fits)} a fit" if fits else ""
+        many = max(map(len, tasks), default=0)
         return (
-            f"SLURM: {len(costs)} cohorts in {len(tasks)} jobs of up to {max(map(len, tasks), default=0)}, "
-            f"{at_once} at once, each with {self.options.cpus} processors{gpus} for at most {self.options.minutes} min: about "
-            f"{spell(wall)} once they run, {total / 3600:.2f} job hours in all{per_fit}."
+            f"SLURM: {len(costs)} cohorts in {len(tasks)} jobs of up to {many}, {at_once} at once, each with "
+            f"{self.options.cpus} processors{gpus} for at most {self.options.minutes} min: about {spell(wall)} once "
+            f"they run, {total / 3600:.2f} job hours in all{per_fit}."
         )
 
     def _packed(self, costs: Sequence[float]) -> list[list[int]]:
@@ -443,8 +444,8 @@ class _Driver:
         if not numbers:
             return ""
         return (
-            f"{len(self.open)} cohorts still run or wait in SLURM's jobs {', '.join(numbers)}, taken over then; "
-            f"to end them: scancel {' '.join(numbers)}"
+            f"{len(self.open)} cohorts run or wait on without it in SLURM's jobs {', '.join(numbers)}, which it takes "
+            f"over; to end them: scancel {' '.join(numbers)}"
         )
 
     def cancel(self) -> None:
