@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import Tiny
 
 from ablate.errors import UserError
 from ablate.launch import base, shared, slurm
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Place, Started, Stopped
-from ablate.registry import checked
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install '.[slurm]'")
 
@@ -255,5 +255,34 @@ def test_a_node_that_does_not_see_the_folder(tmp_path: Path) -> None:
         slurm.Task(str(tmp_path / "runs"), [], word)()
 
 
-def test_options_are_one_section() -> None:
-    assert checked(slurm.Options, {"cap": "7"}, "x").cap == 7
+def test_a_study_gives_the_same_table_as_here(tiny: Tiny, home: Path) -> None:
+    planned = tiny.command(
+        *tiny.arguments("plan", "--launcher", "slurm", "--cap", "200", "--option", "memory=8")
+    )
+    assert planned.code == 0, planned.err
+    assert (
+        "SLURM: 3 cohorts in 3 jobs of up to 1, 3 at once, each with 1 processors for at most 60 min: about "
+        in planned.out
+    )
+    assert not (home / "calls").exists() or not submissions(home)
+    assert tiny.run().code == 0
+    names = ("trials.csv", "curves.csv", "audit.json")
+    before = {name: (tiny.root / name).read_bytes() for name in names}
+    shutil.rmtree(tiny.results)
+    ended = tiny.command(
+        *tiny.arguments("run", "--launcher", "slurm", "--cap", "1", "--cohorts-per-job", "3")
+    )
+    assert ended.code == 0, ended.err
+    assert (
+        "6 fits to train and 12 measurements in 3 cohorts. SLURM: 3 cohorts in 1 jobs of up to 3, 1 at once"
+        in ended.out
+    )
+    assert before == {name: (tiny.root / name).read_bytes() for name in names}
+    for wrong, line in (
+        ("cap=0", "--launcher slurm.cap: found '0'"),
+        ("cap", "--option cap: found no '='"),
+    ):
+        assert (
+            line
+            in tiny.command(*tiny.arguments("run", "--launcher", "slurm", "--option", wrong)).line
+        )
