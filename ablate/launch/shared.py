@@ -220,11 +220,11 @@ class Desk:
         waiting, ended = _names(self.waiting), _names(self.done)
         ages = [age for name in _names(self.said) - ended if (age := self.age(name)) is not None]
         left = len(waiting - ended) - len(ages)
-        parts = [f"{len(ages)} run"] if ages else []
+        run = f"{len(ages)} run (oldest sign of life {max(ages, default=0):.0f} s ago)"
+        parts = [run] if ages else []
         parts += [f"{left} wait"] if left > 0 else []
         parts += [f"{len(ended)} have ended, for the next `run` to take"] if ended else []
-        oldest = f" (oldest sign of life {max(ages):.0f} s ago)" if ages else ""
-        return f"jobs elsewhere: {', '.join(parts)}{oldest}" if parts else ""
+        return f"jobs elsewhere: {', '.join(parts)}" if parts else ""
 
     # What a worker does.
 

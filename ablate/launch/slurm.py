@@ -160,26 +160,27 @@ class Slurm:
         total = sum(each)
         wall = max(total / max(at_once, 1), max(each, default=0.0))
         gpus = f" and {self.options.gpus} GPUs" if self.options.gpus else ""
+        cpus = f"{self.options.cpus} CPU{'s' * (self.options.cpus > 1)}"
         per_fit = f", {spell(total / fits)} a fit" if fits else ""
         many = max(map(len, tasks), default=0)
         return (
             f"SLURM: {len(costs)} cohorts in {len(tasks)} jobs of up to {many}, {at_once} at once, each with "
-            f"{self.options.cpus} processors{gpus} for at most {self.options.minutes} min: about {spell(wall)} once "
+            f"{cpus}{gpus} for at most {self.options.minutes} min: about {spell(wall)} once "
             f"they run, {total / 3600:.2f} job hours in all{per_fit}."
         )
 
     def _packed(self, costs: Sequence[float]) -> list[list[int]]:
-        """Which cohorts go into each task: as many as asked; else so many that half of its time is foreseen for them,
-        as long as `cap` tasks are busy. Never more tasks than an array holds; long cohorts are spread."""
+        """Which cohorts go into each task: as many as asked; else as many as half of its time is foreseen for, while
+        `cap` tasks are busy. Never more tasks than an array holds; long cohorts are spread."""
         if not costs:
             return []
-        many = self.options.cohorts_per_job
-        if not many:
+        if many := self.options.cohorts_per_job:
+            count = math.ceil(len(costs) / many)
+        else:
             mean = sum(costs) / len(costs) + BETWEEN
-            fit = int((30 * self.options.minutes - STARTING) / mean)
-            many = max(1, min(fit, math.ceil(len(costs) / self.options.cap)))
-        many = max(many, math.ceil(len(costs) / _array_limit()))
-        count = math.ceil(len(costs) / many)
+            fit = max(1, int((30 * self.options.minutes - STARTING) / mean))
+            count = max(min(self.options.cap, len(costs)), math.ceil(len(costs) / fit))
+        count = min(count, _array_limit())
         order = sorted(range(len(costs)), key=lambda i: -costs[i])
         return [order[start::count] for start in range(count)]
 

@@ -4,6 +4,7 @@ Each is this program under another name, first on PATH; its jobs lie in the fold
 as many tasks at once as its cap says.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -129,7 +130,7 @@ def scancel(*numbers: str) -> None:
     for task, about in tasks().items():
         if task.partition("_")[0] in numbers and about["state"] in ("PENDING", "RUNNING"):
             write(task, state="CANCELLED")
-            if "pid" in about:
+            with contextlib.suppress(KeyError, ProcessLookupError):
                 os.killpg(about["pid"], signal.SIGKILL)
 
 

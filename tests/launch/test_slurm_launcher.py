@@ -225,10 +225,12 @@ def test_how_cohorts_are_packed(home: Path, tmp_path: Path) -> None:
     made = launcher(tmp_path, cap=4, minutes=10)
     assert made._packed([]) == []
     assert made._packed([9.0, 100.0, 50.0]) == [[1], [2], [0]]
-    assert made._packed([5.0, 1.0, 4.0, 3.0, 2.0, 0.5]) == [[0, 4], [2, 1], [3, 5]]
-    assert (
-        len(made._packed([1e9] * 9)) == 3
-    )  # three a task, though each takes longer than a job may
+    assert made._packed([5.0, 1.0, 4.0, 3.0, 2.0, 0.5]) == [[0, 1], [2, 5], [3], [4]]
+    # Three in a task, though each takes longer than a job may: what is unfinished goes on.
+    assert list(map(len, made._packed([1e9] * 9))) == [3, 2, 2, 2]
+    long = launcher(tmp_path, cap=1, minutes=2, cohorts_per_job=2)
+    assert list(map(len, long._packed([1.0] * 5))) == [2, 2, 1]
+    assert list(map(len, launcher(tmp_path, cap=1, minutes=2)._packed([20.0] * 4))) == [2, 2]
     assert made.foretell([600.0] * 4, 20).startswith(
         "SLURM: 4 cohorts in 4 jobs of up to 1, 4 at once"
     )
@@ -261,7 +263,7 @@ def test_a_study_gives_the_same_table_as_here(tiny: Tiny, home: Path) -> None:
     )
     assert planned.code == 0, planned.err
     assert (
-        "SLURM: 3 cohorts in 3 jobs of up to 1, 3 at once, each with 1 processors for at most 60 min: about "
+        "SLURM: 3 cohorts in 3 jobs of up to 1, 3 at once, each with 1 CPU for at most 60 min: about "
         in planned.out
     )
     assert not (home / "calls").exists() or not submissions(home)
