@@ -125,8 +125,12 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.decided import until_decided as run_looks
-    from ablate.launch.replicate import replicate
+    from ablate.launch.worker import ONE_THREAD
+
+    os.environ.update(
+        ONE_THREAD
+    )  # before anything that computes is imported: workers are copies of this process
+
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
@@ -152,9 +156,15 @@ def run(
         "plugins": plugins,
     }
     if replications is not None:
+        from ablate.launch.replicate import replicate
+
         summary = replicate(loaded, options, console, last, times=replications)
+    elif until_decided:
+        from ablate.launch.decided import until_decided as run_looks
+
+        summary = run_looks(loaded, options, console, last)
     else:
-        summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
+        summary = run_study(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
         f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",
@@ -486,11 +496,18 @@ def bench(
         Path | None,
         typer.Option(help="For inference: real runs (.csv with data, seed, score) to split."),
     ] = None,
+    peer: Annotated[
+        Path | None,
+        typer.Option(
+            help="For update: your checkout of kzl/decision-transformer, CORL or trajectory-transformer."
+            " Its code is run."
+        ),
+    ] = None,
 ) -> int:
     """Speed on this machine as ratios, and the error rates of the statistics by simulation."""
     from ablate.bench.table import show
 
-    show(console, part, table)
+    show(console, part, table, peer)
     return 0
 
 

@@ -28,8 +28,7 @@ from typing import Any
 
 from ablate.errors import UserError
 from ablate.launch.base import Event, Failed, Finished, Job, Place, Progress
-from ablate.launch.local import THREADS
-from ablate.launch.worker import answer, find
+from ablate.launch.worker import ONE_THREAD, answer, find
 from ablate.registry import COMPARATORS, load_plugin
 from ablate.track import provenance
 from ablate.track.files import refusal, replace, write_atomic
@@ -56,7 +55,7 @@ class Snapshot:
         return {
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONSAFEPATH": "1",
-            **dict.fromkeys(THREADS, "1"),
+            **ONE_THREAD,
         }
 
 

@@ -123,8 +123,8 @@ class Model(nn.Module):
 
     def everywhere(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Head parameters (B, L, P) at every position of windows (B, L, F) with mask (B, L)."""
-        mixed = self.mixer(self.embed(rows), self.embed.mask(mask))
-        return self.head(self.norm(self.embed.read(mixed)))
+        mixed = self.mixer.every(self.embed(rows), self.embed.mask(mask), *self.embed.read)
+        return self.head(self.norm(mixed))
 
     def start(self, batch: int, like: Tensor) -> State:
         """The state of `batch` empty histories.

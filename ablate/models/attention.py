@@ -338,15 +338,20 @@ class Attention(Mixer):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """See `Mixer.forward`. Padding lies right of the targets, where causality hides it."""
-        x = self._place(tokens)
-        position = torch.arange(x.shape[1], device=x.device)
-        turn = self.turn(position, x)
-        visible = None
+        return self._before(tokens, self.layers)[0]
+
+    def every(self, tokens: Tensor, mask: Tensor, first: int, step: int) -> Tensor:
+        """See `Mixer.every`; the final block is computed for what is read only, and draws no masks for the rest."""
+        length = tokens.shape[1]
+        if step == 1 or length > SHORT:  # all are read; or memory has to be linear
+            return super().every(tokens, mask, first, step)
+        x, turn = self._before(tokens, self.layers - 1)
+        position = torch.arange(length, device=x.device)
+        visible = band(length, length, self.window, x.device)[first::step]  # (R, L)
         if self.unseen:
-            visible = (position <= position[:, None]) & self.seen(position)
-        for block in self.blocks:
-            x = block(x, turn, visible)
-        return x
+            visible = visible & self.seen(position)
+        query_turn = None if turn is None else (turn[0][first::step], turn[1][first::step])
+        return self.blocks[-1].targets(x, x[:, first::step], visible, turn, query_turn)
 
     def seen(self, position: Tensor) -> Tensor:
         """Which of the positions (L,) anybody reads, (L,) bool."""
@@ -357,14 +362,8 @@ class Attention(Mixer):
 
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Mixer.last`; the final block is computed for the targets only."""
-        x = self._place(tokens)
+        x, turn = self._before(tokens, self.layers - 1)
         position = torch.arange(x.shape[1], device=x.device)
-        turn = self.turn(position, x)
-        hidden = None
-        if self.unseen:
-            hidden = (position <= position[:, None]) & self.seen(position)
-        for block in self.blocks[:-1]:
-            x = block(x, turn, hidden)
         visible = (position < lengths[:, None])[:, None, None]  # (B, 1, 1, L)
         if self.unseen:
             visible = visible & self.seen(position)
@@ -427,6 +426,18 @@ class Attention(Mixer):
         if self.order != "rotary":
             return None
         return turns(index, self.width // self.blocks[0].heads, like.dtype)
+
+    def _before(self, tokens: Tensor, blocks: int) -> tuple[Tensor, Turn | None]:
+        """What the first so many blocks make of tokens (B, L, D), and the turn of their positions."""
+        x = self._place(tokens)
+        position = torch.arange(x.shape[1], device=x.device)
+        turn = self.turn(position, x)
+        visible = None
+        if self.unseen:
+            visible = (position <= position[:, None]) & self.seen(position)
+        for block in self.blocks[:blocks]:
+            x = block(x, turn, visible)
+        return x, turn
 
     def _place(self, tokens: Tensor) -> Tensor:
         self.check_window(tokens)

@@ -68,6 +68,13 @@ class Mixer(nn.Module, ABC):
         Features at padded positions are unspecified. Raises ValueError when L > context.
         """
 
+    def every(self, tokens: Tensor, mask: Tensor, first: int, step: int) -> Tensor:
+        """Features (B, R, D) at positions first, first + step, ..., those that are read; see `forward`.
+
+        A mixer may leave uncomputed what no other position depends on.
+        """
+        return self.forward(tokens, mask)[:, first::step]
+
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Features (B, D) at the targets, positions lengths-1; lengths (B,) int64 >= 1."""
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

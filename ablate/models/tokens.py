@@ -161,9 +161,10 @@ class Tokenizer(nn.Module, ABC):
         """Which tokens are valid (B, L n - h), from the timesteps that are (B, L)."""
         return mask.repeat_interleave(self.per_step, dim=1)[:, self.hidden :]
 
-    def read(self, features: Tensor) -> Tensor:
-        """Features of timesteps (B, L, D), from those of tokens (B, L n - h, D)."""
-        return features[:, self.per_step - 1 - self.hidden :: self.per_step]
+    @property
+    def read(self) -> tuple[int, int]:
+        """The token whose feature is the first timestep's, and how many tokens later the next one's is."""
+        return self.per_step - 1 - self.hidden, self.per_step
 
     def flops(self) -> int:
         """Floating-point operations of the matrix products for one timestep."""
@@ -214,14 +215,14 @@ class Chunk(Tokenizer):
         return [token for kind in tokens for token in kind]
 
 
-@register("layout", "modality")
+@register("layout", "modality", version="2")
 class Modality(Chunk):
     """A token for each kind of thing, as in the Decision Transformer."""
 
     size = 1 << 30
 
 
-@register("layout", "dimension")
+@register("layout", "dimension", version="2")
 class Dimension(Chunk):
     """A token for each number, as in the Trajectory Transformer."""
 
