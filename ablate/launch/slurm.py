@@ -59,7 +59,7 @@ FINAL = (
 STARTING, BETWEEN = 15.0, 1.0  # seconds before a task's first cohort, and between two
 
 
-class Options(Section):
+class SlurmOptions(Section):
     """Options of the launcher. minutes: of a task. memory: of a task, in GB [the partition's]. hours: after which the
     driver no longer waits. retries: how often a cohort is submitted again whose task ended without a word. requeues:
     how often a task goes on after its time was over."""
@@ -98,9 +98,9 @@ class Submission:
 class Slurm:
     """See `base.Elsewhere`."""
 
-    Options = Options
+    Options = SlurmOptions
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: SlurmOptions, place: Place) -> None:
         self.options, self.place = options, place
         self.desk = Desk(place.runs)
         self.folder = self.desk.folder / "slurm"
@@ -352,7 +352,7 @@ class _Driver:
     def _end(self, name: str, event: Event) -> None:
         """Tell of a job's end; what the user has to mend ends the others too."""
         for each in (self.begun, self.said, self.open):
-            each.pop(name, None)  # type: ignore[attr-defined]
+            each.pop(name, None)
         self.heard = time.monotonic()
         try:
             self.on_event(event)
@@ -360,7 +360,7 @@ class _Driver:
             self.cancel()
             raise
 
-    def wait(self, options: Options) -> Iterator[list[Job]]:
+    def wait(self, options: SlurmOptions) -> Iterator[list[Job]]:
         """Until no job is open; gives those that have to be submitted again."""
         begun = asked = time.monotonic()
         while self.open:

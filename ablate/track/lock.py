@@ -66,7 +66,7 @@ class Lock:
             raise refusal(self.path, error) from error
         self._mine = mine
         self._ended.clear()
-        threading.Thread(target=self._beat, args=(mine,), daemon=True).start()
+        threading.Thread(target=self._beat, args=(mine,), name="ablate lock", daemon=True).start()
         return True
 
     def release(self) -> None:

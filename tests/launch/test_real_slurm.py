@@ -73,7 +73,7 @@ def driver(study: Tiny, *more: str, pause: float = 0.1) -> subprocess.Popen[str]
 
 
 def until(
-    found: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 120
+    found: Callable[[], object], process: subprocess.Popen[str] | None = None, seconds: float = 300
 ) -> None:
     """Wait until something is so; the process must live."""
     deadline = time.monotonic() + seconds
@@ -100,7 +100,7 @@ def queue(study: Tiny) -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], seconds: float = 500) -> tuple[int, str]:
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out + err
 
