@@ -85,10 +85,13 @@ def serve(connection: Connection) -> None:
             payload = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(work, payload, connection))
+        connection.send(answer(work, payload, connection.send))
 
 
-def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> tuple[Any, ...]:
+def answer(
+    work: Callable[..., Any], payload: Any, send: Callable[[tuple[Any, ...]], None]
+) -> tuple[Any, ...]:
+    """Do a job; what is sent at its end, see `serve`. `send` takes what is sent meanwhile."""
     last = float("-inf")
 
     def report(fraction: float, text: str = "") -> None:
@@ -96,7 +99,7 @@ def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> t
         now = time.monotonic()
         if now - last >= PAUSE:
             last = now
-            connection.send(("progress", float(fraction), str(text)))
+            send(("progress", float(fraction), str(text)))
 
     try:
         value = work(payload, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import shutil
 import subprocess
@@ -16,14 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ablate-sequence-rl", "torch", "numpy", "scipy", "gymnasium", "mujoco", "sacred")
 OURS = ("ablate", "baselines")
 PLUGIN = "ablate_plugin_"  # how the name of a plugin that is a file begins
+KEPT = "repositories.json"  # beside a copy of the code: the git state of what was copied
 
 
 @functools.cache
 def repositories() -> list[dict[str, object]]:
     """The git state in Sacred's form: url, commit, dirty. Empty without git or without a commit.
 
-    What the toolkit itself writes (`results/`, `paper/`) doesn't make the code dirty.
+    A copy of the code that another machine works with tells that of what it was copied from. What the toolkit
+    itself writes (`results/`, `paper/`) doesn't make the code dirty.
     """
+    if (ROOT / KEPT).exists():
+        return list(json.loads((ROOT / KEPT).read_text(encoding="utf-8")))
     commit = _ask("git", "-C", str(ROOT), "rev-parse", "--verify", "HEAD")
     if not commit:
         return []
