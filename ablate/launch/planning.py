@@ -17,6 +17,7 @@ from ablate.launch.run import cache_folder
 from ablate.models.match import Matched, match
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
+from ablate.study.contrast import Cells
 from ablate.study.cost import fit_seconds, measure_seconds, spell
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
@@ -66,9 +67,10 @@ def describe(study: Study, results: Path, workers: int) -> str:
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
     lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]
     lines += ["", "Hypotheses:"]
+    known = Cells.of(frame)
     for hypothesis in study.hypotheses:
         mark = "*" if hypothesis.primary else " "
-        words = coverage(hypothesis, study.levels, frame).words
+        words = coverage(hypothesis, study.levels, known).words
         lines.append(f"{mark} {hypothesis.id}: {hypothesis.says} [{hypothesis.test}; {words}]")
     return "\n".join(lines)
 
