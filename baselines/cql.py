@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ablate.learn.objective import Batch, set_rate
+from ablate.learn.objective import Batch
 from ablate.learn.values import ValueObjective, follow_
 from ablate.models.heads import Head
 from ablate.registry import Section, register
@@ -137,7 +137,7 @@ class CQL(ValueObjective):
         dims = self.stack.spec.action_dim
         self.entropy = float(-dims) if own.target_entropy is None else own.target_entropy
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """See `Objective.update`: temperature, policy and critics, all by what was known before the update."""
         own, rows = self.settings, batch.targets
         here, after = self.backup.pairs(rows)
@@ -170,12 +170,12 @@ class CQL(ValueObjective):
             (logged - wanted).square() + own.alpha * penalty, rows
         )  # (2, S)
 
-        self.temperature_optimiser.zero_grad(set_to_none=True)
+        self.temperature_optimiser.zero_grad()
         (-self.log_temperature * surplus).sum().backward()
-        set_rate(self.temperature_optimiser, rate)
+        self.temperature_optimiser.set_rate(rate)
         self.temperature_optimiser.step()
         self.policy_step(loss, rate)
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.critic_optimiser.zero_grad()
         critic_loss.sum().backward()
         self.critic_optimiser.step()
         follow_(self.target_critic.parameters(), self.critic.parameters(), own.tau)

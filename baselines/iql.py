@@ -56,7 +56,7 @@ class IQL(ValueObjective):
             rate=own.critic_learning_rate,
         )
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """See `Objective.update`: V, then Q, then the policy, all by what was known before the update."""
         own, rows = self.settings, batch.targets
         here, after = self.backup.pairs(rows)

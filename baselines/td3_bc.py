@@ -55,7 +55,7 @@ class TD3BC(ValueObjective):
         self.add("target_policy", self.target_policy.parameters())
         self.add("last_loss", [self.last_loss])
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """See `Objective.update`: the critics always, the policy every `policy_every` updates."""
         own, rows = self.settings, batch.targets
         here, after = self.backup.pairs(rows)
@@ -69,7 +69,7 @@ class TD3BC(ValueObjective):
             wanted = self.backup.backed_up(rows, next_values.amin(0))  # (S, B)
 
         errors = (self.critic(here, actions) - wanted).square()  # (2, S, B)
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.critic_optimiser.zero_grad()
         self.backup.mean(errors, rows).sum().backward()
         self.critic_optimiser.step()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_study import Tiny, inline
 
 from ablate import registry
@@ -29,6 +30,12 @@ def scope() -> Iterator[None]:
     """What a test registers is forgotten after it."""
     with registry.scope():
         yield
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """What a test draws without a generator is the same whichever tests ran before."""
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture

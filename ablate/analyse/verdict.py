@@ -62,6 +62,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate import registry
 from ablate.analyse.claims import (
     ONE_DATA_SET,
     ClaimResult,
@@ -72,6 +73,7 @@ from ablate.analyse.claims import (
     assess_finding,
     estimated,
 )
+from ablate.analyse.estimators import Estimator
 from ablate.analyse.intervals import Floats
 from ablate.analyse.pairing import Resolved, Runs, Untestable, resolve, runs
 from ablate.analyse.randomisation import holm
@@ -80,7 +82,7 @@ from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Claim, Hypothesis, claims
-from ablate.words import response
+from ablate.words import Response, response
 
 SUPPORTED = "supported"
 REFUTED = "refuted"
@@ -145,6 +147,15 @@ class Verdict:
     unconverged: tuple[str, ...] = ()
     estimator: str = ""
     trials: tuple[str, ...] = ()
+
+    @property
+    def response(self) -> Response:
+        """What the estimate is: of the metric itself, or as the estimator says."""
+        found = response(self.metric)
+        if not self.estimator:
+            return found
+        kind: type[Estimator] = registry.get("estimator", self.estimator)
+        return kind.gives(found)
 
     @property
     def deciding(self) -> ClaimResult | None:

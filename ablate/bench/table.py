@@ -13,14 +13,14 @@ from ablate.bench.data import data_rows
 from ablate.bench.inference import inference
 from ablate.bench.memory import memory_rows
 from ablate.bench.planner import planner_rows
-from ablate.bench.update import Row, cohort_throughput, decision_transformer_update
+from ablate.bench.update import Row, cohort_throughput, update_rows
 from ablate.errors import UserError, unknown
 
 PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "update": (
-        "One Decision Transformer update (batch 64, K = 20): CPU seconds on one thread, beside the public"
-        " code and the time its matrix products alone would take",
-        decision_transformer_update,
+        "One update of a preset at hopper's sizes: CPU seconds on one thread, beside the time its matrix products"
+        " alone would take and, with --peer, a public repository's own update",
+        update_rows,
     ),
     "cohort": (
         "Five seeds as one stack against one after another: CPU seconds an update and seed"
@@ -53,18 +53,26 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
 }
 
 
-def show(console: Console, part: str = "", runs: Path | None = None) -> None:
+def show(
+    console: Console, part: str = "", runs: Path | None = None, peer: Path | None = None
+) -> None:
     """Measure and print one part, or all; raises UserError for an unknown one.
 
-    runs: real runs for the part `inference`, see there.
+    runs: real runs for the part `inference`, see there. peer: a checkout of a public repository for the part `update`.
     """
     if part and part not in PARTS:
         raise unknown("bench", part, PARTS)
     if runs is not None and part != "inference":
         raise UserError("bench --table: it is read by the part inference only.")
+    if peer is not None and part != "update":
+        raise UserError("bench --peer: it is measured by the part update only.")
+    of_user: dict[str, Callable[[], list[Row]]] = {
+        "inference": lambda: inference(runs),
+        "update": lambda: update_rows(peer),
+    }
     for name, (title, measure) in PARTS.items():
         if part in ("", name):
-            rows = inference(runs) if name == "inference" else measure()
+            rows = of_user.get(name, measure)()
             table = Table(title=title, title_justify="left")
             for column in rows[0]:
                 table.add_column(column, justify="right", overflow="fold")

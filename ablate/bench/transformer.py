@@ -1,65 +1,61 @@
-"""A Decision Transformer of the published size, made of the blocks of `ablate.models.attention`.
-
-Sizes and training settings as in the public Gym code of Chen et al. (2021): tokens (return-to-go,
-state, action) for each of 20 timesteps, three blocks of width 128 with one head and ReLU, dropout
-0.1, hopper's 11 observations and 3 actions, squared error of the actions at the state tokens.
-"""
+"""The presets of the two transformers at hopper's sizes, on made-up data, trained as `train --preset` trains them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from ablate.models.attention import Block
-from ablate.models.dropout import Dropout
+from ablate.data.catalogue import PLAIN, DataSet, DataSpec, Recorded
+from ablate.data.trajectories import Trajectories
+from ablate.learn.objective import Objective
+from ablate.registry import get
+from ablate.study import presets
 
 OBSERVATIONS, ACTIONS = 11, 3
-TIMESTEPS, BATCH = 20, 64
-LAYERS, WIDTH, RATIO = 3, 128, 4
-DROPOUT = 0.1
 LONGEST = 1000  # timesteps of an episode
+# Of the Decision Transformer; the bench of acting builds policies of the same sizes.
+TIMESTEPS, LAYERS, WIDTH = 20, 3, 128
 
 
-class DecisionTransformer(nn.Module):
-    """Predicted actions from returns-to-go, states and earlier actions.
+def training(preset: str, *overrides: str) -> Objective:
+    """What an update of the preset is done by, with overrides such as "train.precision=bfloat16"."""
+    config = presets.configuration(preset, "mujoco/hopper/medium-v0", overrides)
+    algorithm = get("algorithm", config["algorithm"])
+    system: Any = get("system", algorithm.system).prepare(config, hopper(), "cpu")
+    program = system.program([system.model("bench", 0)])
+    made: Objective = algorithm(
+        program.stack, system.source(program), config["train"], config["settings"], "bench", [0]
+    )
+    return made
 
-    The final block is computed at the state tokens only, since no other prediction is trained; the
-    window's last action is not a token, since no prediction may look at it.
-    """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.returns = nn.Linear(1, WIDTH)
-        self.states = nn.Linear(OBSERVATIONS, WIDTH)
-        self.actions = nn.Linear(ACTIONS, WIDTH)
-        self.timesteps = nn.Embedding(LONGEST, WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.blocks: Any = nn.ModuleList(
-            Block(WIDTH, 1, DROPOUT, RATIO, activation="relu") for _ in range(LAYERS)
-        )
-        self.final_norm = nn.LayerNorm(WIDTH)
-        self.predict = nn.Linear(WIDTH, ACTIONS)
-        self.drop = Dropout(DROPOUT)
-        tokens = 3 * TIMESTEPS - 1
-        visible = torch.ones(tokens, tokens, dtype=torch.bool).tril()[1::3]  # (K, 3K-1)
-        self.visible: Tensor
-        self.register_buffer("visible", visible, persistent=False)
+def hopper(episodes: int = 10) -> DataSet:
+    """Episodes of full length in hopper's shapes, of numbers that mean nothing."""
+    rng = np.random.default_rng(0)
+    total = episodes * LONGEST
+    ends = np.arange(1, total + 1) % LONGEST == 0
+    made = Trajectories(
+        name="made up",
+        observations=rng.normal(size=(total, OBSERVATIONS)).astype(np.float32),
+        actions=np.tanh(rng.normal(size=(total, ACTIONS))).astype(np.float32),
+        rewards=rng.uniform(0, 6, total).astype(np.float32),
+        terminations=np.zeros(total, dtype=bool),
+        truncations=ends,
+        episode_starts=np.arange(episodes + 1) * LONGEST,
+    )
 
-    def forward(self, returns: Tensor, states: Tensor, actions: Tensor, time: Tensor) -> Tensor:
-        """(B, K, 3) from returns (B, K, 1), states (B, K, 11), actions (B, K, 3), time (B, K)."""
-        when = self.timesteps(time)
-        tokens = torch.stack(
-            [
-                self.returns(returns) + when,
-                self.states(states) + when,
-                self.actions(actions) + when,
-            ],
-            dim=2,
-        )
-        x = self.drop(self.norm(tokens.flatten(1, 2)[:, :-1]))  # (B, 3K-1, D)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1].targets(x, x[:, 1::3], self.visible)  # (B, K, D)
-        return torch.tanh(self.predict(self.final_norm(x)))
+    def nothing(*_: Any) -> Any:
+        raise NotImplementedError("made-up data have no environment.")
+
+    spec = DataSpec(
+        name="made up",
+        family="made up",
+        recipe={},
+        generate=nothing,
+        make_env=nothing,
+        anchors=lambda: PLAIN,
+        recorded=lambda: Recorded(OBSERVATIONS, ACTIONS, LONGEST),
+        lacking=lambda: "They are made up.",
+    )
+    return DataSet(spec, made, made, PLAIN)

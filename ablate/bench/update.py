@@ -1,7 +1,7 @@
-"""An update of a Decision Transformer; a stack of replicas against single ones.
+"""An update of a preset, as `train --preset` does it; a stack of replicas against single ones.
 
-CPU time of one thread, the minimum over chunks that alternate between the things compared, so that
-what else the machine does falls on all of them alike. The load average stands in every row.
+CPU time of one thread, in rounds that alternate between the things compared, so that what else the machine does falls
+on all of them alike. The load average stands in every row.
 """
 
 from __future__ import annotations
@@ -9,32 +9,36 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ablate.bench.transformer import ACTIONS, BATCH, OBSERVATIONS, TIMESTEPS, DecisionTransformer
+from ablate.bench.peer import peer
+from ablate.bench.transformer import training
 from ablate.data.dose import one_thread
+from ablate.learn.objective import Batch, Objective
+from ablate.learn.train import updates, windows_per_update
 from ablate.models.assembly import ModelSpec, build
 from ablate.models.linear import AVAILABLE
 from ablate.models.match import solve_width
 from ablate.models.mixer import set_stacked
 from ablate.models.stack import Stack
 
-PUBLIC_SECONDS = 0.195  # one update of the public Gym code: CPU time, one thread, float32
-GOAL = 0.8  # of PUBLIC_SECONDS
 CHUNKS, REPEATS = 7, 3
+PRECISIONS = ("float32", "bfloat16")
 
 Row = dict[str, Any]
+Body = Callable[[], object]
 
 
-def alternate(
-    bodies: dict[str, Callable[[], object]], chunks: int = CHUNKS, repeats: int = REPEATS
-) -> dict[str, float]:
-    """CPU seconds of each body: the minimum over `chunks` rounds of the mean of `repeats` calls."""
-    best = dict.fromkeys(bodies, float("inf"))
+def rounds(
+    bodies: dict[str, Body], chunks: int = CHUNKS, repeats: int = REPEATS
+) -> dict[str, list[float]]:
+    """CPU seconds of each body in each of `chunks` rounds: the mean of `repeats` calls."""
+    found: dict[str, list[float]] = {name: [] for name in bodies}
     for body in bodies.values():
         body()
         body()
@@ -43,49 +47,57 @@ def alternate(
             start = time.process_time()
             for _ in range(repeats):
                 body()
-            best[name] = min(best[name], (time.process_time() - start) / repeats)
-    return best
+            found[name].append((time.process_time() - start) / repeats)
+    return found
 
 
-def decision_transformer_update(chunks: int = CHUNKS) -> list[Row]:
-    """One row a precision: seconds an update, beside the public code and the matrix products.
+def alternate(
+    bodies: dict[str, Body], chunks: int = CHUNKS, repeats: int = REPEATS
+) -> dict[str, float]:
+    """CPU seconds of each body: the least of its rounds."""
+    return {name: min(each) for name, each in rounds(bodies, chunks, repeats).items()}
 
-    `products` is the time which the update's own matrix products, forward and backward, would take
-    at the highest rate measured here for products of such sizes in that precision.
+
+def update_rows(
+    folder: Path | None = None, chunks: int = CHUNKS, repeats: int = REPEATS
+) -> list[Row]:
+    """One row a precision: CPU seconds of an update of a preset, beside the time of its own matrix products.
+
+    That is what they would take, forward and backward, at the highest rate measured in the same rounds for products of
+    such sizes in that precision. Ours cuts its windows and draws its masks, as in training.
+
+    folder: a checkout of a public repository (`ablate.bench.peer`), which then is measured in the same rounds, given
+    its windows: "ratio" is ours over its, the median over the rounds, from "least" to "most". The preset is `dt`, or
+    with a peer the one that compares to it.
     """
     with one_thread():
-        bodies: dict[str, Callable[[], object]] = {
-            "float32": _transformer_update(torch.float32),
-            "bfloat16": _transformer_update(torch.bfloat16),
-        }
-        for dtype in (torch.float32, torch.bfloat16):
-            bodies |= _products(dtype)
-        seconds = alternate(bodies, chunks)
-    operations = transformer_operations()
+        other = None if folder is None else peer(folder)
+        preset = "dt" if other is None else other.preset
+        bodies: dict[str, Body] = {each: preset_update(preset, each) for each in PRECISIONS}
+        if other is not None:
+            bodies["peer"] = other.update
+        shape = _shape(preset)
+        seconds = rounds(bodies | _products(shape), chunks, repeats)
+    operations = update_operations(preset)
     rows = []
-    for precision in ("float32", "bfloat16"):
-        rates = {
-            name: 2 * m * k * n / seconds[name]
-            for name, (kind, m, k, n) in _SHAPES.items()
-            if kind == precision and name in seconds
+    for precision in PRECISIONS:
+        own = [name for name in seconds if name.startswith(f"{precision} ")]
+        fastest = min(own, key=lambda name: min(seconds[name]))
+        rate = 2 * shape[0] * shape[1] * shape[2] / min(seconds[fastest])
+        row: Row = {"preset": preset, "precision": precision, "seconds": min(seconds[precision])}
+        if other is not None:
+            ratios = [a / b for a, b in zip(seconds[precision], seconds["peer"], strict=True)]
+            row |= {"peer, float32": other.name, "peer seconds": min(seconds["peer"])}
+            row |= {"ratio": median(ratios), "least": min(ratios), "most": max(ratios)}
+        row |= {
+            "products": operations / rate,
+            "ratio to products": min(seconds[precision]) * rate / operations,
+            "peak GFLOP/s": rate / 1e9,
+            "library of the peak": fastest.split()[1],
+            "GFLOP": operations / 1e9,
+            "load": os.getloadavg()[0],
         }
-        peak = max(rates.values())
-        products = operations / peak
-        rows.append(
-            {
-                "precision": precision,
-                "seconds": seconds[precision],
-                "public seconds": PUBLIC_SECONDS,
-                "ratio to public": seconds[precision] / PUBLIC_SECONDS,
-                "goal": GOAL,
-                "products": products,
-                "ratio to products": seconds[precision] / products,
-                "peak GFLOP/s": peak / 1e9,
-                "library of the peak": max(rates, key=lambda name: rates[name]).split()[1],
-                "GFLOP": operations / 1e9,
-                "load": os.getloadavg()[0],
-            }
-        )
+        rows.append(row)
     return rows
 
 
@@ -129,72 +141,52 @@ def cohort_throughput(
     return rows
 
 
-def transformer_operations() -> int:
-    """Floating-point operations of one update's matrix products, forward and backward."""
-    model = DecisionTransformer()
-    set_stacked(model, True)  # the plain path, whose products the counter knows
+def preset_update(preset: str, precision: str) -> Body:
+    """Updates of a preset's training, one a call."""
+    made = training(preset, f"train.precision={precision}")
+    steps = updates(made, 0, made.train["updates"])
+    return lambda: next(steps)
+
+
+def update_operations(preset: str) -> int:
+    """Floating-point operations of the matrix products of one update of a preset, forward and backward."""
+    made = training(preset)
+    set_stacked(made.stack.model, True)  # the plain path, whose products the counter knows
+    targets = torch.zeros(1, _windows(made), dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        _error(model, *_batch()).backward()
+        made.update(Batch(0, targets), 0.0)
     return counter.get_total_flops()
 
 
-# name: precision and (m, k, n); the update's two kinds of product, for each library
-_ROWS = BATCH * (3 * TIMESTEPS - 1)
-_SHAPES = {
-    f"{precision} {library} {m}x{k}x{n}": (precision, m, k, n)
-    for precision, libraries in (("float32", ("MKL", "oneDNN")), ("bfloat16", ("oneDNN",)))
-    for library in libraries
-    for m, k, n in ((_ROWS, 128, 512), (_ROWS, 512, 128))
-}
+def _windows(made: Objective) -> int:
+    return windows_per_update(made.train, made.source.context)
 
 
-def _products(precision: torch.dtype) -> dict[str, Callable[[], object]]:
-    """Products x weight^T at the update's sizes, under their names in `_SHAPES`."""
-    bodies: dict[str, Callable[[], object]] = {}
-    for name, (kind, m, k, n) in _SHAPES.items():
-        if kind != str(precision).removeprefix("torch."):
-            continue
-        x, weight = torch.randn(m, k).to(precision), torch.randn(n, k).to(precision)
-        if precision == torch.float32 and "oneDNN" in name:
-            if AVAILABLE:
-                product = torch.ops.mkldnn._linear_pointwise
-                bodies[name] = lambda p=product, x=x, w=weight: p(x, w, None, "none", [], "")  # type: ignore[misc]
-        else:
-            bodies[name] = lambda x=x, w=weight: torch.nn.functional.linear(x, w)  # type: ignore[misc]
+def _shape(preset: str) -> tuple[int, int, int]:
+    """(m, k, n) of a preset's largest products: tokens of an update, width, width of the feed-forward part."""
+    made = training(preset)
+    spec = made.stack.spec
+    return _windows(made) * made.stack.tokens(spec.context), spec.width, 4 * spec.width
+
+
+def _products(shape: tuple[int, int, int]) -> dict[str, Body]:
+    """Products x weight^T of (m, k, n) and (m, n, k): "PRECISION LIBRARY SIZES" for each library."""
+    m, k, n = shape
+    bodies: dict[str, Body] = {}
+    for precision in PRECISIONS:
+        kind = getattr(torch, precision)
+        for inner, outer in ((k, n), (n, k)):
+            x, weight = torch.randn(m, inner).to(kind), torch.randn(outer, inner).to(kind)
+            sizes = f"{m}x{inner}x{outer}"
+            plain = "MKL" if precision == "float32" else "oneDNN"
+            bodies[f"{precision} {plain} {sizes}"] = lambda x=x, w=weight: (  # type: ignore[misc]
+                torch.nn.functional.linear(x, w)
+            )
+            if precision == "float32" and AVAILABLE:
+                bodies[f"{precision} oneDNN {sizes}"] = lambda x=x, w=weight: (  # type: ignore[misc]
+                    torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
+                )
     return bodies
-
-
-def _batch() -> tuple[torch.Tensor, ...]:
-    """Returns (B, K, 1), states (B, K, N), actions (B, K, M) and timesteps (B, K)."""
-    rng = np.random.default_rng(0)
-
-    def normal(size: int) -> torch.Tensor:
-        return torch.from_numpy(rng.normal(size=(BATCH, TIMESTEPS, size)).astype(np.float32))
-
-    start = rng.integers(0, 1000 - TIMESTEPS, BATCH)[:, None]
-    timesteps = torch.from_numpy(start + np.arange(TIMESTEPS))
-    return normal(1), normal(OBSERVATIONS), normal(ACTIONS).tanh(), timesteps
-
-
-def _error(model: DecisionTransformer, *batch: torch.Tensor) -> torch.Tensor:
-    return (model(*batch) - batch[2]).square().mean()
-
-
-def _transformer_update(precision: torch.dtype) -> Callable[[], object]:
-    """One training step with the published settings, in float32 or under bfloat16 autocast."""
-    model = DecisionTransformer()
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=1e-4, fused=True)
-    batch = _batch()
-
-    def update() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            loss = _error(model, *batch)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.25, foreach=True)
-        optimiser.step()
-
-    return update
 
 
 def _study_update(stack: Stack, targets: int) -> Callable[[], object]:

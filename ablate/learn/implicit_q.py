@@ -54,13 +54,13 @@ class ImplicitQ:
             best = self.target_critic(here, actions).amin(0)  # (S, B)
         advantage = best - self.value(here)[0]
         value_loss = backup.mean(expectile_loss(advantage, self.expectile), targets)
-        self.value_optimiser.zero_grad(set_to_none=True)
+        self.value_optimiser.zero_grad()
         value_loss.sum().backward()
         self.value_optimiser.step()
 
         wanted = backup.backed_up(targets, value_after)
         errors = (self.critic(here, actions) - wanted).square().mean(0)  # (S, B), mean of the twins
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.critic_optimiser.zero_grad()
         backup.mean(errors, targets).sum().backward()
         self.critic_optimiser.step()
         follow_(self.target_critic.parameters(), self.critic.parameters(), self.tau)

@@ -235,11 +235,11 @@ class Joint(Objective):
             unread |= {f"settings.{name}" for name in ("bins", "discretiser", "repeats")}
         return super().uses(config) - unread
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
-        """See `Objective.update`; the rate is this algorithm's own, see the module."""
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
+        """See `Objective.update`."""
         with self.autocast():
             loss = self.loss(batch.targets)
-        self.policy_step(loss, self.rate(batch.update))
+        self.policy_step(loss, rate)
         loss = loss.detach()
         if self.critic is not None:
             # 0, or not a number: a critic that diverges takes its model with it
@@ -261,7 +261,7 @@ class Joint(Objective):
         return masked.sum((1, 2, 3)) / (starts.shape[1] * shown.sum())
 
     def rate(self, update: int) -> float:
-        """Learning rate of update 0, 1, ...: linear warm-up, then a cosine down to `floor`."""
+        """See `Objective.rate`: linear warm-up, then a cosine down to `floor`."""
         return joint_rate(update, self.train, self.settings)
 
 

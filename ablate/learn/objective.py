@@ -28,6 +28,7 @@ from ablate.data.windows import (
     windows_that_count,
 )
 from ablate.errors import unknown
+from ablate.learn.adam import Adam
 from ablate.learn.transitions import Transitions
 from ablate.models.stack import Stack
 from ablate.registry import Section, checked, get, register
@@ -103,7 +104,7 @@ class Part:
     """Tensors that are trained or kept, and the optimiser that trains them, if one does."""
 
     tensors: list[Tensor]
-    optimiser: torch.optim.Optimizer | None
+    optimiser: Adam | None
 
 
 class Objective(ABC):
@@ -190,7 +191,7 @@ class Objective(ABC):
         return frozenset(paths - unread)
 
     @abstractmethod
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         """Update every policy once, at learning rate `rate`; the loss of each before it, (S,), detached.
 
         A loss that is no longer finite, or has grown beyond `growth`, marks its policy as diverged.
@@ -210,29 +211,33 @@ class Objective(ABC):
         """
         made = None
         if learning_rate is not None:
-            kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
             apart = {id(tensor) for tensor in undecayed}
-            groups: list[dict[str, Any]] = [{"params": [t for t in tensors if id(t) not in apart]}]
-            if apart:
-                groups.append({"params": list(undecayed), "weight_decay": 0.0})
-            made = kind[self.train.get("optimiser", "adamw")](
-                groups,
-                lr=learning_rate,
-                betas=tuple(self.train.get("betas", (0.9, 0.999))),
-                weight_decay=weight_decay,
-                fused=True,
+            decayed = [tensor for tensor in tensors if id(tensor) not in apart]
+            made = Adam(
+                [
+                    (group, decay)
+                    for group, decay in ((decayed, weight_decay), (undecayed, 0.0))
+                    if group
+                ],
+                learning_rate,
+                tuple(self.train.get("betas", (0.9, 0.999))),
+                decoupled=self.train.get("optimiser", "adamw") == "adamw",
             )
         self.parts[name] = Part(list(tensors), made)
         return made
 
-    def policy_step(self, loss: Tensor, rate: float) -> None:
+    def rate(self, update: int) -> float:
+        """Learning rate of update 0, 1, ...; see `learning_rate`."""
+        return learning_rate(update, self.train)
+
+    def policy_step(self, loss: Tensor, rate: float | Tensor) -> None:
         """Descend along the gradient of `loss` (S,): of each policy along its own."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         # The sum over policies: the gradient of each is that of its own loss.
         loss.sum().backward()
         if self.train["clip"] is not None:
             self.stack.clip_(self.train["clip"])
-        set_rate(self.optimiser, rate)
+        self.optimiser.set_rate(rate)
         self.optimiser.step()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -248,7 +253,7 @@ class Objective(ABC):
             prefix = f"{name}/" if name else ""
             for index, tensor in enumerate(part.tensors):
                 found[f"{prefix}parameter/{index}"] = tensor.detach().contiguous()
-                state = {} if part.optimiser is None else part.optimiser.state[tensor]
+                state = {} if part.optimiser is None else part.optimiser.state.get(tensor, {})
                 for key, value in state.items():
                     found[f"{prefix}optimiser/{index}/{key}"] = value.contiguous()
         return found
@@ -283,7 +288,7 @@ class Supervised(Objective):
 
     starts: ClassVar[bool] = True
 
-    def update(self, batch: Batch, rate: float) -> Tensor:
+    def update(self, batch: Batch, rate: float | Tensor) -> Tensor:
         source, stack = self.source, self.stack
         cut = source.starting if self.train.get("windows", "end") == "start" else source.ending
         features, rows, lengths = cut(batch.targets)  # (S, B, K, F), (S, B, K), (S, B)
@@ -313,12 +318,6 @@ class Supervised(Objective):
         least = self.train.get("least_visible", 1)
         times = windows_that_count(source.timestep, source.context, least, by)
         return 1.0 / times.to(source.actions.dtype)
-
-
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
 
 
 def learning_rate(update: int, train: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ablate.errors import UserError, unknown
+from ablate.models import plain
 from ablate.models.dropout import Dropout, drop
 from ablate.models.linear import Linear, linear
 from ablate.models.mixer import Mixer, State
+from ablate.models.plain import Plain
 from ablate.registry import register
 
 Activation = Literal["gelu", "relu"]
@@ -245,9 +248,9 @@ class Block(nn.Module):
         return self.drop.probability if self.training else 0.0
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.up(self.mlp_norm(x))
-        # not in place: a linear layer's output is a view, whose gradient would then be copied twice
-        hidden = F.relu(hidden) if self.activation == "relu" else F.gelu(hidden)
+        relu = self.activation == "relu"
+        hidden = linear(self.mlp_norm(x), self.up.weight, self.up.bias, self.stacked, relu)
+        hidden = hidden if relu else F.gelu(hidden)
         return x + self.drop(self.down(hidden))
 
     def _look(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
@@ -338,15 +341,20 @@ class Attention(Mixer):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """See `Mixer.forward`. Padding lies right of the targets, where causality hides it."""
-        x = self._place(tokens)
-        position = torch.arange(x.shape[1], device=x.device)
-        turn = self.turn(position, x)
-        visible = None
+        return self._before(tokens, self.layers)[0]
+
+    def every(self, tokens: Tensor, mask: Tensor, first: int, step: int) -> Tensor:
+        """See `Mixer.every`; the final block is computed for what is read only, and draws no masks for the rest."""
+        length = tokens.shape[1]
+        if step == 1 or length > SHORT:  # all are read; or memory has to be linear
+            return super().every(tokens, mask, first, step)
+        x, turn = self._before(tokens, self.layers - 1)
+        position = torch.arange(length, device=x.device)
+        visible = band(length, length, self.window, x.device)[first::step]  # (R, L)
         if self.unseen:
-            visible = (position <= position[:, None]) & self.seen(position)
-        for block in self.blocks:
-            x = block(x, turn, visible)
-        return x
+            visible = visible & self.seen(position)
+        query_turn = None if turn is None else (turn[0][first::step], turn[1][first::step])
+        return self.blocks[-1].targets(x, x[:, first::step], visible, turn, query_turn)
 
     def seen(self, position: Tensor) -> Tensor:
         """Which of the positions (L,) anybody reads, (L,) bool."""
@@ -357,14 +365,8 @@ class Attention(Mixer):
 
     def last(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """See `Mixer.last`; the final block is computed for the targets only."""
-        x = self._place(tokens)
+        x, turn = self._before(tokens, self.layers - 1)
         position = torch.arange(x.shape[1], device=x.device)
-        turn = self.turn(position, x)
-        hidden = None
-        if self.unseen:
-            hidden = (position <= position[:, None]) & self.seen(position)
-        for block in self.blocks[:-1]:
-            x = block(x, turn, hidden)
         visible = (position < lengths[:, None])[:, None, None]  # (B, 1, 1, L)
         if self.unseen:
             visible = visible & self.seen(position)
@@ -374,6 +376,34 @@ class Attention(Mixer):
         query_turn = self.turn((lengths - 1)[:, None, None], x)  # (B, 1, 1, R)
         found = self.blocks[-1].targets(x, x.gather(1, index), visible, turn, query_turn)
         return found.squeeze(1)
+
+    def newest(self, tokens: Tensor) -> Tensor:
+        """See `Mixer.newest`; without padding nothing has to be masked."""
+        return (
+            plain.advance(self.plain, self._place(tokens))[0]
+            if self._bare
+            else super().newest(tokens)
+        )
+
+    def steps(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `Mixer.steps`."""
+        first, last = state[0].shape[-2], state[0].shape[-2] + tokens.shape[1]
+        if not self._bare or last > self.context:
+            return super().steps(tokens, state)
+        if self.positions is not None:
+            tokens = tokens + self.positions[first:last]
+        return plain.advance(self.plain, tokens, state)
+
+    @property
+    def _bare(self) -> bool:
+        """Whether all that is asked for is what `ablate.models.plain` gives."""
+        special = self.unseen or self.window or self.order == "rotary" or self.stacked
+        return not (special or self.training or torch.is_grad_enabled())
+
+    @cached_property
+    def plain(self) -> list[Plain]:
+        """The blocks for inference; they hold the parameters themselves, not copies."""
+        return [Plain(block) for block in self.blocks]
 
     def start(self, batch: int, like: Tensor) -> State:
         """Empty keys and values of every block, (B, H, 0, D/H) each.
@@ -427,6 +457,18 @@ class Attention(Mixer):
         if self.order != "rotary":
             return None
         return turns(index, self.width // self.blocks[0].heads, like.dtype)
+
+    def _before(self, tokens: Tensor, blocks: int) -> tuple[Tensor, Turn | None]:
+        """What the first so many blocks make of tokens (B, L, D), and the turn of their positions."""
+        x = self._place(tokens)
+        position = torch.arange(x.shape[1], device=x.device)
+        turn = self.turn(position, x)
+        visible = None
+        if self.unseen:
+            visible = (position <= position[:, None]) & self.seen(position)
+        for block in self.blocks[:blocks]:
+            x = block(x, turn, visible)
+        return x, turn
 
     def _place(self, tokens: Tensor) -> Tensor:
         self.check_window(tokens)

@@ -74,6 +74,21 @@ def test_every_option_steps_as_its_window_and_reads_targets_alike(options: dict[
     assert mixer.flops() == Mixer.flops(mixer)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("options", [*OPTIONS, {"unseen": (2, 4)}], ids=str)
+def test_what_is_read_is_what_all_positions_give(options: dict[str, Any], stacked: bool) -> None:
+    mixer = make(9, **options)
+    set_stacked(mixer, stacked)
+    x, mask = draw(BATCH, 8, WIDTH), torch.ones(BATCH, 8, dtype=torch.bool)
+    parameters = list(mixer.parameters())
+    for first, step in ((0, 1), (1, 3), (2, 4), (0, 8)):
+        found = mixer.every(x, mask, first, step)
+        whole = Mixer.every(mixer, x, mask, first, step)
+        torch.testing.assert_close(found, whole, rtol=0, atol=1e-12)
+        grads = [torch.autograd.grad(y.square().sum(), parameters) for y in (found, whole)]
+        torch.testing.assert_close(*grads, rtol=0, atol=1e-9)
+
+
 def test_the_defaults_are_learned_positions_one_head_and_gelu() -> None:
     torch.manual_seed(0)
     plain = Attention(WIDTH, 5, 2).state_dict()

@@ -1,0 +1,61 @@
+"""A public repository's update beside ours, with tiny made-up checkouts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peer_samples import CORL, GYM, TRAJECTORY, checkout
+from rich.console import Console
+
+from ablate.bench import table
+from ablate.bench.peer import KNOWN, Conv1D, Nothing, gpt2_config, peer
+from ablate.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "preset"),
+    [
+        (GYM, "Decision Transformer", "dt"),
+        (CORL, "CORL's Decision Transformer", "dt"),
+        (TRAJECTORY, "Trajectory Transformer", "tt"),
+    ],
+)
+def test_a_checkout_is_known_by_its_files_and_runs_without_its_requirements(
+    files: dict[str, str], name: str, preset: str, tmp_path: Path
+) -> None:
+    modules, path = set(sys.modules), list(sys.path)
+    found = peer(checkout(tmp_path, files))
+    assert (found.name, found.preset) == (name, preset)
+    found.update()
+    assert sys.path == path
+    left = set(sys.modules) - modules
+    assert not [n for n in left if n.split(".")[0] in ("transformers", "gym", "trajectory", "d4rl")]
+    assert not [n for n in left if n.startswith("decision_transformer")]
+
+
+def test_another_folder_and_a_checkout_that_fails_are_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="no checkout that is known; allowed: a folder that holds"
+    ) as error:
+        peer(tmp_path)
+    assert all(name in str(error.value) for name in KNOWN)
+    broken = TRAJECTORY | {"trajectory/models/ein.py": "import nowhere_to_be_found"}
+    with pytest.raises(UserError, match=r"cannot be run \(ModuleNotFoundError: .*nowhere") as error:
+        peer(checkout(tmp_path, broken))
+    assert "\n" not in str(error.value)
+
+
+def test_a_peer_is_for_the_update_only(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="measured by the part update only"):
+        table.show(Console(), "acting", peer=tmp_path)
+
+
+def test_stand_ins_compute_what_they_stand_for() -> None:
+    layer, x = Conv1D(5, 3), torch.randn(2, 4, 3)
+    torch.testing.assert_close(layer(x), x @ layer.weight + layer.bias)
+    assert gpt2_config(n_layer=2).n_layer == 2
+    decorated = Nothing().anything("an argument")(len)
+    assert decorated is len
