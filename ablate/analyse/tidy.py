@@ -131,7 +131,7 @@ def _by_value(column: pd.Series) -> pd.Series:
     if pd.api.types.is_integer_dtype(column):
         return column
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, levels = column.cat.codes.to_numpy(), column.cat.categories.tolist()
+        codes, levels = column.cat.codes.to_numpy(), column.cat.categories
     else:
         codes, levels = pd.factorize(column)
     texts = np.array([level_text(level) for level in levels], dtype=object)

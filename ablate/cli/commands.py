@@ -498,7 +498,9 @@ def audit(
 def bench(
     part: Annotated[
         str,
-        typer.Argument(help="update, cohort, data, acting, memory, planner or inference [all]."),
+        typer.Argument(
+            help="update, cohort, data, acting, memory, planner, scale or inference [all]."
+        ),
     ] = "",
     table: Annotated[
         Path | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +91,7 @@ def listed(study: Study, results: Path) -> Roll:
     )
 
 
-def _data(folder: StudyFolder, names: Sequence[str]) -> dict[str, str]:
+def _data(folder: StudyFolder, names: Iterable[str]) -> dict[str, str]:
     """Content hashes of these data sets; empty texts before the first run."""
     known = folder.read().get("data", {})
     return {name: known.get(name, "") for name in names}
