@@ -28,7 +28,8 @@ from typing import Any
 
 from ablate.errors import UserError
 from ablate.launch.base import Event, Failed, Finished, Job, Place, Progress
-from ablate.launch.worker import ONE_THREAD, answer, find
+from ablate.launch.local import ONE_THREAD
+from ablate.launch.worker import answer, find
 from ablate.registry import COMPARATORS, load_plugin
 from ablate.track import provenance
 from ablate.track.files import refusal, replace, write_atomic
