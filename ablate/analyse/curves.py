@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from ablate.analyse.tidy import usable, values
 from ablate.analyse.trends import nearest_rise
 from ablate.registry import Section, register
 from ablate.study.contrast import Level, level_text
+from ablate.words import Response
 
 
 @register("estimator", "logistic")
@@ -57,6 +58,12 @@ class Logistic(Estimator):
         x: str = Field(alias="in")
         by: str
         between: tuple[Level, Level] | None = None
+
+    @classmethod
+    def gives(cls, response: Response) -> Response:
+        return replace(
+            response, label=f"offset of {response.said}", unit="", digits=2, points=False
+        )
 
     def __call__(self, rows: pd.DataFrame, asked: Asked) -> ByT:
         o, metric = self.options, self.options.of or asked.metric

@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +53,7 @@ from ablate.errors import UserError
 from ablate.registry import Section, register
 from ablate.study.contrast import Level, level_text, named, parse
 from ablate.study.hypotheses import Claim
+from ablate.words import Response
 
 SHUFFLES = 2000  # and resamples
 
@@ -139,6 +140,11 @@ class Estimator(ABC):
     @abstractmethod
     def __call__(self, rows: pd.DataFrame, asked: Asked) -> Finding:
         """The estimate from the finished rows (one a trial) at which the claim is taken."""
+
+    @classmethod
+    def gives(cls, response: Response) -> Response:
+        """What the estimate is, with its unit and digits: a quantity of the response itself, unless said."""
+        return response
 
     @property
     def says(self) -> str:
@@ -330,6 +336,10 @@ class RatioOfContrasts(Estimator):
             low, high = found.bootstrap(0.95, generator(f"ratio/{asked.name}"))
             notes.append(f"bootstrap over seeds (BCa, 95 %): {low:.3g} to {high:.3g}")
         return Ratio(top, bottom, tuple(notes))
+
+    @classmethod
+    def gives(cls, response: Response) -> Response:
+        return replace(response, label=f"share of {response.said}", unit="", digits=2, points=False)
 
     @property
     def says(self) -> str:

@@ -144,7 +144,7 @@ def theme_of(verdict: Verdict) -> str:
 
 def _of(verdict: Verdict) -> words.Response:
     """The response that the verdict is about."""
-    return words.response(verdict.metric)
+    return verdict.response
 
 
 def _says(verdict: Verdict) -> str:

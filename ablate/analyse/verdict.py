@@ -53,6 +53,7 @@ that lacks a cell is left out of the average, and that is said.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablate import registry
 from ablate.analyse.claims import (
     ONE_DATA_SET,
     ClaimResult,
@@ -71,6 +73,7 @@ from ablate.analyse.claims import (
     assess_finding,
     estimated,
 )
+from ablate.analyse.estimators import Estimator
 from ablate.analyse.intervals import Floats
 from ablate.analyse.pairing import Resolved, Runs, Untestable, resolve, runs
 from ablate.analyse.randomisation import holm
@@ -79,7 +82,7 @@ from ablate.analyse.trends import Isotonic
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import Level
 from ablate.study.hypotheses import Claim, Hypothesis, claims
-from ablate.words import response
+from ablate.words import Response, response
 
 SUPPORTED = "supported"
 REFUTED = "refuted"
@@ -144,6 +147,15 @@ class Verdict:
     unconverged: tuple[str, ...] = ()
     estimator: str = ""
     trials: tuple[str, ...] = ()
+
+    @property
+    def response(self) -> Response:
+        """What the estimate is: of the metric itself, or as the estimator says."""
+        found = response(self.metric)
+        if not self.estimator:
+            return found
+        kind: type[Estimator] = registry.get("estimator", self.estimator)
+        return kind.gives(found)
 
     @property
     def deciding(self) -> ClaimResult | None:
@@ -306,7 +318,7 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
-def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
+def _ids(table: pd.DataFrame, rows: pd.Index) -> tuple[str, ...]:
     """The ids of these rows, where the table has any."""
     if "trial" not in table.columns:
         return ()
@@ -339,7 +351,7 @@ def _draft(
 ) -> Verdict:
     """The uncorrected numbers of a tested hypothesis."""
     details = tuple(_assessed(item, claim, found, alpha, beside) for claim, found in item.resolved)
-    trials = frozenset().union(*(found.trials for _, found in item.resolved))
+    trials = functools.reduce(pd.Index.union, (found.trials for _, found in item.resolved))
     unconverged: tuple[str, ...] = ()
     doubts: list[str] = []
     if "converged" in table.columns:

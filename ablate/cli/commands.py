@@ -18,11 +18,13 @@ from ablate import __version__
 from ablate.cli.data import data_app, reads
 from ablate.cli.shared import (
     RESULTS,
+    Launching,
     Plugin,
     Results,
     any_encoding,
     command,
     console,
+    launching,
     load_plugins,
     transfer,
 )
@@ -91,8 +93,10 @@ def _plugins(plugin: list[str] | None, study: Path, results: Path) -> None:
 
 @app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
 @command
+@launching
 def run(
     study: StudyFile,
+    launching: Launching,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -110,7 +114,6 @@ def run(
         int | None,
         typer.Option(min=2, help="Run it this often, each time with all streams redrawn."),
     ] = None,
-    launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
     ] = "cpu",
@@ -122,8 +125,12 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.decided import until_decided as run_looks
-    from ablate.launch.replicate import replicate
+    from ablate.launch.local import ONE_THREAD
+
+    os.environ.update(
+        ONE_THREAD
+    )  # before anything that computes is imported: workers are copies of this process
+
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
@@ -133,7 +140,8 @@ def run(
     options = Options(
         results=results,
         workers=workers or os.cpu_count() or 1,
-        launcher=launcher,
+        launcher=launching.name,
+        launching=launching.options,
         device=device,
         plugins=plugins,
         observers=tuple(observer or ()),
@@ -148,9 +156,15 @@ def run(
         "plugins": plugins,
     }
     if replications is not None:
+        from ablate.launch.replicate import replicate
+
         summary = replicate(loaded, options, console, last, times=replications)
+    elif until_decided:
+        from ablate.launch.decided import until_decided as run_looks
+
+        summary = run_looks(loaded, options, console, last)
     else:
-        summary = (run_looks if until_decided else run_study)(loaded, options, console, last)
+        summary = run_study(loaded, options, console, last)
     console.print(
         f"{summary.completed} of {summary.total} trials completed, {summary.failed} failed, "
         f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",
@@ -301,8 +315,10 @@ def power(
 
 @app.command(epilog="Example: python -m ablate plan studies/memory_vs_arch.yaml --profile full")
 @command
+@launching
 def plan(
     study: StudyFile,
+    launching: Launching,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -311,10 +327,13 @@ def plan(
     results: Results = RESULTS,
 ) -> int:
     """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
-    from ablate.launch.planning import describe
+    from ablate.launch.planning import describe, foretold
 
     _plugins(plugin, study, results)
-    print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
+    loaded = _study(study, profile, set_, seeds)
+    print(describe(loaded, results, workers or os.cpu_count() or 1))
+    for line in foretold(loaded, results, launching.name, launching.options):
+        print(line)
     return 0
 
 

@@ -52,19 +52,23 @@ def optimal_gain() -> Array:
 
 
 @functools.cache
-def controllers() -> Array:
-    """Gains (2, 2, 4): the better controller (optimal), the worse one (weak, and it swirls).
+def controllers(policies: int = 2) -> Array:
+    """Gains (Z, 2, 4) of Z >= 2 controllers, from the best (optimal) to the worst (weak, and it swirls).
 
-    The worse one has 0.3 times the optimal gain, and pushes each position's force with the other's sign
-    turned: a rotation of the positions by 0.5 (its return is about four times as bad).
+    The worst one has 0.3 times the optimal gain, and pushes each position's force with the other's sign
+    turned: a rotation of the positions by 0.5 (its return is about four times as bad). The others lie on the
+    straight line between the two, at equal distances.
     """
     swirl = np.array([[0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]])
-    return np.stack([optimal_gain(), 0.3 * optimal_gain() + 0.5 * swirl])
+    worse = np.arange(policies)[:, None, None] / (policies - 1)  # (Z, 1, 1)
+    gains: Array = (1.0 - 0.7 * worse) * optimal_gain() + 0.5 * worse * swirl
+    gains[-1] = 0.3 * optimal_gain() + 0.5 * swirl  # to the last bit
+    return gains
 
 
-def controller_actions(states: np.ndarray) -> Array:
-    """Noise-free stored actions of both controllers at states (..., 4): (..., 2 controllers, 2)."""
-    force = -np.einsum("zij,...j->...zi", controllers(), states.astype(np.float64))
+def controller_actions(states: np.ndarray, policies: int = 2) -> Array:
+    """Noise-free stored actions of Z controllers at states (..., 4): (..., Z, 2)."""
+    force = -np.einsum("zij,...j->...zi", controllers(policies), states.astype(np.float64))
     return np.clip(force / ACTION_SCALE, -1.0, 1.0)
 
 
@@ -133,35 +137,35 @@ def optimal_returns(seeds: Sequence[int]) -> Array:
 
 
 @functools.cache
-def _densities() -> tuple[Array, Array]:
-    """Inverse Cholesky factors (2, T, 4, 4) and log scales (2, T) of both controllers' states."""
-    covariances = np.stack([state_covariances(gain, EXPLORATION) for gain in controllers()])
+def _densities(policies: int) -> tuple[Array, Array]:
+    """Inverse Cholesky factors (Z, T, 4, 4) and log scales (Z, T) of the controllers' states."""
+    covariances = np.stack([state_covariances(gain, EXPLORATION) for gain in controllers(policies)])
     factors = np.linalg.cholesky(covariances)
     scales = np.log(np.diagonal(factors, axis1=-2, axis2=-1)).sum(-1) + 2.0 * np.log(2 * np.pi)
     return np.linalg.inv(factors), scales
 
 
-def _log_density(states: np.ndarray, times: np.ndarray) -> Array:
-    """log N(states (R, 4); 0, covariance at times (R,)) under both controllers, (R, 2)."""
-    inverse, scales = _densities()
+def _log_density(states: np.ndarray, times: np.ndarray, policies: int) -> Array:
+    """log N(states (R, 4); 0, covariance at times (R,)) under each controller, (R, Z)."""
+    inverse, scales = _densities(policies)
     white = np.einsum("zrij,rj->rzi", inverse[:, times], states.astype(np.float64))
     return -0.5 * np.square(white).sum(-1) - scales[:, times].T
 
 
-def _log_mean_density(states: np.ndarray, count: int) -> Array:
-    """log of the mean over times 0 to count - 1 of the state density, (R, 2)."""
-    inverse, scales = _densities()
+def _log_mean_density(states: np.ndarray, count: int, policies: int) -> Array:
+    """log of the mean over times 0 to count - 1 of the state density, (R, Z)."""
+    inverse, scales = _densities(policies)
     white = np.einsum("ztij,rj->rzti", inverse[:, :count], states.astype(np.float64))
-    each = -0.5 * np.square(white).sum(-1) - scales[None, :, :count]  # (R, 2, count)
+    each = -0.5 * np.square(white).sum(-1) - scales[None, :, :count]  # (R, Z, count)
     return logsumexp(each, axis=-1) - np.log(count)
 
 
 # --- which controller acts ---
 
 
-def action_evidence(states: np.ndarray, actions: np.ndarray) -> Array:
-    """log p(stored action (R, 2) | state (R, 4), controller), (R, 2)."""
-    means = controller_actions(states)  # (R, Z, 2)
+def action_evidence(states: np.ndarray, actions: np.ndarray, policies: int = 2) -> Array:
+    """log p(stored action (R, 2) | state (R, 4), controller), (R, Z)."""
+    means = controller_actions(states, policies)  # (R, Z, 2)
     return censored_logp(actions[:, None], means, EXPLORATION / ACTION_SCALE)
 
 
@@ -173,10 +177,10 @@ def window_posterior(
     context: int,
     timed: bool,
 ) -> Array:
-    """p(controller | a window of at most K timesteps), both equally likely before: (R, 2).
+    """p(controller | a window of at most K timesteps), all equally likely before: (R, Z).
 
     first_state: (R, 4), the oldest visible state, at step first_time (R,). length: (R,), timesteps
-    in the window, the current one included. evidence: (R, 2), log-likelihood of the window's past
+    in the window, the current one included. evidence: (R, Z), log-likelihood of the window's past
     actions. The dynamics factors of the window don't depend on the controller once the actions are
     given, and cancel, so that
 
@@ -185,20 +189,25 @@ def window_posterior(
     timed: whether the timestep is known. If not, a full window starts at any of the first
     HORIZON - K + 1 steps, equally likely; one that the episode's start cuts short tells its time.
     """
-    density = _log_density(first_state, first_time)
+    policies = evidence.shape[1]
+    density = _log_density(first_state, first_time, policies)
     if not timed:
         full = length == context
-        density[full] = _log_mean_density(first_state[full], HORIZON - context + 1)
+        density[full] = _log_mean_density(first_state[full], HORIZON - context + 1, policies)
     logits = density + evidence
     return np.exp(logits - logsumexp(logits, axis=-1, keepdims=True))
 
 
 def posterior(
-    trajectories: Trajectories, context: int, mixing: str = "episode", timed: bool = True
+    trajectories: Trajectories,
+    context: int,
+    mixing: str = "episode",
+    timed: bool = True,
+    policies: int = 2,
 ) -> Array:
-    """p(controller | the last K - 1 states and actions and the current state) at every row, (T, 2).
+    """p(controller | the last K - 1 states and actions and the current state) at every row, (T, Z).
 
-    In a step mixture the past says nothing about who acts now: one half each. Raises UserError for
+    In a step mixture the past says nothing about who acts now: all are equally likely. Raises UserError for
     an unknown mixing, a context outside 1..HORIZON, or observations that aren't the full state.
     """
     _check(mixing, context)
@@ -208,27 +217,37 @@ def posterior(
             f" {trajectories.observations.shape[1]}."
         )
     if mixing != "episode":
-        return np.tile(
-            [0.5, 0.5] if mixing == "step" else [1.0, 0.0], (len(trajectories.rewards), 1)
-        )
+        return _told(mixing, len(trajectories.rewards), policies)
     time = trajectories.timestep
     length = np.minimum(time + 1, context)  # (T,)
     rows = np.arange(len(time))
     first = rows - length + 1
-    each = action_evidence(trajectories.observations, trajectories.actions)  # (T, 2)
-    before = np.concatenate([np.zeros((1, 2)), np.cumsum(each, axis=0)])  # (T + 1, 2)
+    each = action_evidence(trajectories.observations, trajectories.actions, policies)  # (T, Z)
+    before = np.concatenate([np.zeros((1, policies)), np.cumsum(each, axis=0)])  # (T + 1, Z)
     evidence = before[rows] - before[first]  # rows first .. t - 1
     return window_posterior(
         trajectories.observations[first], time[first], length, evidence, context, timed
     )
 
 
+def _told(mixing: str, rows: int, policies: int) -> Array:
+    """p(controller) where the past tells nothing, (rows, Z)."""
+    if mixing == "step":
+        return np.full((rows, policies), 1 / policies)
+    return np.tile(np.eye(policies)[0], (rows, 1))
+
+
 def posterior_actions(
-    trajectories: Trajectories, context: int, mixing: str = "episode", timed: bool = True
+    trajectories: Trajectories,
+    context: int,
+    mixing: str = "episode",
+    timed: bool = True,
+    policies: int = 2,
 ) -> Array:
     """The prediction of the noise-free action with the least squared error, (T, 2), as stored."""
-    weights = posterior(trajectories, context, mixing, timed)  # (T, Z)
-    return np.einsum("tz,tzi->ti", weights, controller_actions(trajectories.observations))
+    weights = posterior(trajectories, context, mixing, timed, policies)  # (T, Z)
+    means = controller_actions(trajectories.observations, policies)  # (T, Z, 2)
+    return np.einsum("tz,tzi->ti", weights, means)
 
 
 @dataclass(frozen=True)
@@ -240,21 +259,29 @@ class ActionError:
 
 
 def posterior_action_error(
-    trajectories: Trajectories, context: int, mixing: str = "episode", timed: bool = True
+    trajectories: Trajectories,
+    context: int,
+    mixing: str = "episode",
+    timed: bool = True,
+    policies: int = 2,
 ) -> ActionError:
     """How far the Bayes-optimal prediction stays from the acting controller's noise-free action.
 
     No model that sees K timesteps (and the time, if `timed`) can be expected to do better.
     """
     assert trajectories.behaviour_action is not None
-    predicted = posterior_actions(trajectories, context, mixing, timed)
+    predicted = posterior_actions(trajectories, context, mixing, timed, policies)
     squares = np.square(predicted - trajectories.behaviour_action)
     early = trajectories.timestep < EARLY
     return ActionError(all=float(squares.mean()), early=float(squares[early].mean()))
 
 
 def posterior_returns(
-    context: int, seeds: Sequence[int], mixing: str = "episode", timed: bool = True
+    context: int,
+    seeds: Sequence[int],
+    mixing: str = "episode",
+    timed: bool = True,
+    policies: int = 2,
 ) -> Array:
     """Returns (B,) of acting by the posterior mean in the environment, one episode a seed.
 
@@ -271,7 +298,7 @@ def posterior_returns(
         length = min(t + 1, context)
         first = t + 1 - length
         if mixing == "episode":
-            past = sum(evidence[first:], np.zeros((len(seeds), 2)))
+            past = sum(evidence[first:], np.zeros((len(seeds), policies)))
             weights = window_posterior(
                 states[first],
                 np.full(len(seeds), first),
@@ -281,9 +308,9 @@ def posterior_returns(
                 timed,
             )
         else:
-            weights = np.tile([0.5, 0.5] if mixing == "step" else [1.0, 0.0], (len(seeds), 1))
-        action = np.einsum("bz,bzi->bi", weights, controller_actions(state))
-        evidence.append(action_evidence(state, action))
+            weights = _told(mixing, len(seeds), policies)
+        action = np.einsum("bz,bzi->bi", weights, controller_actions(state, policies))
+        evidence.append(action_evidence(state, action, policies))
         state, rewards, _, _, _ = env.step(action)
         total += rewards
     return total

@@ -6,8 +6,10 @@ reward).
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -15,7 +17,7 @@ import mujoco
 import numpy as np
 
 from ablate.envs.base import Floats, Info, SimulatedEnv, State, Step, Wrapper, episode_rng
-from ablate.envs.gymnasium_env import lay_snapshots, snapshots
+from ablate.envs.gymnasium_env import quiet_mujoco
 from ablate.errors import UserError, unknown
 
 ENVIRONMENTS = {
@@ -29,6 +31,10 @@ HORIZON = 1000
 # the rest velocities.
 POSITIONS = {"hopper": 5, "halfcheetah": 8, "walker2d": 8, "ant": 13}
 WIDTHS = {"hopper": 11, "halfcheetah": 17, "walker2d": 17, "ant": 27}
+# What a step depends on besides the model and the action: time, positions, velocities, and the accelerations from
+# which the solver starts.
+PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS) | int(mujoco.mjtState.mjSTATE_WARMSTART)
+ROWS = 4  # episodes below which a further thread doesn't pay
 _TAG = 0x10C0
 
 
@@ -39,13 +45,18 @@ def coordinates(task: str) -> dict[str, list[int]]:
 
 
 class Locomotion(SimulatedEnv):
-    """B episodes of one of ENVIRONMENTS, each in its own simulator; terminates when the robot falls.
+    """B episodes of one of ENVIRONMENTS; terminates when the robot falls.
+
+    gymnasium starts an episode, MuJoCo steps it: where an episode stands is a row of numbers, which is laid into one
+    simulation and taken out again. So a step costs no more than MuJoCo's own, and what it gives is, to the last bit,
+    what gymnasium's environment gives (`mujoco.rollout` doesn't return the solver's warm start, without which the
+    next step differs in its last bits). Episodes are shared out among as many threads as PyTorch may use.
 
     mass_spread: s in [0, 1); each episode multiplies all masses and inertias by a hidden factor drawn
     uniformly from [1 - s, 1 + s].
     """
 
-    per_place = ()
+    per_place = ("_physics", "_torso", "_factor")
 
     def __init__(self, num_envs: int, task: str, mass_spread: float = 0.0) -> None:
         if task not in ENVIRONMENTS:
@@ -54,57 +65,145 @@ class Locomotion(SimulatedEnv):
             raise UserError(
                 f"Locomotion: mass_spread is {mass_spread}; allowed: 0 or more, below 1."
             )
-        self._spread = mass_spread
-        with warnings.catch_warnings():
-            # gymnasium advises v5; v4 is what the data were made for.
+        self._task, self._spread = task, mass_spread
+        with warnings.catch_warnings(), quiet_mujoco():
+            # gymnasium advises v5; v4 is what the data were made for. MuJoCo would log what it deprecates in
+            # HalfCheetah's model to a file where we stand.
             warnings.simplefilter("ignore")
-            # MuJoCo would log what it deprecates in HalfCheetah's model to a file where we stand.
-            mujoco.set_mju_user_warning(lambda _: None)
-            try:
-                self._envs: list[Any] = [
-                    gymnasium.make(ENVIRONMENTS[task]).unwrapped for _ in range(num_envs)
-                ]
-            finally:
-                mujoco.set_mju_user_warning(None)
-        observations, actions = self._envs[0].observation_space, self._envs[0].action_space
-        assert observations.shape is not None
-        assert actions.shape is not None
+            self._env: Any = gymnasium.make(ENVIRONMENTS[task]).unwrapped
+        observations, actions = self._env.observation_space, self._env.action_space
         super().__init__(num_envs, observations.shape[0], actions.shape[0], HORIZON)
 
-        model = self._envs[0].model
+        model = self._env.model
         self._mass, self._inertia = model.body_mass.copy(), model.body_inertia.copy()
+        # Every episode has masses of its own, or all share a model.
+        self._models = [copy.copy(model) if mass_spread else model for _ in range(num_envs)]
+        self._width = mujoco.mj_stateSize(model, PHYSICS)
+        self._simulations = [self._env.data]  # one a thread
+        self._pool: ThreadPoolExecutor | None = None
 
     def _start(self, seeds: list[int]) -> np.ndarray:
-        if self._spread:
-            for env, seed in zip(self._envs, seeds, strict=True):
-                factor = 1.0 + self._spread * episode_rng(seed, _TAG).uniform(-1.0, 1.0)
-                env.model.body_mass[:] = factor * self._mass
-                env.model.body_inertia[:] = factor * self._inertia
-                mujoco.mj_setConst(env.model, env.data)
-        return np.stack([env.reset(seed=s)[0] for env, s in zip(self._envs, seeds, strict=True)])
+        env = self._env
+        self._physics = np.zeros((self.num_envs, self._width))
+        self._torso = np.zeros((self.num_envs, 2))  # its place, as old as MuJoCo's own after a step
+        self._factor = np.ones(self.num_envs)
+        for row, seed in enumerate(seeds):
+            if self._spread:
+                drawn = episode_rng(seed, _TAG).uniform(-1.0, 1.0)
+                self._factor[row] = 1.0 + self._spread * drawn
+                self._weigh(row)
+            env.model = self._models[row]
+            env.reset(seed=seed)
+            mujoco.mj_getState(env.model, env.data, self._physics[row], PHYSICS)
+            self._torso[row] = env.data.xpos[1, :2]
+        return self._observed()
+
+    def _weigh(self, row: int) -> None:
+        """Give the model of an episode the masses that its factor says."""
+        model = self._models[row]
+        model.body_mass[:] = self._factor[row] * self._mass
+        model.body_inertia[:] = self._factor[row] * self._inertia
+        mujoco.mj_setConst(model, self._simulations[0])
 
     def _advance(
         self, actions: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Info]:
-        observations = self._last.astype(np.float64)
-        rewards = np.zeros(self.num_envs)
-        terminations = np.zeros(self.num_envs, dtype=bool)
-        for row in np.flatnonzero(alive):
-            observations[row], reward, terminations[row], *_ = self._envs[row].step(actions[row])
-            rewards[row] = float(reward)
-        return observations, rewards, terminations, {}
+        env = self._env
+        before = self._place()
+        self._simulate(actions, np.flatnonzero(alive))
+        rewards = (self._place() - before) / env.dt
+        if self._task != "halfcheetah":
+            rewards = rewards + env._healthy_reward
+        rewards = rewards - env._ctrl_cost_weight * np.square(actions).sum(axis=1)
+        return self._observed(), rewards, self._fallen(), {}
 
-    def _more_state(self) -> dict[str, np.ndarray]:
-        return {"simulators": snapshots(self._envs)}
+    def _simulate(self, actions: np.ndarray, rows: np.ndarray) -> None:
+        """One step of those rows."""
+        threads = max(1, min(_threads(), len(rows) // ROWS))
+        if threads == 1:
+            return self._run(self._simulations[0], actions, rows)
+        while len(self._simulations) < threads:
+            self._simulations.append(mujoco.MjData(self._models[0]))
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_threads())
+        parts = np.array_split(rows, threads)
+        running = [
+            self._pool.submit(self._run, simulation, actions, part)
+            for simulation, part in zip(self._simulations, parts, strict=False)
+        ]
+        for each in running:
+            each.result()
+        return None
+
+    def _run(self, simulation: Any, actions: np.ndarray, rows: np.ndarray) -> None:
+        # Views, made once: they show what the simulation holds at any time.
+        control, place = simulation.ctrl, simulation.xpos[1, :2]
+        models, skip = self._models, self._env.frame_skip
+        for row in rows.tolist():
+            model, state = models[row], self._physics[row]
+            mujoco.mj_setState(model, simulation, state, PHYSICS)
+            control[:] = actions[row]
+            mujoco.mj_step(model, simulation, skip)
+            mujoco.mj_getState(model, simulation, state, PHYSICS)
+            self._torso[row] = place
+
+    def _place(self) -> np.ndarray:
+        """Where the robots are along the track (B,), of which the reward is the speed."""
+        # The first number of a state is the time.
+        return (self._torso[:, 0] if self._task == "ant" else self._physics[:, 1]).copy()
+
+    def _positions(self) -> np.ndarray:
+        """qpos (B, nq)."""
+        return self._physics[:, 1 : 1 + self._env.model.nq]
+
+    def _velocities(self) -> np.ndarray:
+        """qvel (B, nv)."""
+        first = 1 + self._env.model.nq
+        return self._physics[:, first : first + self._env.model.nv]
+
+    def _observed(self) -> np.ndarray:
+        """What gymnasium shows, (B, N)."""
+        positions, velocities = self._positions(), self._velocities()
+        if self._task in ("hopper", "walker2d"):
+            velocities = velocities.clip(-10.0, 10.0)
+        return np.concatenate([positions[:, 2 if self._task == "ant" else 1 :], velocities], axis=1)
+
+    def _fallen(self) -> np.ndarray:
+        """Which robots have left the range in which gymnasium takes them for healthy, (B,)."""
+        env, positions = self._env, self._positions()
+        if self._task == "halfcheetah":
+            return np.zeros(self.num_envs, dtype=bool)
+        low, high = env._healthy_z_range
+        if self._task == "ant":
+            height = positions[:, 2]
+            healthy = np.isfinite(self.simulator_state()).all(axis=1)
+            return ~(healthy & (low <= height) & (height <= high))
+        height, angle = positions[:, 1], positions[:, 2]
+        healthy = (low < height) & (height < high)
+        low, high = env._healthy_angle_range
+        healthy &= (low < angle) & (angle < high)
+        if self._task == "hopper":
+            low, high = env._healthy_state_range
+            rest = self.simulator_state()[:, 2:]
+            healthy &= ((low < rest) & (rest < high)).all(axis=1)
+        return ~healthy
 
     def _lay_more(self, state: State, places: np.ndarray) -> None:
-        lay_snapshots(self._envs, state.own["simulators"], places)
+        if self._spread:
+            for place in places:
+                self._weigh(place)
 
     def mujoco_model(self) -> mujoco.MjModel:
-        return self._envs[0].model
+        return self._models[0]
 
     def simulator_state(self) -> np.ndarray:
-        return np.stack([np.concatenate([e.data.qpos, e.data.qvel]) for e in self._envs])
+        return np.concatenate([self._positions(), self._velocities()], axis=1)
+
+
+def _threads() -> int:
+    import torch  # late: who steps no robot needs no PyTorch here
+
+    return torch.get_num_threads()
 
 
 class D4RLAnt(Wrapper):

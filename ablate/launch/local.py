@@ -1,46 +1,130 @@
 """The local launcher: a pool of long-lived worker processes with a cap.
 
-One thread of computation each: on a few cores one process a trial beats one trial on all cores.
+One thread of computation each: on a few cores one process a trial beats one trial on all cores. A worker is a copy
+of this process, which has loaded and prepared what all of them need, wherever such a copy can go on (`forkable`);
+elsewhere it is a new interpreter.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from ablate.errors import UserError
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started, Stopped
 from ablate.registry import process, register
 
 GRACE = 10.0  # seconds that workers get to end their runs before they are killed
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TASKS = Path("/proc/self/task")  # a folder for each thread of this process, native ones too
+# Every library that computes reads one of them when it is first loaded.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+ENDING = 0.5  # seconds that a thread gets which is about to end, as that of a display does
+IDLE = ("ablate lock",)  # threads that do nothing but wait and touch a file
+
+
+class _Process(Protocol):
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def forkable() -> bool:
+    """Whether a copy of this process can go on by itself.
+
+    It can't where there are other threads, whose locks nobody would give back, or where the system doesn't list them;
+    those named in `IDLE` don't count, for they hold no lock that a copy would ask for. Nor can it where there is an
+    accelerator, whose driver can't be used in a copy.
+    """
+    torch: Any = sys.modules.get("torch")
+    if not TASKS.is_dir() or (torch is not None and torch.accelerator.is_available()):
+        return False
+    deadline = time.monotonic() + ENDING
+    while True:
+        others = [each for each in threading.enumerate() if each is not threading.current_thread()]
+        idle = sum(each.name in IDLE for each in others)
+        if (alone := len(os.listdir(TASKS)) == 1 + idle) or time.monotonic() > deadline:
+            return alone
+        time.sleep(0.01)
+
+
+class _Forked:
+    """A copy of this process that serves one connection; `inherited` are those that are none of its business."""
+
+    def __init__(self, connection: Connection, inherited: Sequence[Connection]) -> None:
+        from ablate.launch.worker import (
+            become,
+        )  # not above: it is also the main module of a new interpreter
+
+        parent = os.getpid()
+
+        def body() -> None:
+            for other in inherited:
+                other.close()
+            os.environ.update(ONE_THREAD)
+            become(connection, parent, lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before))
+
+        # A signal that came before the copy has handlers of its own would be taken for one to this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._process = multiprocessing.get_context("fork").Process(target=body)
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.terminate, self.kill = self._process.terminate, self._process.kill
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def _started(connection: Connection) -> subprocess.Popen[bytes]:
+    """A new interpreter that serves one connection."""
+    handle = connection.fileno()
+    command, environment = process("ablate.launch.worker", str(handle), str(os.getpid()))
+    return subprocess.Popen(
+        command,
+        env=environment | ONE_THREAD,  # said before torch is imported
+        pass_fds=[handle],
+        stdin=subprocess.DEVNULL,
+    )
 
 
 class _Worker:
-    """One worker process and its connection."""
+    """One worker process, a copy of this one if `forked`, and its connection; `others` are those of other workers."""
 
-    def __init__(self, number: int, work: str, plugins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        number: int,
+        work: str,
+        plugins: Sequence[str],
+        others: Sequence[Connection],
+        forked: bool,
+    ) -> None:
         self.number = number
         self.job: Job | None = None
         ours, theirs = Pipe()
-        command, environment = process(
-            "ablate.launch.worker", str(theirs.fileno()), str(os.getpid())
-        )
         with theirs:
-            self.process = subprocess.Popen(
-                command,
-                env=environment | dict.fromkeys(THREADS, "1"),  # said before torch is imported
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+            self.process: _Process = (
+                _Forked(theirs, [ours, *others]) if forked else _started(theirs)
             )
         self.connection: Connection = ours
         self.send((work, tuple(plugins)))
@@ -68,10 +152,15 @@ class _Pool:
         self.on_event = on_event
         self.plugins = plugins
         self.workers: dict[int, _Worker] = {}
+        self.forks = True  # until it turns out that it can't
 
-    def start(self, number: int) -> None:
-        worker = self.workers[number] = _Worker(number, self.work, self.plugins)
-        self.give(worker)
+    def start(self, number: int) -> _Worker:
+        """A new worker, without a job yet."""
+        self.forks = self.forks and forkable()
+        others = [each.connection for each in self.workers.values()]
+        made = _Worker(number, self.work, self.plugins, others, self.forks)
+        self.workers[number] = made
+        return made
 
     def give(self, worker: _Worker) -> None:
         """The next job to a worker; without one it is let go."""
@@ -117,7 +206,7 @@ class _Pool:
             return
         self.on_event(Died(worker.number, job, code, _cause(code)))
         if self.waiting:
-            self.start(worker.number)
+            self.give(self.start(worker.number))
 
     def stop(self, hurry: Callable[[], bool]) -> None:
         """SIGTERM to all, a bounded wait in which what they still finish is heard, then SIGKILL."""
@@ -165,9 +254,12 @@ def run_pool(
     pool = _Pool(jobs, work, on_event, plugins)
     with _signals() as (received, bell):
         try:
+            # All of them before anybody hears of it: a display would begin a thread.
             for number in range(min(workers, len(jobs))):
                 if not received:
                     pool.start(number)
+            for each in list(pool.workers.values()):
+                pool.give(each)
             while pool.workers and not received:
                 by_connection = {worker.connection: worker for worker in pool.workers.values()}
                 for ready in wait([*by_connection, bell]):
@@ -199,7 +291,7 @@ def _signals() -> Iterator[tuple[list[int], int]]:
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in SIGNALS:
             before[signum] = signal.signal(signum, handle)
     try:
         yield received, reading

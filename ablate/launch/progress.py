@@ -65,7 +65,6 @@ class Display:
             self._live = Live(
                 get_renderable=self._render, console=self.console, refresh_per_second=4
             )
-            self._live.start()
         return self
 
     def __exit__(
@@ -87,6 +86,8 @@ class Display:
 
     def handle(self, event: Event) -> None:
         """Take one event of the launcher."""
+        if self._live is not None and not self._live.is_started:
+            self._live.start()  # not before: its thread would keep workers from being copies of this process
         if isinstance(event, Started):
             self._busy[event.worker] = (event.job, 0.0, "")
         elif isinstance(event, Progress):

@@ -1,4 +1,5 @@
-"""A worker process of the local pool: `python -m ablate.launch.worker CONNECTION PARENT`.
+"""A worker process of the local pool: a copy of the process that runs the study, or a new one,
+`python -m ablate.launch.worker CONNECTION PARENT`.
 
 Takes jobs over an inherited connection until that closes. It must not outlive its parent: an orphan
 that goes on writing would meet the study's next run.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -83,10 +85,13 @@ def serve(connection: Connection) -> None:
             payload = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(work, payload, connection))
+        connection.send(answer(work, payload, connection.send))
 
 
-def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> tuple[Any, ...]:
+def answer(
+    work: Callable[..., Any], payload: Any, send: Callable[[tuple[Any, ...]], None]
+) -> tuple[Any, ...]:
+    """Do a job; what is sent at its end, see `serve`. `send` takes what is sent meanwhile."""
     last = float("-inf")
 
     def report(fraction: float, text: str = "") -> None:
@@ -94,7 +99,7 @@ def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> t
         now = time.monotonic()
         if now - last >= PAUSE:
             last = now
-            connection.send(("progress", float(fraction), str(text)))
+            send(("progress", float(fraction), str(text)))
 
     try:
         value = work(payload, report)
@@ -113,18 +118,20 @@ def _pickled(value: Any) -> bytes:
     return bytes(ForkingPickler.dumps(value))
 
 
-def main() -> None:
-    """Entry of the process."""
-    handle, parent = int(sys.argv[1]), int(sys.argv[2])
+def become(connection: Connection, parent: int, ready: Callable[[], Any] = lambda: None) -> None:
+    """Make a worker of this process: serve the connection until it closes. ready: called once signals may come."""
     # Ctrl-C reaches the whole process group; the parent decides and says so by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ready()
     die_with(parent)
+    gc.freeze()  # what a copy shares with its parent would be copied as soon as it is looked through
     try:
-        with Connection(handle) as connection, contextlib.suppress(BrokenPipeError):
+        with connection, contextlib.suppress(BrokenPipeError):
             serve(connection)
     except KeyboardInterrupt:  # SIGTERM in the middle of a job, whose runs have been closed by now
         sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    main()
+    become(Connection(int(sys.argv[1])), int(sys.argv[2]))

@@ -214,7 +214,7 @@ class Actor:
 
     While the window is unbroken (t < K) and no token changes once it is past, the mixer takes one step
     with carried state; from then on the window of the last K timesteps is re-encoded, unless the agent's
-    state is "carried".
+    state is "carried". Where a timestep's tokens stay what they were, they are made once, when it is the present.
     """
 
     def __init__(self, agent: Agent, batch: int) -> None:
@@ -227,6 +227,9 @@ class Actor:
         )  # fmt: skip
         self.filled = 0  # rows of `past` in use
         self.state = agent.stack.start(batch, self.past) if agent.layout.carriable else ()
+        self.tokens: Tensor | None = (
+            None  # (S, E, K n, W) of the last K timesteps, once they are full
+        )
 
     def act(self, raw: Fields, noise: Tensor | None) -> Tensor:
         """Fields (S, E, ...) -> actions (S, E, M): sampled with noise (S, E, `noise_dim`), or the mode."""
@@ -247,17 +250,33 @@ class Actor:
             seen = agent.visible.newest(token, length)
             params, self.state = agent.stack(seen, self.state, method="step")
             return params
+        if agent.layout.carriable and agent.stack.still:
+            self._read(token)
+            return self._in_pieces(context, "newest", self.tokens)
         lengths = torch.full(
             (agent.size, self.batch), length, dtype=torch.long, device=token.device
         )
         windows = agent.visible.show(self._window(length), lengths)
-        size = self.batch
-        if token.device.type == "cpu":
-            size = max(1, TOKENS // agent.stack.tokens(windows.shape[2]))
+        return self._in_pieces(windows.shape[2], "last", windows, lengths)
+
+    def _in_pieces(self, timesteps: int, method: str, *inputs: Any) -> Tensor:
+        """A method of the stack on windows (S, E, ...) of so many timesteps, of as many episodes at once as pays."""
+        stack, size = self.agent.stack, self.batch
+        if self.past.device.type == "cpu":
+            size = max(1, TOKENS // stack.tokens(timesteps))
         if size >= self.batch:
-            return agent.stack(windows, lengths)
-        pieces = zip(windows.split(size, 1), lengths.split(size, 1), strict=True)
-        return torch.cat([agent.stack(*piece) for piece in pieces], dim=1)
+            return stack(*inputs, method=method)
+        pieces = zip(*(each.split(size, 1) for each in inputs), strict=True)
+        return torch.cat([stack(*piece, method=method) for piece in pieces], dim=1)
+
+    def _read(self, row: Tensor) -> None:
+        """Put the tokens of the present row (S, E, F) behind those of the timesteps before."""
+        stack = self.agent.stack
+        if self.tokens is None:
+            self.tokens = stack(self._window(self.agent.context), method="group")
+            return
+        new = stack(row[:, :, None], method="group")  # (S, E, n, W)
+        self.tokens = torch.cat([self.tokens[:, :, new.shape[2] :], new], dim=2)
 
     def _keep(self, token: Tensor) -> None:
         """Append a row (S, E, F). Twice the window has room, so that most steps copy one row only."""

@@ -21,7 +21,7 @@ from ablate.models.spec import ModelSpec
 from ablate.models.tokens import Tokenizer, tokenizer, tokens_of, unfitted
 from ablate.registry import get
 
-METHODS = ("last", "everywhere", "step", "losses", "log_density")
+METHODS = ("last", "everywhere", "step", "newest", "group", "losses", "log_density")
 HEAD_METHODS = ("loss", "log_prob", "mean", "mode", "sample")
 
 
@@ -121,6 +121,14 @@ class Model(nn.Module):
         mixed = self.mixer.last(self.embed(rows), self.embed.length(lengths))
         return self.head(self.norm(mixed))
 
+    def group(self, rows: Tensor) -> Tensor:
+        """All tokens (B, L n, W) of timesteps (B, L, F), those too that a window's first timestep hides."""
+        return self.embed.group(rows).flatten(1, 2)
+
+    def newest(self, tokens: Tensor) -> Tensor:
+        """Head parameters (B, P) at the last of the timesteps (B, L n, W), tokens as `group` gives them."""
+        return self.head(self.norm(self.mixer.newest(tokens[:, self.embed.hidden :])))
+
     def everywhere(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Head parameters (B, L, P) at every position of windows (B, L, F) with mask (B, L)."""
         mixed = self.mixer.every(self.embed(rows), self.embed.mask(mask), *self.embed.read)
@@ -137,14 +145,13 @@ class Model(nn.Module):
 
     def step(self, row: Tensor, state: State) -> tuple[Tensor, State]:
         """One timestep: row (B, F) and state to head parameters (B, P) and the next state."""
-        tokens = self.embed.group(row).unbind(1)  # n of (B, W)
+        tokens = self.embed.group(row)  # (B, n, W)
         before: State = ()
         if self.embed.hidden:
             if state[0].shape[-1] == 0:
-                tokens = tokens[self.embed.hidden :]
+                tokens = tokens[:, self.embed.hidden :]
             before, state = (row.new_zeros(len(row), 1),), state[1:]
-        for token in tokens:
-            mixed, state = self.mixer.step(token, state)
+        mixed, state = self.mixer.steps(tokens, state)
         return self.head(self.norm(mixed)), (*before, *state)
 
     # a joint model: every token from the one before

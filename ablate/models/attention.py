@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ablate.errors import UserError, unknown
+from ablate.models import plain
 from ablate.models.dropout import Dropout, drop
 from ablate.models.linear import Linear, linear
 from ablate.models.mixer import Mixer, State
+from ablate.models.plain import Plain
 from ablate.registry import register
 
 Activation = Literal["gelu", "relu"]
@@ -373,6 +376,34 @@ class Attention(Mixer):
         query_turn = self.turn((lengths - 1)[:, None, None], x)  # (B, 1, 1, R)
         found = self.blocks[-1].targets(x, x.gather(1, index), visible, turn, query_turn)
         return found.squeeze(1)
+
+    def newest(self, tokens: Tensor) -> Tensor:
+        """See `Mixer.newest`; without padding nothing has to be masked."""
+        return (
+            plain.advance(self.plain, self._place(tokens))[0]
+            if self._bare
+            else super().newest(tokens)
+        )
+
+    def steps(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `Mixer.steps`."""
+        first, last = state[0].shape[-2], state[0].shape[-2] + tokens.shape[1]
+        if not self._bare or last > self.context:
+            return super().steps(tokens, state)
+        if self.positions is not None:
+            tokens = tokens + self.positions[first:last]
+        return plain.advance(self.plain, tokens, state)
+
+    @property
+    def _bare(self) -> bool:
+        """Whether all that is asked for is what `ablate.models.plain` gives."""
+        special = self.unseen or self.window or self.order == "rotary" or self.stacked
+        return not (special or self.training or torch.is_grad_enabled())
+
+    @cached_property
+    def plain(self) -> list[Plain]:
+        """The blocks for inference; they hold the parameters themselves, not copies."""
+        return [Plain(block) for block in self.blocks]
 
     def start(self, batch: int, like: Tensor) -> State:
         """Empty keys and values of every block, (B, H, 0, D/H) each.

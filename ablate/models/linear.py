@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WORTHWHILE = 700_000  # multiply-adds below which the library's own overhead outweighs its speed
+# The same where nothing is to be differentiated: what its backward products gain then doesn't count.
+WORTHWHILE_ALONE = 20_000_000
 AVAILABLE = (
     platform.machine() in ("x86_64", "AMD64")
     and torch.backends.mkldnn.is_available()
@@ -76,12 +78,13 @@ def linear(
     supports.
     """
     rows = x.numel() // max(x.shape[-1], 1)
+    least = WORTHWHILE if torch.is_grad_enabled() else WORTHWHILE_ALONE
     fast = (
         AVAILABLE
         and not stacked
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and rows * weight.numel() >= WORTHWHILE
+        and rows * weight.numel() >= least
         and not torch.is_autocast_enabled("cpu")
     )
     if not fast:

@@ -80,6 +80,11 @@ class Mixer(nn.Module, ABC):
         mask = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         return at_targets(self.forward(tokens, mask), lengths)
 
+    def newest(self, tokens: Tensor) -> Tensor:
+        """Features (B, D) at the last position of windows (B, L, D) without padding; see `last`."""
+        lengths = torch.full(tokens.shape[:1], tokens.shape[1], device=tokens.device)
+        return self.last(tokens, lengths)
+
     @abstractmethod
     def start(self, batch: int, like: Tensor) -> State:
         """The state of `batch` empty histories, with the dtype and device of `like`."""
@@ -87,6 +92,12 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """One timestep: token (B, D) and state to features (B, D) and the next state."""
+
+    def steps(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Several tokens (B, n, D), n >= 1, one after another: features (B, D) at the last, and the next state."""
+        for token in tokens.unbind(1):
+            features, state = self.step(token, state)
+        return features, state
 
     def flops(self) -> int:
         """Floating-point operations of the matrix products for one target with a full window.

@@ -74,6 +74,11 @@ class Stack:
         return int(self._base.embed.length(timesteps))
 
     @property
+    def still(self) -> bool:
+        """Whether a timestep's tokens are the same wherever in a window it stands (but for those it hides)."""
+        return self._base.embed.still
+
+    @property
     def carries(self) -> bool:
         """Whether `step` may go on when the context is full."""
         return self._base.mixer.slides or self._base.mixer.carries

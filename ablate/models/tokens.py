@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -63,6 +64,7 @@ class Tokenizer(nn.Module, ABC):
     Attributes:
         tokens: the n tokens of a timestep, in order.
         hidden: h, the tokens of the window's first timestep that would show what came before it.
+        still: whether the other tokens of a window's first timestep are what they would be further on.
     """
 
     stacked: bool = False
@@ -82,6 +84,11 @@ class Tokenizer(nn.Module, ABC):
             self.discretiser = unfitted(count, spec.bins) if discretiser is None else discretiser
             if self.discretiser.columns != count:
                 raise ValueError(f"{self.discretiser.columns} columns have bins, not {count}.")
+        # whether tokens are the same wherever in a window their timestep stands
+        shown = [first for _, width, first, _ in columns for _ in range(width)]
+        self.still = all(
+            token.before or all(shown[token.start : token.stop]) for token in self.tokens
+        )
         self.make(spec.width)
         self.end: nn.Parameter | None = None  # the bin N of every number: the episode is over
         if self.discretiser is not None and spec.predicts == "all":
@@ -133,8 +140,11 @@ class Tokenizer(nn.Module, ABC):
                 each = torch.where((shown == bins).unsqueeze(-1), self.end, each)
             return each.sum(-2)
         index = self.discretiser.encode(shown, token.start)
-        beside = torch.where(index < bins - 1, index + 1, index - 1)
-        return look_up(layer, index + own, beside + own, shown).sum(-2)
+
+        def beside() -> Tensor:
+            return torch.where(index < bins - 1, index + 1, index - 1) + own
+
+        return look_up(layer, index + own, beside, shown).sum(-2)
 
     def group(self, rows: Tensor) -> Tensor:
         """All tokens of each timestep, (..., F) to (..., n, D)."""
@@ -144,8 +154,11 @@ class Tokenizer(nn.Module, ABC):
             time = torch.cat([now[..., : self.hidden] - 1, now[..., self.hidden :]], dim=-1)
             # later timesteps share the last entry, as in the released code (gym/experiment.py)
             last = self.timesteps.num_embeddings - 1
-            index = time.long().clamp(0, last)
-            beside = torch.where(index < last, index + 1, index - (time <= last).long()).clamp(0)
+            index = time.long().clamp_(0, last)
+
+            def beside() -> Tensor:
+                return torch.where(index < last, index + 1, index - (time <= last).long()).clamp(0)
+
             tokens = tokens + look_up(self.timesteps, index, beside, time)
         return self.drop(tokens if self.norm is None else self.norm(tokens))
 
@@ -215,21 +228,23 @@ class Chunk(Tokenizer):
         return [token for kind in tokens for token in kind]
 
 
-@register("layout", "modality")
+@register("layout", "modality", version="2")
 class Modality(Chunk):
     """A token for each kind of thing, as in the Decision Transformer."""
 
     size = 1 << 30
 
 
-@register("layout", "dimension")
+@register("layout", "dimension", version="2")
 class Dimension(Chunk):
     """A token for each number, as in the Trajectory Transformer."""
 
     size = 1
 
 
-def look_up(table: nn.Module, index: Tensor, beside: Tensor, values: Tensor) -> Tensor:
+def look_up(
+    table: nn.Module, index: Tensor, beside: Callable[[], Tensor], values: Tensor
+) -> Tensor:
     """Entries (..., D) of an embedding at `index` (...,), which `values` (...,) fall on.
 
     A lookup has no derivative. Where one is asked for, by the audit, it is that of the line to the
@@ -238,7 +253,7 @@ def look_up(table: nn.Module, index: Tensor, beside: Tensor, values: Tensor) -> 
     found: Tensor = table(index)
     if not (values.requires_grad and torch.is_grad_enabled()):
         return found
-    slope = (table(beside) - found).detach()
+    slope = (table(beside()) - found).detach()
     return found + (values - values.detach()).unsqueeze(-1) * slope
 
 

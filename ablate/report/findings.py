@@ -30,8 +30,8 @@ class Finding:
     new seeds) and `population` (new data sets) stand side by side, None where there is no such
     interval; `beside`: further procedures for new data sets, in words.
     p_corrected: Holm's p of what the verdict says; of the hypothesis itself where it is
-    inconclusive. test: superiority, equivalence or difference. Estimates are in the metric's
-    unit. `failed` counts failed trials among those it would have used.
+    inconclusive. test: superiority, equivalence or difference. Estimates are of the `response` and in
+    its unit. `failed` counts failed trials among those it would have used.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Finding:
     contrast: str
     where: str
     metric: str
+    response: words.Response
     test: str
     margin: float | None
     threshold: float
@@ -77,11 +78,6 @@ class Finding:
     def other(self) -> Part | None:
         """The same contrast under the estimand that doesn't decide."""
         return self.population if self.estimand == "fixed" else self.fixed
-
-    @property
-    def response(self) -> words.Response:
-        """What the hypothesis is about."""
-        return words.response(self.metric)
 
     @property
     def shown_estimate(self) -> str:
@@ -163,6 +159,7 @@ def from_verdict(verdict: Verdict, hypothesis: Hypothesis) -> Finding:
         contrast=verdict.contrast,
         where=_where(hypothesis),
         metric=verdict.metric,
+        response=verdict.response,
         test=verdict.test,
         margin=verdict.margin,
         threshold=verdict.threshold,
@@ -197,7 +194,7 @@ def from_verdict(verdict: Verdict, hypothesis: Hypothesis) -> Finding:
 def _beside(verdict: Verdict) -> tuple[str, ...]:
     """The population estimand's other procedures, with uncorrected p values."""
     new = verdict.population
-    response = words.response(verdict.metric)
+    response = verdict.response
     out = []
     if new.p is not None:
         out.append(f"t over data sets: {words.p_said(new.p)}")

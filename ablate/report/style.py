@@ -190,23 +190,27 @@ def files(figure: Figure) -> dict[str, bytes]:
             if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
                 axis.set_major_formatter(_power)
                 axis.set_minor_formatter(NullFormatter())
+    engine = figure.get_layout_engine()
     for _ in range(2):  # the second pass knows how wide the first one's labels came out
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position().bounds)
-        axes.set_position((left, bottom, width, height))
-    for label in figure.texts:
-        x, y = label.get_position()
-        label.set_position((round(float(x), 6), round(float(y), 6)))
+        if engine is not None and figure.axes:
+            engine.execute(figure)
     undated = {"CreationDate": None, "ModDate": None, "Creator": "ablate"}
-    with _thousandths():
-        pdf = _save(figure, "pdf", undated)
-    return {
-        "pdf": pdf,
-        "png": _save(figure, "png", {"Software": None}, dpi=200),
-        "svg": _save(figure, "svg", {"Date": None, "Creator": "ablate"}),
-    }
+    # Without an engine of any kind, as otherwise matplotlib draws a figure once more before it saves it.
+    with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
+        for axes in figure.axes:
+            left, bottom, width, height = (round(edge, 6) for edge in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
+        for label in figure.texts:
+            x, y = label.get_position()
+            label.set_position((round(float(x), 6), round(float(y), 6)))
+        with _thousandths():
+            pdf = _save(figure, "pdf", undated)
+        return {
+            "pdf": pdf,
+            "png": _save(figure, "png", {"Software": None}, dpi=200),
+            "svg": _save(figure, "svg", {"Date": None, "Creator": "ablate"}),
+        }
 
 
 def _power(value: float, _: float) -> str:

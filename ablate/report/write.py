@@ -263,9 +263,9 @@ def _told(story: Story) -> list[str]:
             mark = "*" if finding.primary else " "
             head = f"{mark} {finding.id:<{width}}  {finding.verdict:<12}"
             if finding.tested:
-                unit = words.response(finding.metric).unit
+                shown = f"{finding.shown_estimate} {finding.response.unit}".strip()
                 head += (
-                    f"  {finding.shown_estimate} {unit} ({finding.shown_interval}), p "
+                    f"  {shown} ({finding.shown_interval}), p "
                     f"{finding.p_relation}, {words.count(finding.failed, 'trial')} failed"
                 )
             lines.append(head.rstrip())

@@ -12,6 +12,7 @@ from analyse_samples import analyse, claim, tidy
 from scipy import stats
 from statsmodels.formula.api import ols
 
+from ablate import registry
 from ablate.analyse import estimators, power
 from ablate.analyse.curves import logit_fit
 from ablate.analyse.estimators import Asked, Estimator, make, over_seeds
@@ -20,6 +21,7 @@ from ablate.bench.inference import made_up_curves
 from ablate.errors import UserError
 from ablate.registry import Section, register
 from ablate.study.contrast import level_text
+from ablate.words import Response
 
 SCORE = Asked("score")
 RATIO = {"of": "context[5] - context[1]", "over": "context[20] - context[1]"}
@@ -258,3 +260,10 @@ def test_arithmetic_on_columns():
 def test_few_seeds_are_told():
     with pytest.raises(estimators.Untold, match="three are needed"):
         make("isotonic", {"over": "context"})(curves(seeds=2), SCORE)
+
+
+def test_a_share_is_not_in_the_unit_of_what_it_is_a_share_of():
+    points = Response("score", unit="points", direction="higher", digits=1, points=True)
+    share = registry.get("estimator", "ratio").gives(points)
+    assert (share.said, share.quantity(0.5)) == ("share of score", "0.50")
+    assert registry.get("estimator", "contrast").gives(points) == points

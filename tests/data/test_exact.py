@@ -55,6 +55,15 @@ def test_the_two_controllers_are_as_far_apart_as_wanted():
     assert 100 * (step - worse) / (better - worse) > 90  # the average controller is a good one
 
 
+def test_controllers_in_between_are_ever_worse():
+    for policies in (2, 4, 8):
+        gains = exact.controllers(policies)
+        returns = [exact.expected_return(gain, exact.EXPLORATION) for gain in gains]
+        assert len(returns) == policies
+        assert all(a > b for a, b in pairwise(returns))
+        np.testing.assert_array_equal(gains[[0, -1]], exact.controllers())
+
+
 def test_no_linear_controller_beats_the_optimum():
     best = exact.optimal_return()
     rng = np.random.default_rng(0)
@@ -87,7 +96,7 @@ def test_state_covariances_match_the_data(episodes):
 
 def log_joint(states, actions, first, z, initial):
     """log p(window | controller) with every factor written out, the dynamics' included."""
-    gain = exact.controllers()[z]
+    gain = exact.controllers(len(initial))[z]
     total = multivariate_normal.logpdf(states[0], np.zeros(4), initial[z][first])
     for j, action in enumerate(actions):
         force = -gain @ states[j]
@@ -98,11 +107,11 @@ def log_joint(states, actions, first, z, initial):
 
 
 @pytest.mark.parametrize("timed", [True, False])
-@pytest.mark.parametrize("context", [1, 2, 3, 7])
-def test_the_posterior_equals_brute_force(episodes, context, timed):
+@pytest.mark.parametrize(("context", "policies"), [(1, 2), (2, 2), (3, 2), (7, 2), (3, 5)])
+def test_the_posterior_equals_brute_force(episodes, context, policies, timed):
     part = episodes.select([0, 1, 2])
-    found = exact.posterior(part, context, timed=timed)
-    initial = [exact.state_covariances(g, exact.EXPLORATION) for g in exact.controllers()]
+    found = exact.posterior(part, context, timed=timed, policies=policies)
+    initial = [exact.state_covariances(g, exact.EXPLORATION) for g in exact.controllers(policies)]
     for e, t in product(range(3), (0, 1, 2, 5, 6, 40, 99)):
         first = max(0, t - context + 1)
         rows = 100 * e + np.arange(first, t + 1)
@@ -112,8 +121,8 @@ def test_the_posterior_equals_brute_force(episodes, context, timed):
             starts = [first]
         else:
             starts = list(range(100 - context + 1))
-        joint = np.zeros(2)
-        for z in (0, 1):
+        joint = np.zeros(policies)
+        for z in range(policies):
             logs = [log_joint(states, actions, s, z, initial) for s in starts]
             joint[z] = np.logaddexp.reduce(logs)
         expected = np.exp(joint - np.logaddexp.reduce(joint))

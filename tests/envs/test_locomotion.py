@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from ablate.envs.locomotion import ENVIRONMENTS, D4RLAnt, Locomotion
 
@@ -34,3 +35,26 @@ def test_steps_are_those_of_gymnasium(task, tmp_path, monkeypatch):
         if fell:
             break
     assert env.horizon == 1000
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_threads_share_the_episodes_and_change_nothing(spread):
+    rng = np.random.default_rng(1)
+    actions = rng.uniform(-1, 1, (40, 12, 3))
+
+    def episodes():
+        env = Locomotion(12, "hopper", spread)
+        seen = [env.reset(range(12))]
+        for action in actions:
+            observed, rewards, terminated, *_ = env.step(action)
+            seen += [observed, rewards, terminated, env.simulator_state()]
+        return seen
+
+    alone, before = episodes(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = episodes()
+    finally:
+        torch.set_num_threads(before)
+    for ours, theirs in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,12 +1,16 @@
-"""Mixtures of two linear controllers in the linear-quadratic system: what memory can buy, exactly.
+"""Mixtures of linear controllers in the linear-quadratic system: what memory can buy, exactly.
 
 `lq-mix/episode`: one controller is drawn for each episode, so that the past tells which one acts.
-`lq-mix/step`: one is drawn at every step; the same two controllers, and the past tells nothing.
+`lq-mix/step`: one is drawn at every step; the same controllers, and the past tells nothing.
 `lq-mix/single`: the better controller only.
+
+Each with 300 training episodes of two controllers; `lq-mix/episode-3000` has 3,000 training episodes, and
+`lq-mix/episode-3000-of-8` as many of eight controllers.
 """
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -25,34 +29,57 @@ from ablate.data.exact import (
 from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories, action_variance
 from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, VELOCITIES, LinearQuadratic
-from ablate.errors import unknown
+from ablate.errors import UserError, unknown
 from ablate.registry import register
 
 MEMBERS = ("episode", "step", "single")
 YARDSTICK_EPISODES = 2000
 EPISODES = {"train": 300, "held_out": 100}
+MOST_EPISODES, MOST_POLICIES = 100_000, 64
 
 
 @register("data", "lq-mix", label="LQ")
 class LinearMixtures(Family):
-    """300 training, 100 held-out episodes of 100 steps; behaviour_id 0: the better controller."""
+    """300 training (or as many as the name says), 100 held-out episodes of 100 steps; behaviour_id 0 is the best
+    controller, the highest the worst."""
 
     words: ClassVar = {
-        "episode": "mixed by episode",
-        "step": "mixed by step",
+        "(episode|step)": r"mixed by \1",
         "single": "one policy",
+        r"(episode|step)-(\d+)": r"mixed by \1, \2 episodes",
+        r"single-(\d+)": r"one policy, \1 episodes",
+        r"(episode|step)-of-(\d+)": r"\2 policies mixed by \1",
+        r"(episode|step)-(\d+)-of-(\d+)": r"\3 policies mixed by \1, \2 episodes",
     }
 
     def resolve(self, member: str, name: str) -> DataSpec:
-        if member not in MEMBERS:
+        found = re.fullmatch(
+            r"(episode|step|single)(?:-([1-9][0-9]*))?(?:-of-([1-9][0-9]*))?", member
+        )
+        if not found:
             raise unknown("data", name, self.names())
+        mixing, of = found[1], found[3]
+        episodes = int((found[2] or "")[:9] or EPISODES["train"])
+        policies = 1 if mixing == "single" else int((of or "2")[:9])
+        if episodes > MOST_EPISODES:
+            raise UserError(
+                f"data: '{name}' has {episodes} episodes; allowed: 1 to {MOST_EPISODES}."
+            )
+        if of is not None and (mixing == "single" or not 2 <= policies <= MOST_POLICIES):
+            raise UserError(
+                f"data: '{name}' mixes {of} controllers; allowed: 2 to {MOST_POLICIES} of episode and step, one of "
+                "single."
+            )
         base = f"lq-mix/{member}"
-        recipe = {"generator": "lq-mix", "version": 2, "mixing": member, "seed": 0, **EPISODES}
+        recipe = {"generator": "lq-mix", "version": 2, "mixing": mixing, "seed": 0, **EPISODES}
+        recipe["train"] = episodes
+        if of is not None:
+            recipe["policies"] = policies
 
         def generate() -> tuple[Trajectories, Trajectories]:
             return (
-                simulate(base, member, EPISODES["train"], "train"),
-                simulate(base, member, EPISODES["held_out"], "held_out"),
+                simulate(base, mixing, episodes, "train", policies),
+                simulate(base, mixing, EPISODES["held_out"], "held_out", policies),
             )
 
         return DataSpec(
@@ -63,9 +90,11 @@ class LinearMixtures(Family):
             make_env=LinearQuadratic,
             anchors=anchors,
             best_policy=0,
-            num_policies=1 if member == "single" else 2,
-            yardstick=lambda part, anchors, context: yardstick(member, part, anchors, context),
-            behaviour=lambda: Controllers(member),
+            num_policies=policies,
+            yardstick=lambda part, anchors, context: yardstick(
+                mixing, part, anchors, context, max(2, policies)
+            ),
+            behaviour=lambda: Controllers(mixing, policies),
             hidden_physics=LinearQuadratic,
             optimal=optimal_returns,
         )
@@ -89,14 +118,14 @@ def anchors() -> Anchors:
 
 
 def yardstick(
-    mixing: str, held_out: Trajectories, anchors: Anchors, context: int
+    mixing: str, held_out: Trajectories, anchors: Anchors, context: int, policies: int = 2
 ) -> dict[str, float] | None:
     """Errors and score of the exact posterior mean given K timesteps and the time; None beyond an episode."""
     if context > HORIZON:
         return None
-    error = posterior_action_error(held_out, context, mixing)
+    error = posterior_action_error(held_out, context, mixing, policies=policies)
     variance = action_variance(held_out)
-    returns = posterior_returns(context, range(YARDSTICK_EPISODES), mixing)
+    returns = posterior_returns(context, range(YARDSTICK_EPISODES), mixing, policies=policies)
     return {
         "action_error": error.all / variance,
         "action_error_early": error.early / variance,
@@ -105,32 +134,34 @@ def yardstick(
 
 
 class Controllers(Behaviour):
-    """The two controllers with exploration noise, taking turns by episode, by step or not at all."""
+    """The controllers with exploration noise, taking turns by episode, by step or not at all."""
 
-    def __init__(self, mixing: str) -> None:
-        self._mixing = mixing
+    def __init__(self, mixing: str, policies: int) -> None:
+        self._mixing, self._policies = mixing, max(2, policies)  # of one, the better of two
 
     def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._ids = rng.integers(2, size=len(observation))
+        self._ids = rng.integers(self._policies, size=len(observation))
+        if self._mixing == "single":
+            self._ids = np.zeros(len(observation), dtype=np.int64)
 
     def act(self, observation: np.ndarray) -> Acted:
         rows, std = np.arange(len(observation)), EXPLORATION / ACTION_SCALE
         if self._mixing == "step":
-            self._ids = self._rng.integers(2, size=len(observation))
-        elif self._mixing == "single":
-            self._ids = np.zeros(len(observation), dtype=np.int64)
-        mean = controller_actions(observation)[rows, self._ids].astype(np.float32)  # (B, 2)
+            self._ids = self._rng.integers(self._policies, size=len(observation))
+        means = controller_actions(observation, self._policies)  # (B, Z, 2)
+        mean = means[rows, self._ids].astype(np.float32)  # (B, 2)
         actions = explore(mean, std, self._rng)
         return Acted(actions, self._ids.copy(), censored_logp(actions, mean, std), mean)
 
 
-def simulate(name: str, mixing: str, episodes: int, part: str) -> Trajectories:
+def simulate(name: str, mixing: str, episodes: int, part: str, policies: int = 2) -> Trajectories:
     """Episodes of the mixture; the noise is a function of (name, part) alone."""
+    drawn = max(2, policies)  # of one, the better of two acts
     rng = stream("data", 0, f"{name}/{part}")
     env = LinearQuadratic(episodes)
     observation = env.reset(rng.integers(1 << 62, size=episodes).tolist())
-    episode_id = rng.integers(2, size=episodes)  # (B,)
+    episode_id = rng.integers(drawn, size=episodes)  # (B,)
     rows = np.arange(episodes)
     log: dict[str, list[np.ndarray]] = {
         key: []
@@ -139,10 +170,10 @@ def simulate(name: str, mixing: str, episodes: int, part: str) -> Trajectories:
     for _ in range(HORIZON):
         acting = {
             "episode": episode_id,
-            "step": rng.integers(2, size=episodes),
+            "step": rng.integers(drawn, size=episodes),
             "single": np.zeros(episodes, dtype=np.int64),
         }[mixing]
-        mean = controller_actions(observation)[rows, acting].astype(np.float32)  # (B, 2)
+        mean = controller_actions(observation, drawn)[rows, acting].astype(np.float32)  # (B, 2)
         action = explore(mean, EXPLORATION / ACTION_SCALE, rng)
         log["observations"].append(observation)
         log["behaviour_action"].append(mean)

@@ -77,12 +77,17 @@ class Ladder:
         """The snapshot that was nearest to a score of 40, likewise."""
         return int(self.about["medium"])
 
+    @functools.cached_property
+    def _exact(self) -> dict[str, np.ndarray]:
+        """The weights in float64."""
+        return {name: value.astype(np.float64) for name, value in self.weights.items()}
+
     def mean(self, snapshot: int, observation: np.ndarray) -> np.ndarray:
         """Means (B, M) float64 of the actions of one snapshot at raw observations (B, N), not clipped.
 
         In float64, so that an action, rounded to float32, hardly ever depends on how a machine sums.
         """
-        w = {name: value[snapshot].astype(np.float64) for name, value in self.weights.items()}
+        w = {name: value[snapshot] for name, value in self._exact.items()}
         clip = OBSERVATION_CLIP
         x = np.clip((observation - w["mean"]) / w["scale"], -clip, clip)  # (B, N)
         x = np.tanh(x @ w["w0"].T + w["b0"])  # (B, H)
@@ -91,7 +96,8 @@ class Ladder:
 
     def std(self, snapshot: int) -> np.ndarray:
         """Standard deviations (M,) of the noise added while collecting."""
-        return NOISE * np.exp(self.weights["log_std"][snapshot].astype(np.float64))
+        found: np.ndarray = NOISE * np.exp(self._exact["log_std"][snapshot])
+        return found
 
 
 def path(task: str) -> Path:

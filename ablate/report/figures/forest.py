@@ -36,15 +36,14 @@ def forest(findings: Sequence[Finding]) -> base.Drawn | None:
     shown = [finding for finding in tested if not finding.absolute] or tested
     if not shown:
         return None
-    metrics = list(dict.fromkeys(finding.metric for finding in shown))
-    groups = [[finding for finding in shown if finding.metric == metric] for metric in metrics]
+    kinds = list(dict.fromkeys(finding.response for finding in shown))
+    groups = [[finding for finding in shown if finding.response == kind] for kind in kinds]
     heights = [sum(_height(finding) for finding in group) for group in groups]
     figure = style.new_figure(sum(heights) * _LINE + 0.45 * len(groups) + 0.1)
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     beyond = False
-    for panel, metric, group in zip(panels[:, 0], metrics, groups, strict=True):
+    for panel, response, group in zip(panels[:, 0], kinds, groups, strict=True):
         beyond |= _panel(panel, group)
-        response = words.response(metric)
         absolute = group[0].absolute
         panel.set_xlabel(response.axis() if absolute else response.axis("contrast of"))
         if not absolute:

@@ -52,7 +52,7 @@ def draw(results: Results) -> base.Drawn | None:
         share = shares[name]
         stands = f"{share['verdict']}: stands in {words.percent(float(share['stands']), 0)}"
         base.title(top, f"{findings[name].says.rstrip('.')} ({name})", stands)
-        base.label(top, words.response(findings[name].metric).axis("contrast of"))
+        base.label(top, findings[name].response.axis("contrast of"))
         if column:
             below.set_yticks([])
         below.set_xticks([])

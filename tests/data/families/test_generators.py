@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from ablate import words
 from ablate.data import waypoints
 from ablate.data.behaviour import censored_logp
 from ablate.data.catalogue import spec
@@ -12,6 +13,7 @@ from ablate.data.exact import EXPLORATION, controller_actions
 from ablate.data.families import pointmaze
 from ablate.envs.lq import ACTION_SCALE, A, B, reward
 from ablate.envs.pointmaze import MAZES, PointMaze, free_cells
+from ablate.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +165,16 @@ def test_generation_is_deterministic(parts, maze):
     assert digest(pointmaze.walk("pointmaze/umaze-v1", "umaze", "held_out").actions) == digest(
         maze.actions
     )
+
+
+def test_the_name_says_how_many_episodes_of_how_many_controllers():
+    found = spec("lq-mix/episode-40-of-5")
+    train, held_out = found.generate()
+    assert (train.num_episodes, held_out.num_episodes) == (40, 100)
+    assert set(held_out.behaviour_id) == set(range(5))
+    assert found.num_policies == 5
+    assert words.data(found.name) == "LQ, 5 policies mixed by episode, 40 episodes"
+    assert spec("lq-mix/step-40").num_policies == 2
+    for name in ("single-of-3", "episode-of-1", "step-of-65", "episode-100001", "step-of-0"):
+        with pytest.raises(UserError, match=r"allowed|did you mean|known"):
+            spec(f"lq-mix/{name}")
