@@ -37,14 +37,14 @@ def on_device(env: VectorEnv, device: torch.device | str) -> DeviceEnv | None:
 
 
 class DeviceEnv(ABC):
-    """B episodes that begin together; `reset` and `step` are those of `ablate.envs.base.VectorEnv`, in tensors."""
+    """B episodes that begin together; `reset` and `step` are those of `ablate.envs.base.VectorEnv`, in tensors.
+
+    Attributes:
+        horizon: the step at which an episode is truncated at the latest.
+    """
 
     env: VectorEnv
-
-    @property
-    def horizon(self) -> int:
-        """The step at which an episode is truncated at the latest."""
-        return self.env.horizon
+    horizon: int
 
     def goals(self) -> np.ndarray | None:
         """See `VectorEnv.goals`."""
@@ -64,6 +64,7 @@ class Masked(DeviceEnv):
 
     def __init__(self, inner: DeviceEnv, env: MaskedEnv) -> None:
         self.env, self.inner, self.observable = env, inner, list(env.observable)
+        self.horizon = inner.horizon
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
         return self._shown(self.inner.reset(seeds))
@@ -86,7 +87,7 @@ class Twin(DeviceEnv):
     env: SimulatedEnv
 
     def __init__(self, env: SimulatedEnv, device: torch.device) -> None:
-        self.env, self.device = env, device
+        self.env, self.device, self.horizon = env, device, env.horizon
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
         seen = self.env.reset(seeds)

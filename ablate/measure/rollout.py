@@ -72,7 +72,7 @@ def rollout(
     twin = None if device.type == "cpu" else on_device(env, device)
     if twin is not None:
         asked = Asked(target, decrement, policy)
-        noise = _noise(agent, study, seeds, (episodes, env.horizon)) if sample else None
+        noise = drawn_ahead(agent, study, seeds, (episodes, env.horizon)) if sample else None
         books = steps_on_device(agent, twin, env_seeds, asked, noise)
         return Rollouts(*(each.cpu().numpy() for each in books), env_seeds)
     observation = env.reset(env_seeds.ravel().tolist())
@@ -170,8 +170,9 @@ def steps_on_device(
         observed = seen.view(*shape, -1)
         if action is None:
             action = observed.new_zeros(*shape, layout.action_dim)
+        arrays: Any = (observed, action, reward)  # conditions reckon with tensors as with arrays
         moment = Moment(
-            observed, action, reward, t, env, layout,
+            *arrays, t, env, layout,
             target=asked.target, decrement=asked.decrement, policy=asked.policy,
         )  # fmt: skip
         told = {
@@ -201,7 +202,7 @@ def steps_on_device(
     return returns, success, lengths, change / changes.clamp(min=1)
 
 
-def _noise(
+def drawn_ahead(
     agent: Actable, study: str, seeds: Sequence[int], counts: tuple[int, int]
 ) -> Tensor | None:
     """(T, S, E, noise_dim) uniform numbers of E episodes and T timesteps, each seed's from its own stream."""
