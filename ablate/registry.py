@@ -51,7 +51,11 @@ BUILT_IN = (
     "ablate.measure",
 )
 # kind -> what is imported when the kind is asked for
-LATE = {"figure": "ablate.report.figures", "estimator": "ablate.analyse.curves"}
+LATE = {
+    "figure": "ablate.report.figures",
+    "estimator": "ablate.analyse.curves",
+    "launcher": "ablate.launch",
+}
 COMPARATORS = Path(__file__).resolve().parents[1] / "baselines"
 OURS = ("ablate", COMPARATORS.name)
 COUNT = 10**9  # no count of a study is larger

@@ -42,10 +42,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Watch:
-    """Who wants to hear of a fit: `progress(fraction)`, and `on_point(index, row)` for each point of each curve."""
+    """Who wants to hear of a fit: `progress(fraction)`, and `on_point(index, row)` for each point of each curve.
+    Asked after each update, `leave` says whether the training is to save its state and end (`learn.train.Left`)."""
 
     progress: Callable[[float], None] = lambda fraction: None
     on_point: Callable[[int, dict[str, float]], None] = lambda index, row: None
+    leave: Callable[[], bool] = lambda: False
 
 
 def checkpoint(folder: Path, fit: str, budget: int) -> Path:
@@ -116,13 +118,15 @@ def fit(
             system.config["algorithm"],
             system.config["settings"],
             keep=(budgets(system.config), keep),
+            leave=watch.leave,
         )
         for place, index in enumerate(group):
             found[index].curve = [rows[place] for _, rows in result.points]
             found[index].failure = result.diverged.get(place, "")
             found[index].seconds = (time.process_time() - began) / len(group)
+    sizes = system.sizes()
     for one in found:
-        one.metrics = system.sizes() | {"loss_fall": loss_fall(one.curve)}
+        one.metrics = sizes | {"loss_fall": loss_fall(one.curve)}
     return found
 
 

@@ -199,7 +199,7 @@ class Estimated:
     finding: Finding
     test: str
     names: tuple[str, ...]
-    trials: frozenset[object]
+    trials: pd.Index
     failed: frozenset[object]
     missing: frozenset[object] = frozenset()
 
@@ -223,7 +223,7 @@ def estimated(
         return Untestable("its estimate isn't finite", lost, frozenset())
     names = tuple(dict.fromkeys(map(str, rows["data"])))
     test = hypothesis.estimator and next(iter(hypothesis.estimator))
-    return Estimated(found, f"the {test} estimator", names, frozenset(rows.index), lost)
+    return Estimated(found, f"the {test} estimator", names, rows.index, lost)
 
 
 def assess_finding(

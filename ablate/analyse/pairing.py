@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import pandas as pd
 from ablate.analyse.intervals import Estimate, Floats, Units, combine
 from ablate.analyse.randomisation import Block
 from ablate.analyse.tidy import factor_columns, failed, usable, values
-from ablate.study.contrast import ACROSS, Contrast, level_texts
+from ablate.study.contrast import ACROSS, Cells, Contrast, level_text
 from ablate.study.hypotheses import Claim
 
 _STATUS = {"status"}
@@ -40,7 +40,7 @@ class Resolved:
     pairing: which of it is paired, in words.
     blocks: the cells that differ in one factor only, when the contrast is one of a single factor; else
         None. exchangeable: whether their labels may be shuffled, as nothing is paired.
-    trials, failed: index labels of the table's rows that were used, and that failed, of the cells
+    trials: index labels of the table's rows that were used; failed: of those that failed, of the cells
         it is about; missing: their (cell, seed) pairs with neither a value nor a failure.
     notes: what was left out, in words. lost: the data sets that lack a cell that it needs.
     """
@@ -53,7 +53,7 @@ class Resolved:
     pairing: str
     blocks: tuple[Block, ...] | None
     exchangeable: bool
-    trials: frozenset[object]
+    trials: pd.Index
     failed: frozenset[object]
     missing: frozenset[object]
     notes: tuple[str, ...]
@@ -147,11 +147,6 @@ class Untestable:
     failed: frozenset[object]
     missing: frozenset[object]
 
-    @property
-    def trials(self) -> frozenset[object]:
-        """No trial was used."""
-        return frozenset()
-
 
 def shuffled_factor(contrast: Contrast) -> str | None:
     """The one factor that the contrast is about, whose labels may be shuffled, or None.
@@ -178,6 +173,7 @@ class Runs:
     """A table's runs by cell, as all claims about one metric share them.
 
     factors: the columns of a cell's key. every: key -> places (n,) in the table of its rows, whatever their status.
+    cells: these cells, labelled by their keys, in this order; at: key -> its place among them.
     done: key -> places in the arrays below, of finished runs with a value, by seed. score, seed, place (n,): their
     values, seeds as numbers from 0, rows of the table. failed (rows,): which rows did.
     """
@@ -185,6 +181,8 @@ class Runs:
     table: pd.DataFrame
     factors: list[str]
     every: dict[tuple[Any, ...], np.ndarray]
+    cells: Cells
+    at: dict[tuple[Any, ...], int]
     done: dict[tuple[Any, ...], np.ndarray]
     score: Floats
     seed: Units
@@ -201,10 +199,13 @@ def runs(table: pd.DataFrame, metric: str) -> Runs:
         ],
         metric,
     )
+    every = _cells(table, factors)
     return Runs(
         table=table,
         factors=factors,
-        every=_cells(table, factors),
+        every=every,
+        cells=_labelled(list(every), factors),
+        at={key: place for place, key in enumerate(every)},
         done=_cells(rows, factors),
         score=values(rows, metric),
         seed=pd.factorize(rows["seed"], sort=True)[0],
@@ -230,29 +231,30 @@ def resolve(
     """
     known = known or runs(table, metric)
     factors = known.factors
-    everywhere = list(known.every)
-    named = _named(claim, pd.DataFrame(everywhere, columns=factors))
-    selected = {everywhere[i]: known.every[everywhere[i]] for i in named.index}
+    keys = known.cells.labels
+    selected = {keys[i]: known.every[keys[i]] for i in _named(claim, known.cells)}
     groups = {key: places for key, places in known.done.items() if key in selected}
     there = np.concatenate([*selected.values(), np.array([], dtype=int)])
     failures = frozenset(table.index[there[known.failed[there]]])
     gaps = _missing(known, selected, groups) if count else frozenset()
-    keys = [key for key, index in groups.items() if len(index) >= claim.replicates]
-    thin = len(groups) - len(keys)
-    cells = pd.DataFrame(keys, columns=factors)
-    weights = claim.contrast.weights(claim.select(cells)) if keys else None
+    full = [key for key, index in groups.items() if len(index) >= claim.replicates]
+    thin = len(groups) - len(full)
+    weights = None
+    if full:
+        weights = claim.contrast.weights(known.cells.take(known.at[key] for key in full))
     if weights is None or not weights.strata:
         reason = "no trial is about it"
         if selected:
             few = "no finished trial" if claim.replicates == 1 else "fewer than two finished trials"
             reason = f"some cell that it needs wasn't run or has {few}"
         return Untestable(reason, failures, gaps)
-    members = [groups[keys[i]] for i in weights.table.index]
-    used = cells.loc[weights.table.index]
-    strata = tuple(str(s) for s in weights.table["stratum"])
-    share = weights.table["weight"].to_numpy(dtype=float)  # (C,)
+    used = weights.cells
+    members = [groups[key] for key in used]
+    strata = weights.stratum
+    share = np.array(weights.weight, dtype=float)  # (C,)
+    named = {*claim.contrast.factors, "data"}
     pairs = pair(
-        _combinations(claim.contrast, used, strata),
+        _combinations([_others(key, factors, named) for key in used], strata),
         [known.seed[m] for m in members],
         [known.place[m] for m in members],
         paired=paired,
@@ -270,7 +272,7 @@ def resolve(
         notes.append(f"no complete contrast on {', '.join(lost)}")
     blocks = None
     if min(map(len, arrays)) >= 2:
-        blocks = _blocks(claim.contrast, used, share / len(weights.strata), arrays)
+        blocks = _blocks(claim.contrast, used, factors, share / len(weights.strata), arrays)
     return Resolved(
         strata=strata,
         names=tuple(weights.strata),
@@ -280,7 +282,7 @@ def resolve(
         pairing=pairs.words,
         blocks=blocks,
         exchangeable=not pairs.any,
-        trials=frozenset(table.index[known.place[np.concatenate(members)]].tolist()),
+        trials=table.index[np.unique(known.place[np.concatenate(members)])],
         failed=failures,
         missing=gaps,
         notes=tuple(notes),
@@ -373,14 +375,27 @@ def _pairing(lengths: Sequence[int], combinations: int, paired: bool) -> str:
     )
 
 
-def _combinations(contrast: Contrast, used: pd.DataFrame, strata: Sequence[str]) -> list[list[int]]:
-    """The cells of each stratum and combination of the factors that the contrast doesn't name."""
-    named = {*contrast.factors, "data"}
-    others = used.drop(columns=[name for name in used.columns if name in named])
+def _combinations(others: Sequence[tuple[object, ...]], strata: Sequence[str]) -> list[list[int]]:
+    """The cells of each stratum and combination of `others`, the levels that the contrast doesn't name."""
     found: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for i, key in enumerate(_rows(others)):
+    for i, key in enumerate(others):
         found[(strata[i], *key)].append(i)
     return list(found.values())
+
+
+def _others(
+    key: tuple[object, ...], factors: Sequence[str], named: Collection[str]
+) -> tuple[object, ...]:
+    """The levels of a cell's key at all factors but these."""
+    return tuple(level for name, level in zip(factors, key, strict=True) if name not in named)
+
+
+def _labelled(keys: Sequence[tuple[Any, ...]], factors: Sequence[str]) -> Cells:
+    """The cells of these keys, labelled by them."""
+    columns = list(zip(*keys, strict=True)) if keys else [()] * len(factors)
+    levels = dict(zip(factors, columns, strict=True))
+    texts = {name: [level_text(level) for level in column] for name, column in levels.items()}
+    return Cells(keys, levels, texts)
 
 
 def _cells(rows: pd.DataFrame, factors: list[str]) -> dict[tuple[Any, ...], np.ndarray]:
@@ -392,21 +407,10 @@ def _cells(rows: pd.DataFrame, factors: list[str]) -> dict[tuple[Any, ...], np.n
     return dict(zip(keys, places, strict=True))
 
 
-def _rows(frame: pd.DataFrame) -> list[tuple[object, ...]]:
-    """The rows as tuples, empty ones where there is no column."""
-    return list(frame.itertuples(index=False, name=None)) or [()] * len(frame)
-
-
-def _named(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows, whatever their status, at levels that the claim's contrast names."""
-    rows = claim.select(table)
-    if rows.empty:
-        return rows
-    terms = claim.contrast.terms
-    levels = [level_texts(rows[factor]) for factor in claim.contrast.factors]
-    if len(levels) == 1:
-        return rows[levels[0].isin([level for (level,) in terms])]
-    return rows[[key in terms for key in zip(*levels, strict=True)]]
+def _named(claim: Claim, cells: Cells) -> list[int]:
+    """The places of the cells at which the claim holds, at levels that its contrast names."""
+    named = cells.keys(claim.contrast.factors)
+    return [i for i in cells.at(claim.where) if named[i] in claim.contrast.terms]
 
 
 def _missing(
@@ -435,14 +439,17 @@ def _missing(
 
 
 def _blocks(
-    contrast: Contrast, used: pd.DataFrame, weights: Floats, arrays: tuple[Floats, ...]
+    contrast: Contrast,
+    used: Sequence[tuple[object, ...]],
+    factors: Sequence[str],
+    weights: Floats,
+    arrays: tuple[Floats, ...],
 ) -> tuple[Block, ...] | None:
     """Cells that differ in the shuffled factor only, with their weights in the fixed estimand."""
     factor = shuffled_factor(contrast)
     if factor is None:
         return None
     found: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    others = used.drop(columns=factor)
-    for i, key in enumerate(_rows(others)):
-        found[key].append(i)
+    for i, key in enumerate(used):
+        found[_others(key, factors, {factor})].append(i)
     return tuple(Block(weights[i], tuple(arrays[j] for j in i)) for i in found.values())

@@ -53,6 +53,7 @@ that lacks a cell is left out of the average, and that is said.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -317,7 +318,7 @@ def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdi
     )
 
 
-def _ids(table: pd.DataFrame, rows: frozenset[object]) -> tuple[str, ...]:
+def _ids(table: pd.DataFrame, rows: pd.Index) -> tuple[str, ...]:
     """The ids of these rows, where the table has any."""
     if "trial" not in table.columns:
         return ()
@@ -350,7 +351,7 @@ def _draft(
 ) -> Verdict:
     """The uncorrected numbers of a tested hypothesis."""
     details = tuple(_assessed(item, claim, found, alpha, beside) for claim, found in item.resolved)
-    trials = frozenset().union(*(found.trials for _, found in item.resolved))
+    trials = functools.reduce(pd.Index.union, (found.trials for _, found in item.resolved))
     unconverged: tuple[str, ...] = ()
     doubts: list[str] = []
     if "converged" in table.columns:

@@ -305,14 +305,19 @@ def stand_ins() -> Iterator[None]:
 @contextlib.contextmanager
 def importing_from(folder: Path) -> Iterator[None]:
     """With the folder's packages first, which are forgotten afterwards, and with the stand-ins."""
-    known = set(sys.modules)
-    sys.path.insert(0, str(folder.resolve()))
+    known, inside = set(sys.modules), folder.resolve()
+    sys.path.insert(0, str(inside))
     try:
         with stand_ins():
             yield
     finally:
-        sys.path.remove(str(folder.resolve()))
-        for name in set(sys.modules) - known:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if Path(file).is_relative_to(folder.resolve()):
-                del sys.modules[name]
+        sys.path.remove(str(inside))
+        for name in [name for name in set(sys.modules) - known if _lies_in(inside, name)]:
+            del sys.modules[name]
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether a module was imported from there; a package without an __init__.py has folders and no file."""
+    module = sys.modules[name]
+    where = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(Path(path).is_relative_to(folder) for path in where if path)

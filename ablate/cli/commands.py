@@ -18,11 +18,13 @@ from ablate import __version__
 from ablate.cli.data import data_app, reads
 from ablate.cli.shared import (
     RESULTS,
+    Launching,
     Plugin,
     Results,
     any_encoding,
     command,
     console,
+    launching,
     load_plugins,
     transfer,
 )
@@ -91,8 +93,10 @@ def _plugins(plugin: list[str] | None, study: Path, results: Path) -> None:
 
 @app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
 @command
+@launching
 def run(
     study: StudyFile,
+    launching: Launching,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -110,7 +114,6 @@ def run(
         int | None,
         typer.Option(min=2, help="Run it this often, each time with all streams redrawn."),
     ] = None,
-    launcher: Annotated[str, typer.Option(help="Who runs the cohorts.")] = "local",
     device: Annotated[
         str, typer.Option(help="Where cohorts train and act: cpu, cuda, cuda:1.")
     ] = "cpu",
@@ -122,7 +125,7 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.worker import ONE_THREAD
+    from ablate.launch.local import ONE_THREAD
 
     os.environ.update(
         ONE_THREAD
@@ -137,7 +140,8 @@ def run(
     options = Options(
         results=results,
         workers=workers or os.cpu_count() or 1,
-        launcher=launcher,
+        launcher=launching.name,
+        launching=launching.options,
         device=device,
         plugins=plugins,
         observers=tuple(observer or ()),
@@ -311,8 +315,10 @@ def power(
 
 @app.command(epilog="Example: python -m ablate plan studies/memory_vs_arch.yaml --profile full")
 @command
+@launching
 def plan(
     study: StudyFile,
+    launching: Launching,
     profile: Profile = None,
     set_: Set = None,
     seeds: Seeds = None,
@@ -321,10 +327,13 @@ def plan(
     results: Results = RESULTS,
 ) -> int:
     """Cells, trials, matched sizes, what the fraction can tell, and the cost, without running anything."""
-    from ablate.launch.planning import describe
+    from ablate.launch.planning import describe, foretold
 
     _plugins(plugin, study, results)
-    print(describe(_study(study, profile, set_, seeds), results, workers or os.cpu_count() or 1))
+    loaded = _study(study, profile, set_, seeds)
+    print(describe(loaded, results, workers or os.cpu_count() or 1))
+    for line in foretold(loaded, results, launching.name, launching.options):
+        print(line)
     return 0
 
 

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,9 +119,10 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"ablate: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
+            left = getattr(stopped, "left", "")
             print(
-                "ablate: stopped; what is finished is kept. The same command goes on from here.",
+                f"ablate: stopped; what is finished is kept. The same command goes on from here. {left}".rstrip(),
                 file=sys.stderr,
             )
             raise typer.Exit(130) from None
@@ -143,6 +145,75 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters=[*signature.parameters.values(), debug]
     )
     call.__annotations__ = {**function.__annotations__, "debug": Debug}
+    return call
+
+
+@dataclass(frozen=True)
+class Launching:
+    """Which launcher a command named, and with which options, by name."""
+
+    name: str
+    options: dict[str, Any]
+
+
+_Launcher = Annotated[
+    str, typer.Option(help="Who runs the cohorts: local, slurm, ray, or one of a plugin's.")
+]
+_Further = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        help="Another option of the launcher, e.g. --option account=me; repeatable. All have a name in the docs.",
+    ),
+]
+# Options that launchers share have a word of their own; a launcher refuses what it doesn't have.
+_OPTIONS: dict[str, tuple[Any, str]] = {
+    "cap": (int, "Of a cluster: jobs at once."),
+    "partition": (str, "SLURM: where jobs run."),
+    "minutes": (
+        int,
+        "Of a cluster: how long a job may take; what is unfinished goes on in the next.",
+    ),
+    "cohorts_per_job": (
+        int,
+        "Of a cluster: cohorts in a job, one after another [by their length].",
+    ),
+    "cpus": (float, "Of a cluster: processors of a job."),
+    "gpus": (float, "Of a cluster: GPUs of a job."),
+}
+
+
+def launching(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of launchers; it gets them as one argument, `launching`."""
+
+    @wraps(function)
+    def call(
+        *args: Any, launcher: str = "local", option: list[str] | None = None, **options: Any
+    ) -> Any:
+        given = {name: options.pop(name) for name in _OPTIONS}
+        chosen: dict[str, Any] = {}
+        for text in option or ():
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise UserError(f"--option {text}: found no '='; allowed: NAME=VALUE.")
+            chosen[name.strip().replace("-", "_")] = value.strip()
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        return function(*args, launching=Launching(launcher, chosen), **options)
+
+    signature = inspect.signature(function, eval_str=True)
+    made = {"launcher": (_Launcher, "local"), "option": (_Further, None)}
+    for name, (kind, words) in _OPTIONS.items():
+        made[name] = (Annotated[kind | None, typer.Option(help=words)], None)
+    own = [each for each in signature.parameters.values() if each.name != "launching"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in made.items()
+    ]
+    call.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    call.__annotations__ = {
+        **{name: kind for name, kind in function.__annotations__.items() if name != "launching"},
+        **{name: kind for name, (kind, _) in made.items()},
+    }
     return call
 
 

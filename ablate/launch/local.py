@@ -24,12 +24,16 @@ from typing import Any, Protocol
 
 from ablate.errors import UserError
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started, Stopped
-from ablate.launch.worker import ONE_THREAD, become
 from ablate.registry import process, register
 
 GRACE = 10.0  # seconds that workers get to end their runs before they are killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TASKS = Path("/proc/self/task")  # a folder for each thread of this process, native ones too
+# Every library that computes reads one of them when it is first loaded.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+ENDING = 0.5  # seconds that a thread gets which is about to end, as that of a display does
 IDLE = ("ablate lock",)  # threads that do nothing but wait and touch a file
 
 
@@ -49,20 +53,31 @@ def forkable() -> bool:
     accelerator, whose driver can't be used in a copy.
     """
     torch: Any = sys.modules.get("torch")
-    accelerated = torch is not None and torch.accelerator.is_available()
-    idle = sum(thread.name in IDLE for thread in threading.enumerate())
-    return TASKS.is_dir() and len(list(TASKS.iterdir())) == 1 + idle and not accelerated
+    if not TASKS.is_dir() or (torch is not None and torch.accelerator.is_available()):
+        return False
+    deadline = time.monotonic() + ENDING
+    while True:
+        others = [each for each in threading.enumerate() if each is not threading.current_thread()]
+        idle = sum(each.name in IDLE for each in others)
+        if (alone := len(os.listdir(TASKS)) == 1 + idle) or time.monotonic() > deadline:
+            return alone
+        time.sleep(0.01)
 
 
 class _Forked:
     """A copy of this process that serves one connection; `inherited` are those that are none of its business."""
 
     def __init__(self, connection: Connection, inherited: Sequence[Connection]) -> None:
+        from ablate.launch.worker import (
+            become,
+        )  # not above: it is also the main module of a new interpreter
+
         parent = os.getpid()
 
         def body() -> None:
             for other in inherited:
                 other.close()
+            os.environ.update(ONE_THREAD)
             become(connection, parent, lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before))
 
         # A signal that came before the copy has handlers of its own would be taken for one to this process.
@@ -94,17 +109,22 @@ def _started(connection: Connection) -> subprocess.Popen[bytes]:
 
 
 class _Worker:
-    """One worker process and its connection; `others` are those of the other workers."""
+    """One worker process, a copy of this one if `forked`, and its connection; `others` are those of other workers."""
 
     def __init__(
-        self, number: int, work: str, plugins: Sequence[str], others: Sequence[Connection]
+        self,
+        number: int,
+        work: str,
+        plugins: Sequence[str],
+        others: Sequence[Connection],
+        forked: bool,
     ) -> None:
         self.number = number
         self.job: Job | None = None
         ours, theirs = Pipe()
         with theirs:
             self.process: _Process = (
-                _Forked(theirs, [ours, *others]) if forkable() else _started(theirs)
+                _Forked(theirs, [ours, *others]) if forked else _started(theirs)
             )
         self.connection: Connection = ours
         self.send((work, tuple(plugins)))
@@ -132,11 +152,14 @@ class _Pool:
         self.on_event = on_event
         self.plugins = plugins
         self.workers: dict[int, _Worker] = {}
+        self.forks = True  # until it turns out that it can't
 
     def start(self, number: int) -> _Worker:
         """A new worker, without a job yet."""
+        self.forks = self.forks and forkable()
         others = [each.connection for each in self.workers.values()]
-        made = self.workers[number] = _Worker(number, self.work, self.plugins, others)
+        made = _Worker(number, self.work, self.plugins, others, self.forks)
+        self.workers[number] = made
         return made
 
     def give(self, worker: _Worker) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ablate import registry
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
+from ablate.launch import base
+from ablate.launch.pace import shape_key
 from ablate.launch.run import cache_folder
 from ablate.models.match import Matched, match
 from ablate.study import expand
 from ablate.study.aliasing import aliasing
+from ablate.study.contrast import Cells
 from ablate.study.cost import fit_seconds, measure_seconds, spell
 from ablate.study.expand import Cell
 from ablate.study.hypotheses import coverage
 from ablate.study.schema import Study
+from ablate.track import kept
+from ablate.track.folder import folder_of
 
 TOKENS = (512, 4096, 16_384)
 ALONE = "One seed shows no spread, so nothing can be decided from it; most hypotheses need two."
@@ -61,11 +67,38 @@ def describe(study: Study, results: Path, workers: int) -> str:
     lines += [f"  {words}" for words in aliasing(frame, study.levels).words]
     lines += ["", *_sizes(cells, cache_folder(results)), "", *tokens(cells), *sights(cells)]
     lines += ["", "Hypotheses:"]
+    known = Cells.of(frame)
     for hypothesis in study.hypotheses:
         mark = "*" if hypothesis.primary else " "
-        words = coverage(hypothesis, study.levels, frame).words
+        words = coverage(hypothesis, study.levels, known).words
         lines.append(f"{mark} {hypothesis.id}: {hypothesis.says} [{hypothesis.test}; {words}]")
     return "\n".join(lines)
+
+
+def foretold(
+    study: Study, results: Path, launcher: str, options: Mapping[str, Any], device: str = "cpu"
+) -> list[str]:
+    """What the study costs on another machine than this: jobs, hours, and a fit; nothing for a launcher of this one.
+
+    By the speeds measured where it was run before, else by those that this was written on. Raises UserError as
+    `base.made`.
+    """
+    folder = folder_of(results, study)
+    cluster = base.elsewhere(base.made(launcher, options, base.Place(study.study, folder.runs)))
+    if cluster is None:
+        return []
+    known, costs, fits = kept.paces(folder), [], 0
+    for cohort in expand.cohorts(expand.trials(study, dict.fromkeys(study.data, ""))):
+        pace = known.get(shape_key(cohort, device))
+        cost = 1.0 + len(cohort.seeds) * fit_seconds(cohort.config, pace)
+        rows = {
+            row: measure_seconds(one.config, name, one.config["measure"][name])
+            for one in cohort.trials
+            for name, row in one.rows.items()
+        }
+        costs.append(cost + sum(rows.values()))
+        fits += len(cohort.seeds)
+    return ["", cluster.foretell(costs, fits)]
 
 
 def _sizes(cells: Sequence[Cell], cache: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from ablate import registry
 from ablate.config import timesteps
 from ablate.data import catalogue
 from ablate.errors import UserError
+from ablate.launch import base
 from ablate.launch.audits import audit_models, model_key, model_label
-from ablate.launch.base import Died, Event, Failed, Finished, Job
+from ablate.launch.base import Died, Event, Failed, Finished, Job, Launcher, Place
 from ablate.launch.pace import paces, shape_key
 from ablate.launch.progress import Display
 from ablate.launch.work import CohortJob, MeasureJob
@@ -48,6 +48,7 @@ class Options:
     results: Path
     workers: int
     launcher: str = "local"
+    launching: Mapping[str, Any] = field(default_factory=dict)  # the launcher's own options
     device: str = "cpu"
     plugins: tuple[str, ...] = ()
     observers: tuple[str, ...] = ()
@@ -86,8 +87,13 @@ def run(
     either stay.
     """
     folder = folder_of(options.results, study)
-    registry.get("launcher", options.launcher, "--launcher")
-    check_device(options.device)
+    file = Path(str((asked or {}).get("study", "")))
+    place = Place(study.study, folder.runs, (file,) if file.is_file() else ())
+    launcher = base.made(options.launcher, options.launching, place)
+    if cluster := base.elsewhere(launcher):
+        cluster.check()
+    else:
+        check_device(options.device)
     for url in options.observers:
         observers.check(url)
     torch.set_num_threads(1)
@@ -110,7 +116,7 @@ def run(
                 f"{study.tune.judge}.",
                 highlight=False,
             )
-            _execute(study, trying, options, console)
+            _execute(study, trying, options, console, launcher)
             study = tuned(study, folder, hashes)
             book = Book(folder, study, _asked_for(study, hashes, options))
         if outdated := book.outdated():
@@ -119,7 +125,7 @@ def run(
                 "is replaced when its trial has been run again (the run store keeps it).",
                 highlight=False,
             )
-        _execute(study, book, options, console)
+        _execute(study, book, options, console, launcher)
     return book.summary()
 
 
@@ -129,9 +135,10 @@ def _asked_for(study: Study, hashes: Mapping[str, str], options: Options) -> lis
     return expand.only(study, trials, options.only) if options.only else trials
 
 
-def _execute(study: Study, book: Book, options: Options, console: Console) -> None:
+def _execute(
+    study: Study, book: Book, options: Options, console: Console, launcher: Launcher
+) -> None:
     """Run what the book's trials lack, and enter it."""
-    launcher = registry.get("launcher", options.launcher, "--launcher")
     folder = book.folder
     todo = book.todo(options.retry_failed)
     book.write()
@@ -151,7 +158,7 @@ def _execute(study: Study, book: Book, options: Options, console: Console) -> No
         )
     jobs = [_priced(job, cohort, known, options) for job, cohort in zip(jobs, cohorts, strict=True)]
     jobs.sort(key=lambda job: -job.cost)
-    _tell_plan(console, study, book.trials, todo, jobs, options)
+    _tell_plan(console, study, book.trials, todo, jobs, options, launcher)
 
     open_trials = {
         cohort.id: [one for one in cohort.trials if one.id in asked_for] for cohort in cohorts
@@ -175,8 +182,12 @@ def _execute(study: Study, book: Book, options: Options, console: Console) -> No
             settled=lambda event: book.settled(open_trials[event.job.id]),
             console=console,
         ) as display:
-            launcher(jobs, WORK, options.workers, lambda event: on_event(event, display), plugins)
-    book.write()
+            try:
+                launcher(
+                    jobs, WORK, options.workers, lambda event: on_event(event, display), plugins
+                )
+            finally:
+                book.write()
 
 
 def check_device(device: str) -> None:
@@ -287,6 +298,7 @@ def _tell_plan(
     todo: Sequence[Trial],
     jobs: Sequence[Job],
     options: Options,
+    launcher: Launcher,
 ) -> None:
     fits = len({one.fit.id for one in trials})
     console.print(
@@ -297,12 +309,17 @@ def _tell_plan(
     for sentence in study.remarks:
         console.print(f"note: {sentence}", highlight=False)
     if jobs:
-        workers = min(options.workers, len(jobs))
-        seconds = wall_seconds([job.cost for job in jobs], workers)
+        workers, costs = min(options.workers, len(jobs)), [job.cost for job in jobs]
+        training = sum(len(job.payload.trains) for job in jobs)
+        where = (
+            f" on {workers} workers, about {spell(wall_seconds(costs, workers))} on this machine."
+        )
+        if cluster := base.elsewhere(launcher):
+            where = f". {cluster.foretell(costs, training)}"
         console.print(
-            f"{sum(len(job.payload.trains) for job in jobs)} fits to train and "
+            f"{training} fits to train and "
             f"{sum(len(m.wanted) for job in jobs for m in job.payload.measures)} measurements in {len(jobs)} "
-            f"cohorts on {workers} workers, about {spell(seconds)} on this machine.",
+            f"cohorts{where}",
             highlight=False,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from ablate.launch.shared import Desk
 from ablate.study import expand
 from ablate.study.schema import Study
 from ablate.track.book import Book, tuned, tuning_book
@@ -38,6 +39,8 @@ def describe(study: Study, results: Path) -> str:
         lines.append(
             "runs: " + ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
         )
+    if jobs := Desk(folder.runs).told():
+        lines.append(jobs)
     lines += [
         f"{one.run_id}  {one.status}  {one.failure}".rstrip()
         for one in found

@@ -16,6 +16,7 @@ from ablate.launch.base import Report
 from ablate.measure.base import Measured
 from ablate.systems import System
 from ablate.track.recorder import Entry, Log, Outcome, Recorded, record
+from ablate.track.signals import on_notice
 from ablate.track.store import COMPLETED
 
 TRAINED = 0.8  # share of a cohort's progress that its training makes up
@@ -90,6 +91,8 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
     recorded = _fit(job, system, missing, report) if missing else []
     failed = {one.trial_id for one in recorded if one.status != COMPLETED}
     for number, each in enumerate(job.measures):
+        if on_notice():
+            raise KeyboardInterrupt
         report(TRAINED + (1 - TRAINED) * number / len(job.measures), f"measuring {each.name}")
         recorded += _measure(job, system, each, failed)
     return recorded
@@ -117,7 +120,7 @@ def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report)
                     if name != "update":
                         log.metric(name, value, int(row["update"]))
 
-        watch = trial.Watch(lambda share: report(TRAINED * share, "training"), on_point)
+        watch = trial.Watch(lambda share: report(TRAINED * share, "training"), on_point, on_notice)
         found = trial.fit(
             system,
             job.streams,

@@ -26,10 +26,6 @@ from ablate.errors import UserError
 PAUSE = 0.2  # seconds between two progress messages, so that a busy loop doesn't flood the parent
 WATCH = 1.0  # seconds between two looks at whether the parent lives, where the kernel can't tell
 PR_SET_PDEATHSIG = 1
-# Every library that computes reads one of them when it is first loaded.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
 
 
 def die_with(parent: int) -> None:
@@ -89,10 +85,13 @@ def serve(connection: Connection) -> None:
             payload = connection.recv()
         except EOFError:
             return
-        connection.send(_answer(work, payload, connection))
+        connection.send(answer(work, payload, connection.send))
 
 
-def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> tuple[Any, ...]:
+def answer(
+    work: Callable[..., Any], payload: Any, send: Callable[[tuple[Any, ...]], None]
+) -> tuple[Any, ...]:
+    """Do a job; what is sent at its end, see `serve`. `send` takes what is sent meanwhile."""
     last = float("-inf")
 
     def report(fraction: float, text: str = "") -> None:
@@ -100,7 +99,7 @@ def _answer(work: Callable[..., Any], payload: Any, connection: Connection) -> t
         now = time.monotonic()
         if now - last >= PAUSE:
             last = now
-            connection.send(("progress", float(fraction), str(text)))
+            send(("progress", float(fraction), str(text)))
 
     try:
         value = work(payload, report)
@@ -126,7 +125,6 @@ def become(connection: Connection, parent: int, ready: Callable[[], Any] = lambd
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ready()
     die_with(parent)
-    os.environ.update(ONE_THREAD)
     gc.freeze()  # what a copy shares with its parent would be copied as soon as it is looked through
     try:
         with connection, contextlib.suppress(BrokenPipeError):

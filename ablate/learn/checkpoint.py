@@ -155,9 +155,13 @@ def save_training_state(
     update: int,
     first_loss: Tensor | None,
     result: Trained,
+    between: Mapping[str, Tensor],
 ) -> None:
-    """Parameters, moments of the optimisers and progress, in one file replaced atomically."""
-    tensors = objective.state_tensors()
+    """Parameters, moments of the optimisers and progress, in one file replaced atomically.
+
+    between: what else the trainer needs to go on between two points of the learning curve; empty at a point.
+    """
+    tensors = objective.state_tensors() | {f"between/{name}": v for name, v in between.items()}
     if first_loss is not None:
         tensors["first_loss"] = first_loss
     about = {
@@ -171,8 +175,8 @@ def save_training_state(
 
 def load_training_state(
     path: Path, objective: Objective, seeds: Sequence[int], result: Trained
-) -> tuple[int, Tensor | None]:
-    """Put a saved state back; returns the next update and the first loss.
+) -> tuple[int, Tensor | None, dict[str, Tensor]]:
+    """Put a saved state back; returns the next update, the first loss and what was kept `between` two points.
 
     Raises UserError when the file was written for other seeds or another algorithm, or is damaged.
     """
@@ -183,6 +187,11 @@ def load_training_state(
         raise UserError(
             f"{path}: holds seeds {about['seeds']}, not {list(seeds)}; delete it to start anew."
         )
+    between = {
+        name.removeprefix("between/"): tensors.pop(name)
+        for name in sorted(tensors)
+        if name.startswith("between/")
+    }
     expected = objective.state_tensors()
     first_loss = tensors.get("first_loss")
     for name, value in tensors.items():
@@ -198,7 +207,7 @@ def load_training_state(
     result.diverged.update({int(k): v for k, v in about["diverged"].items()})
     if first_loss is not None:
         first_loss = first_loss.to(objective.device)
-    return int(about["update"]), first_loss
+    return int(about["update"]), first_loss, between
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

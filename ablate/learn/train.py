@@ -29,6 +29,10 @@ __all__ = ["Source", "Trained", "learning_rate", "train_cohort", "windows_per_up
 SAVE_EVERY = 60.0  # seconds between training states on disk
 
 
+class Left(KeyboardInterrupt):
+    """A training was asked to leave; its state has been saved."""
+
+
 def windows_per_update(train: dict[str, Any], context: int) -> int:
     """Windows of an update: one a target, or with loss on all positions as many as hold the targets."""
     return max(1, round(train["targets_per_update"] / targets_per_window(train, context)))
@@ -53,6 +57,7 @@ def train_cohort(
     algorithm: str = "bc",
     settings: Mapping[str, Any] | None = None,
     keep: tuple[Sequence[int], Callable[[int], None]] | None = None,
+    leave: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Train in place. `on_point(update, mean training loss since the last point (S,))` is called at `points`.
 
@@ -60,8 +65,9 @@ def train_cohort(
     target with loss on its last position ("last"), or targets / K windows with loss on all positions ("all").
     What `on_point` returns, plain JSON, is kept in the result. With `resume`, the training state is saved there
     about once a minute and at the end, and taken up from there. keep: updates after which a function is called
-    to keep the parameters (once more for the last where a finished training is taken up). Raises UserError for
-    an unknown algorithm, or settings, a head or a loss that it doesn't have.
+    to keep the parameters (once more for the last where a finished training is taken up). leave: asked after each
+    update; once it says so the state is saved, if there is a place for it, and Left raised. Raises UserError for an
+    unknown algorithm, or settings, a head or a loss that it doesn't have.
     """
     made = get("algorithm", algorithm)(stack, source, train, settings or {}, study, seeds)
     objective: Objective = made
@@ -70,10 +76,14 @@ def train_cohort(
     total, count = torch.zeros(stack.size, device=device), 0
     first_loss: Tensor | None = None
     start = 0
+    between: dict[str, Tensor] = {}  # what a state saved between two points holds beside
     if resume is not None and resume.exists():
-        start, first_loss = load_training_state(resume, objective, seeds, result)
-    # A state is saved right after diverged policies were put back: what was loaded is good.
+        start, first_loss, between = load_training_state(resume, objective, seeds, result)
+    # A state at a point is saved right after diverged policies were put back: what was loaded is good.
     aside = Aside(stack, result)
+    if between:
+        total, count = between["total"].to(device), int(between["count"])
+        aside.good = [between[f"good/{i}"].to(device) for i in range(len(aside.good))]
     saved = time.monotonic()
     # What is drawn here is drawn from named streams: the default generators are left as they were.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -90,11 +100,20 @@ def train_cohort(
                 total, count = torch.zeros_like(total), 0
             if keep is not None and update + 1 in keep[0]:
                 keep[1](update + 1)
-            # Only at a point, so that the running mean of the loss needs no place in the saved state.
+            leaves = leave()
             due = update + 1 == train["updates"] or time.monotonic() - saved > SAVE_EVERY
-            if resume is not None and count == 0 and due:
-                save_training_state(resume, objective, seeds, update + 1, first_loss, result)
+            if resume is not None and (due or leaves):
+                aside.tell()
+                between = {}
+                if count:
+                    between = {"total": total, "count": torch.tensor(count)}
+                    between |= {f"good/{i}": each for i, each in enumerate(aside.good)}
+                save_training_state(
+                    resume, objective, seeds, update + 1, first_loss, result, between
+                )
                 saved = time.monotonic()
+            if leaves:
+                raise Left
     aside.tell()
     stack.eval()
     if keep is not None and start >= train["updates"]:

@@ -248,9 +248,9 @@ class Block(nn.Module):
         return self.drop.probability if self.training else 0.0
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.up(self.mlp_norm(x))
-        # not in place: a linear layer's output is a view, whose gradient would then be copied twice
-        hidden = F.relu(hidden) if self.activation == "relu" else F.gelu(hidden)
+        relu = self.activation == "relu"
+        hidden = linear(self.mlp_norm(x), self.up.weight, self.up.bias, self.stacked, relu)
+        hidden = hidden if relu else F.gelu(hidden)
         return x + self.drop(self.down(hidden))
 
     def _look(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from ablate.data import catalogue
 from ablate.errors import UserError
 from ablate.models import conditions, histories
 from ablate.study import identity
-from ablate.study.contrast import find_level, parse
+from ablate.study.contrast import Cells, find_level, parse
 from ablate.study.expand import Cell, cells, frame
 from ablate.study.hypotheses import Claiming, Hypothesis, claims, coverage
 from ablate.study.schema import Study
@@ -169,7 +169,7 @@ def hypotheses(source: Source, study: Claiming, metrics: Collection[str]) -> Non
 
 def testable(source: Source, profiles: Sequence[Study]) -> None:
     """Refuse a hypothesis whose cells no profile of the file runs."""
-    frames = [frame(cells(study), study) for study in profiles]
+    frames = [Cells.of(frame(cells(study), study)) for study in profiles]
     for index, hypothesis in enumerate(profiles[0].hypotheses):
         if not any(
             coverage(hypothesis, study.levels, made).tested

@@ -29,8 +29,9 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,10 +117,54 @@ def find_level(value: object, levels: Iterable[Level]) -> Level | None:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """Cells that many claims are asked of: what their levels are compared by is found once.
+
+    labels (C,): what a weight belongs to. levels: `data` and the factors, each with its level in every cell (C,);
+    texts: the same by `level_text`.
+    """
+
+    labels: Sequence[Any]
+    levels: Mapping[str, Sequence[Any]]
+    texts: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame | Cells) -> Cells:
+        """The rows of a frame, labelled by its index."""
+        if isinstance(frame, Cells):
+            return frame
+        levels = {str(name): frame[name].tolist() for name in frame.columns}
+        texts = {str(name): level_texts(frame[name]).tolist() for name in frame.columns}
+        return cls(frame.index.tolist(), levels, texts)
+
+    def take(self, places: Iterable[int]) -> Cells:
+        """The cells at these places, counted from 0."""
+        kept = list(places)
+        return Cells(
+            [self.labels[i] for i in kept],
+            {name: [column[i] for i in kept] for name, column in self.levels.items()},
+            {name: [column[i] for i in kept] for name, column in self.texts.items()},
+        )
+
+    def at(self, where: Mapping[str, Collection[str]]) -> list[int]:
+        """The places of the cells at one of these levels of each factor, as `level_text` writes them."""
+        kept: Iterable[int] = range(len(self.labels))
+        for factor, wanted in where.items():
+            column = self.texts[factor]
+            kept = [i for i in kept if column[i] in wanted]
+        return list(kept)
+
+    def keys(self, factors: Sequence[str]) -> list[tuple[str, ...]]:
+        """The levels of these factors in every cell, as texts."""
+        columns = [self.texts[name] for name in factors]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(self.labels)
+
+
+@dataclass(frozen=True)
 class Weights:
     """What a contrast means on given cells.
 
-    table: index as in the cells that carry weight; columns `stratum` (data set) and `weight`. The
+    cells, stratum, weight (W,): labels of the cells that carry weight, their data sets, and their weights. The
         estimate within a stratum is the weighted sum of its cell means; the fixed estimand is the
         mean of the strata.
     combinations: for each stratum, the combinations of the other factors that the contrast is
@@ -127,7 +172,9 @@ class Weights:
     incomplete: combinations left out because a needed cell is not there, in words.
     """
 
-    table: pd.DataFrame
+    cells: tuple[Any, ...]
+    stratum: tuple[str, ...]
+    weight: tuple[float, ...]
     combinations: dict[str, list[dict[str, Level]]]
     incomplete: list[str]
 
@@ -135,6 +182,12 @@ class Weights:
     def strata(self) -> list[str]:
         """Data sets on which the contrast is defined, in the order of the cells."""
         return list(self.combinations)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a weight, its index the cell: columns `stratum` and `weight`."""
+        columns = {"stratum": self.stratum, "weight": np.array(self.weight, dtype=float)}
+        return pd.DataFrame(columns, index=pd.Index(self.cells, name="cell"))
 
 
 @dataclass(frozen=True)
@@ -167,7 +220,7 @@ class Contrast:
             for line in found.values()
         )
 
-    def weights(self, cells: pd.DataFrame) -> Weights:
+    def weights(self, cells: pd.DataFrame | Cells) -> Weights:
         """Weights of the cells, one row each, with columns `data` and the factors (and nothing
         else).
 
@@ -176,24 +229,29 @@ class Contrast:
 
         Raises ValueError when a column is missing or a cell stands twice.
         """
-        missing = [name for name in ("data", *self.factors) if name not in cells.columns]
+        cells = Cells.of(cells)
+        missing = [name for name in ("data", *self.factors) if name not in cells.levels]
         if missing:
             raise ValueError(f"cells lack the columns {missing}")
-        strata = ACROSS if "data" in self.factors else "data"
-        others = [c for c in cells.columns if c != "data" and c not in self.factors]
+        others = [name for name in cells.levels if name != "data" and name not in self.factors]
+        data = [ACROSS if "data" in self.factors else str(name) for name in cells.levels["data"]]
         groups: dict[tuple[str, ...], dict[tuple[str, ...], object]] = {}
-        shown: dict[tuple[str, ...], dict[str, Level]] = {}
-        for index, row in zip(cells.index, cells.to_dict("records"), strict=True):
-            stratum = ACROSS if strata is ACROSS else str(row["data"])
-            group = (stratum, *(level_text(row[name]) for name in others))
-            levels = tuple(level_text(row[name]) for name in self.factors)
+        first: dict[tuple[str, ...], int] = {}
+        rows = zip(data, cells.keys(others), cells.keys(self.factors), strict=True)
+        for place, (stratum, key, levels) in enumerate(rows):
+            group = (stratum, *key)
             found = groups.setdefault(group, {})
-            shown.setdefault(group, {str(name): row[name] for name in others})
+            first.setdefault(group, place)
             if levels not in self.terms:
                 continue
             if levels in found:
+                row = {name: column[place] for name, column in cells.levels.items()}
                 raise ValueError(f"the cell {row} stands twice")
-            found[levels] = index
+            found[levels] = cells.labels[place]
+        shown = {
+            group: {name: cells.levels[name][place] for name in others}
+            for group, place in first.items()
+        }
         incomplete = []
         complete: dict[str, list[tuple[str, ...]]] = {}
         for group, found in groups.items():
@@ -203,15 +261,15 @@ class Contrast:
                 lacking = [_say(self.factors, t) for t in self.terms if t not in found]
                 combination = ", ".join(f"{k} {v}" for k, v in shown[group].items())
                 incomplete.append(f"{group[0]} ({combination}) lacks {'; '.join(lacking)}")
-        rows = []
-        for stratum, members in complete.items():
-            for group in members:
-                for levels, coefficient in self.terms.items():
-                    rows.append((groups[group][levels], stratum, coefficient / len(members)))
-        table = pd.DataFrame(rows, columns=["cell", "stratum", "weight"]).set_index("cell")
-        table.index.name = cells.index.name
-        table["weight"] = table["weight"].astype(float)
-        return Weights(table, {s: [shown[g] for g in m] for s, m in complete.items()}, incomplete)
+        weighted = [
+            (groups[group][levels], stratum, float(coefficient / len(members)))
+            for stratum, members in complete.items()
+            for group in members
+            for levels, coefficient in self.terms.items()
+        ]
+        labels, strata, weights = zip(*weighted, strict=True) if weighted else ((), (), ())
+        combinations = {s: [shown[g] for g in m] for s, m in complete.items()}
+        return Weights(labels, strata, weights, combinations, incomplete)
 
 
 def _say(factors: Sequence[str], levels: Sequence[str]) -> str:
@@ -225,6 +283,15 @@ def parse(text: str, levels: Mapping[str, Sequence[Level]] | None = None) -> Con
 
     Raises UserError with the position (characters from 1) of what is wrong and the nearest name.
     """
+    return _parsed(text) if levels is None else _read(text, levels)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Contrast:
+    return _read(text, None)
+
+
+def _read(text: str, levels: Mapping[str, Sequence[Level]] | None) -> Contrast:
     parser = _Parser(text, levels)
     total = parser.sum()
     parser.end()

@@ -37,7 +37,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ablate.errors import UserError, unknown
 from ablate.registry import Section
 from ablate.study import checks, identity
-from ablate.study.contrast import Level, level_text
+from ablate.study.contrast import Cells, Level, level_text
 from ablate.study.hypotheses import Hypothesis, coverage
 from ablate.study.resolve import filled, found_in, no_repeats, said
 from ablate.study.source import Key, Source, read
@@ -167,8 +167,9 @@ def load_foreign(path: Path | str) -> ForeignStudy:
     checks.hypotheses(source, study, study.table.metrics)
     everything = pd.MultiIndex.from_product(list(study.levels.values())).to_frame(index=False)
     everything.columns = pd.Index(list(study.levels))
+    known = Cells.of(everything)
     for index, hypothesis in enumerate(study.hypotheses):
-        if not coverage(hypothesis, study.levels, everything).tested:
+        if not coverage(hypothesis, study.levels, known).tested:
             raise source.refuse(
                 ("hypotheses", index, "contrast"),
                 f"hypothesis '{hypothesis.id}': no combination of the declared levels has the "

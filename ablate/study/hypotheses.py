@@ -21,6 +21,7 @@ from ablate.config import Section
 from ablate.errors import UserError
 from ablate.study.contrast import (
     ACROSS,
+    Cells,
     Contrast,
     Level,
     Weights,
@@ -172,9 +173,10 @@ class Claim:
             keep &= level_texts(cells[factor]).isin(levels)
         return cells[keep]
 
-    def weights(self, cells: pd.DataFrame) -> Weights:
+    def weights(self, cells: pd.DataFrame | Cells) -> Weights:
         """Weights on the selected cells; see `Contrast.weights`. Other rows carry none."""
-        return self.contrast.weights(self.select(cells))
+        cells = Cells.of(cells)
+        return self.contrast.weights(cells.take(cells.at(self.where)))
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,7 @@ def _estimated(
 
 
 def coverage(
-    hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]], cells: pd.DataFrame
+    hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]], cells: pd.DataFrame | Cells
 ) -> Coverage:
     """Which claims of the hypothesis the cells (columns `data` and the factors) can test.
 

@@ -18,6 +18,7 @@ from typing import Any
 from ablate import registry
 from ablate.config import settled
 from ablate.study import identity
+from ablate.study.contrast import Cells
 from ablate.study.expand import Cell, cells, frame
 from ablate.study.hypotheses import Hypothesis, claims
 from ablate.study.schema import Study
@@ -36,7 +37,7 @@ def declared(study: Study) -> Declared:
     """What a study declares, at its profile."""
     study = study.model_copy(update={"tuned": None})  # what tuning finds isn't declared
     found = cells(study)
-    table = frame(found, study)
+    table = Cells.of(frame(found, study))
     looks = study.sequential.looks if study.sequential else ()
     hashes = {}
     for hypothesis in study.hypotheses:
@@ -45,9 +46,7 @@ def declared(study: Study) -> Declared:
                 index
                 for claim in claims(hypothesis, study.levels)
                 for index in (
-                    claim.weights(table).table.index
-                    if claim.estimator is None
-                    else claim.select(table).index
+                    claim.weights(table).cells if claim.estimator is None else table.at(claim.where)
                 )
             }
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ from ablate.track.store import COMPLETED, FAILED, attempts
 from ablate.track.table import SERIES, cell, frame_of, order, read_table, write_table
 from ablate.words import response
 
+PATIENCE = 20  # so that writing a table of many trials again and again takes a twentieth of the time at most
 SCALE = ("train.updates", "train.targets_per_update", "model.parameters")
 
 
@@ -70,12 +72,19 @@ class Book:
         self.fits = {one.fit.id for one in trials}
         self.known = Known.of(folder, self.file)
         self.before = self.known.before
+        self._due = 0.0
         self._enter(None)
 
     def take(self, names: Collection[str] | None) -> None:
-        """Enter the attempts of these fits and measurements (all of the store when None); write the tables."""
+        """Enter the attempts of these fits and measurements (all of the store when None).
+
+        The tables are written when that was not done for `PATIENCE` times as long as it takes; the store has it all.
+        """
         self._enter(names)
-        self.write()
+        if time.monotonic() >= self._due:
+            began = time.monotonic()
+            self.write()
+            self._due = began + (1 + PATIENCE) * (time.monotonic() - began)
 
     def _enter(self, names: Collection[str] | None) -> None:
         wanted = {*self.fits, *(row for one in self.trials for row in one.rows.values())}

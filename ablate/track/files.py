@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ablate.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FORGOTTEN = 3600.0  # seconds after which a temporary file of another machine counts as left behind
 
 
 def refusal(path: Path, error: OSError) -> UserError:
@@ -27,12 +29,13 @@ def replace(path: Path, content: str | bytes, durable: bool = False) -> None:
     """Put `content` at `path` through a temporary file beside it.
 
     `durable` also waits until it is on the disk. Raises OSError; the previous file is then intact.
-    Takes away what a killed process has left of the same attempt.
+    Takes away what a killed process has left of the same attempt. The temporary file is named after machine and
+    process, so that nobody who shares the folder takes it for his own.
     """
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         if not _writing(left):
             left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -69,10 +72,12 @@ def _quoted(cell: str) -> str:
 
 
 def _writing(temporary: Path) -> bool:
-    """Whether the process that the temporary file is named after lives."""
+    """Whether the process that the temporary file is named after lives; elsewhere, whether it was just written."""
     try:
+        if f".{os.uname().nodename}." not in temporary.name:
+            return time.time() - temporary.stat().st_mtime < FORGOTTEN
         os.kill(int(temporary.name.split(".")[-2]), 0)
-    except (ProcessLookupError, ValueError):
+    except (ProcessLookupError, FileNotFoundError, ValueError):
         return False
     except PermissionError:
         pass

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +14,8 @@ from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.study.registration import Declared, entered
 from ablate.track import seal
-from ablate.track.files import refusal, write_atomic
-from ablate.track.process import identity
+from ablate.track.files import write_atomic
+from ablate.track.lock import Lock
 
 FORMAT = 2
 OTHERS = ("runs", "checkpoints", "paper")  # folders beside those of profiles
@@ -122,38 +119,21 @@ class StudyFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a process schedules this study; raises UserError when another one does.
+        """Held while a process schedules this study; raises UserError when another one does, here or elsewhere.
 
-        The kernel gives the lock back when its process ends, however it ends.
+        A process that has ended, however it ended, holds it no longer (`ablate.track.lock`).
         """
-        path = self.runs / ".lock"
+        lock = Lock(self.runs / ".lock")
+        if not lock.acquire():
+            who = lock.holder() or {}
+            raise UserError(
+                f"{self.root}: the study is being run by process {who.get('pid', '?')} on {who.get('host', '?')}; "
+                "wait for it, stop it, or look at it with: ablate status."
+            )
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed below)
-        except OSError as error:
-            raise refusal(path, error) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise UserError(
-                        f"{path}: this file system has no locks ({error.strerror}); keep results "
-                        "on one that has."
-                    ) from error
-                raise UserError(
-                    f"{self.root}: the study is being run by process {_holder(path)}; wait for it, "
-                    "stop it, or look at it with: ablate status."
-                ) from error
-            try:
-                file.truncate(0)
-                file.write(json.dumps({**identity(), "host": os.uname().nodename}).encode())
-            except OSError as error:
-                raise refusal(path, error) from error
-            try:
-                yield
-            finally:
-                file.truncate(0)
+            yield
+        finally:
+            lock.release()
 
 
 def folder_of(results: Path, study: Named) -> StudyFolder:
@@ -162,11 +142,3 @@ def folder_of(results: Path, study: Named) -> StudyFolder:
     if study.streams == study.study:
         return made
     return StudyFolder(made.root, study.study, f"streams-{study.streams}")
-
-
-def _holder(path: Path) -> str:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f"{found['pid']} on {found['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "of somebody else"

@@ -55,7 +55,9 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_kept: dict[tuple[str, str], Path] = {}  # source file and store -> its copy
+_kept: dict[
+    tuple[str, str, str], str
+] = {}  # store, source file and its hash -> the name of its copy there
 
 
 class TrialStorage(FileStorageObserver):
@@ -106,20 +108,26 @@ class TrialStorage(FileStorageObserver):
         if filename == RECORD:
             obj = {**obj, "files": self.kept}
             obj[seal.KEY] = seal.of_run(self.trial_id, obj)
-        text = json.dumps(obj, sort_keys=True, indent=1, allow_nan=False, default=_plain)
+        # Without an indent: with one Python's own encoder would take longer than all else that a small run does.
+        text = json.dumps(obj, sort_keys=True, allow_nan=False, default=_plain)
         try:
             replace(Path(str(self.dir)) / filename, text)
         except OSError as error:
             self.trouble = error
             raise
 
-    def find_or_save(self, filename: str, store_dir: Path) -> Path:
-        """Where a source file is kept; a process that records many runs copies and hashes it once."""
-        key = (str(filename), str(store_dir))
-        known = _kept.get(key)
-        if known is None or not known.exists():
-            known = _kept[key] = Path(super().find_or_save(filename, store_dir))
-        return known
+    def save_sources(self, ex_info: dict[str, Any]) -> list[list[str]]:
+        """Where each source is kept; a process that records many runs copies and hashes it once a store."""
+        folder = Path(self.source_dir)
+        there = set(os.listdir(folder)) if folder.is_dir() else set()
+        found = []
+        for name, digest in ex_info["sources"]:
+            key = (str(folder), name, digest)
+            if _kept.get(key) not in there:
+                path = os.path.join(ex_info["base_dir"], name)
+                _kept[key] = Path(self.find_or_save(path, folder)).name
+            found.append([name, f"{folder.name}/{_kept[key]}"])
+        return found
 
     def save_file(self, filename: str, target_name: str | None = None) -> None:
         """Copy an artifact; takes half a copy away again and remembers why it failed."""

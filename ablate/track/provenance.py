@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import shutil
 import subprocess
@@ -15,14 +16,19 @@ from ablate.errors import public
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ablate-sequence-rl", "torch", "numpy", "scipy", "gymnasium", "mujoco", "sacred")
 OURS = ("ablate", "baselines")
+PLUGIN = "ablate_plugin_"  # how the name of a plugin that is a file begins
+KEPT = "repositories.json"  # beside a copy of the code: the git state of what was copied
 
 
 @functools.cache
 def repositories() -> list[dict[str, object]]:
     """The git state in Sacred's form: url, commit, dirty. Empty without git or without a commit.
 
-    What the toolkit itself writes (`results/`, `paper/`) doesn't make the code dirty.
+    A copy of the code that another machine works with tells that of what it was copied from. What the toolkit
+    itself writes (`results/`, `paper/`) doesn't make the code dirty.
     """
+    if (ROOT / KEPT).exists():
+        return list(json.loads((ROOT / KEPT).read_text(encoding="utf-8")))
     commit = _ask("git", "-C", str(ROOT), "rev-parse", "--verify", "HEAD")
     if not commit:
         return []
@@ -67,13 +73,15 @@ def packages() -> dict[str, str]:
 
 def sources() -> list[str]:
     """Files of the toolkit, its baselines and its plugins that this process has imported."""
-    files = set()
-    for name, module in list(sys.modules.items()):
-        ours = name.partition(".")[0] in OURS or name.startswith("ablate_plugin_")
-        file = getattr(module, "__file__", None)
-        if ours and file and Path(file).is_file():
-            files.add(file)
-    return sorted(files)
+    names = (name for name in list(sys.modules) if name.startswith((*OURS, PLUGIN)))
+    ours = [name for name in names if name.partition(".")[0] in OURS or name.startswith(PLUGIN)]
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in ours}
+    return sorted(file for file in files if file and _there(file))
+
+
+@functools.cache
+def _there(file: str) -> bool:
+    return Path(file).is_file()
 
 
 def _ask(*command: str) -> str | None:

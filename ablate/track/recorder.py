@@ -15,6 +15,7 @@ failed.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -56,7 +57,6 @@ SERIES = "series.csv"
 _logger = logging.getLogger("ablate.track.sacred")
 _logger.propagate = False
 _logger.addHandler(logging.NullHandler())
-_sources: dict[str, Source] = {}
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,11 @@ class Log:
 
 
 class _Tracked(Experiment):
-    """An experiment whose git state is gathered once a process (Sacred asks git once a file)."""
+    """An experiment whose sources and git state are gathered once a process (Sacred asks for them once a file)."""
 
     def get_experiment_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super().get_experiment_info()
+        info["sources"] = [_source(file) for file in provenance.sources()]
         info["repositories"] = [dict(state) for state in provenance.repositories()]
         return info
 
@@ -176,7 +177,6 @@ class _Run:
             ],
         )
         experiment.logger = _logger
-        experiment.sources.update(_source(file) for file in provenance.sources())
         experiment.dependencies.update(
             PackageDependency(*package) for package in provenance.packages().items()
         )
@@ -379,10 +379,11 @@ def _check(entries: Sequence[Entry]) -> None:
             )
 
 
-def _source(file: str) -> Source:
-    if file not in _sources:
-        _sources[file] = Source.create(file, save_git_info=False)
-    return _sources[file]
+@functools.cache
+def _source(file: str) -> tuple[str, str]:
+    """A source as a run lists it: its path below the toolkit's folder, and the hash of its content."""
+    name, digest = Source.create(file, save_git_info=False).to_json(str(provenance.ROOT))
+    return name, digest
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -24,6 +24,30 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+_noticed = threading.Event()
+_notices: set[int] = set()
+
+
+def give_notice(signum: int, frame: FrameType | None = None) -> None:
+    """This process has to end soon, not at once: what trains saves its state and ends as INTERRUPTED.
+
+    A handler of signals, which `Signals` leaves in place.
+    """
+    _notices.add(signum)
+    _noticed.set()
+
+
+def on_notice() -> bool:
+    """Whether this process was given notice."""
+    return _noticed.is_set()
+
+
+def notices(seconds: float | None = None) -> frozenset[int]:
+    """The signals that have given notice; waits for the first one (for ever when None)."""
+    _noticed.wait(seconds)
+    return frozenset(_notices)
+
+
 class Signals:
     """Context in which SIGINT and SIGTERM are held back except inside `through`.
 
@@ -40,7 +64,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(signum)
-                if before not in (None, signal.SIG_IGN):
+                if before not in (None, signal.SIG_IGN, give_notice):
                     self._before[signum] = before
                     signal.signal(signum, self._handle)
         return self

@@ -33,6 +33,8 @@ def work(payload, report):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if what in ("write", "deaf"):
         return write(folder, name)
+    if what == "write-a-little":
+        return write(folder, name, 50)
     if what == "record":
         return cohort(folder, name)
     raise AssertionError(what)
@@ -48,9 +50,9 @@ def overlap(folder, name):
     return count
 
 
-def write(folder, name):
-    """Go on writing until somebody ends this process."""
-    for i in range(3000):
+def write(folder, name, times=3000):
+    """Go on writing, for longer than any test, until somebody ends this process."""
+    for i in range(times):
         (folder / f"{name}.beat").write_text(str(i))
         time.sleep(0.01)
 

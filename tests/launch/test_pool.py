@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,12 +13,22 @@ import pytest
 
 from ablate import registry
 from ablate.errors import UserError
+from ablate.launch import local
 from ablate.launch.base import Died, Failed, Finished, Job, Progress, Started
 from ablate.launch.local import run_pool
 from ablate.track.store import attempts
 
 HERE = Path(__file__).parent
 WORK = "pool_work.work"
+
+
+@pytest.fixture(params=["copies", "new"])
+def made(request, monkeypatch):
+    """How workers are made: as copies of this process, or as new interpreters."""
+    if request.param == "copies" and not local.TASKS.is_dir():
+        pytest.skip("this system doesn't list the threads of a process")
+    monkeypatch.setattr(local, "forkable", lambda: request.param == "copies")
+    return request.param
 
 
 def run(folder, whats, workers=2, **more):
@@ -41,7 +52,7 @@ def alive(folder):
     return found
 
 
-def until(what, seconds=15.0):
+def until(what, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it took too long"
@@ -60,7 +71,7 @@ def parent(folder, what, size=2):
             process.kill()
 
 
-def test_jobs_go_in_order_to_few_long_lived_workers(tmp_path):
+def test_jobs_go_in_order_to_few_long_lived_workers(tmp_path, made):
     events = run(tmp_path, ["double"] * 6)
     assert [e.job.id for e in events if isinstance(e, Started)] == list("012345")
     assert {i: e.value for i, e in ends(events).items()} == {str(i): 2 * i for i in range(6)}
@@ -81,7 +92,7 @@ def test_the_cap_is_kept(tmp_path):
         run(tmp_path, ["overlap"], workers=0)
 
 
-def test_each_job_fails_alone_and_says_why(tmp_path):
+def test_each_job_fails_alone_and_says_why(tmp_path, made):
     whats = ["raise", "die", "exit", "unpicklable", "refuse", "double", "threads"]
     end = ends(run(tmp_path, whats))
     assert (type(end["0"]), end["0"].error) == (Failed, "ZeroDivisionError: by zero")
@@ -114,7 +125,7 @@ def test_a_plugin_that_does_not_exist_is_refused(tmp_path):
         run(tmp_path, ["double"], workers=1, plugins=["nowhere.py"])
 
 
-def test_what_the_caller_raises_ends_the_workers(tmp_path):
+def test_what_the_caller_raises_ends_the_workers(tmp_path, made):
     def stop(event):
         if isinstance(event, Finished):
             raise UserError("enough")
@@ -130,7 +141,7 @@ def test_kill_9_of_the_parent_leaves_no_writer(tmp_path):
         until(lambda: len(list(tmp_path.glob("*.beat"))) == 2)
         process.kill()
         process.wait()
-        until(lambda: not alive(tmp_path), seconds=3)
+        until(lambda: not alive(tmp_path), seconds=10)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -138,7 +149,7 @@ def test_a_signal_ends_all_runs_interrupted(tmp_path, signum):
     with parent(tmp_path, "record", size=3) as process:
         until(lambda: len(list(tmp_path.glob("*.open"))) == 2)
         process.send_signal(signum)
-        assert process.communicate(timeout=15)[0].decode() == f"stopped {int(signum)}\n"
+        assert process.communicate(timeout=60)[0].decode() == f"stopped {int(signum)}\n"
     assert [one.status for one in attempts(tmp_path / "runs")] == ["INTERRUPTED"] * 4
     assert alive(tmp_path) == []
 
@@ -150,7 +161,31 @@ def test_a_second_signal_ends_workers_that_do_not_listen(tmp_path):
         time.sleep(0.3)
         assert len(alive(tmp_path)) == 2
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=5)[0] == b"stopped 2\n"
+        assert process.communicate(timeout=20)[0] == b"stopped 2\n"
+    assert alive(tmp_path) == []
+
+
+@pytest.mark.skipif(not local.TASKS.is_dir(), reason="this system doesn't list threads")
+def test_a_process_with_other_threads_makes_no_copies(monkeypatch):
+    monkeypatch.setattr(local, "ENDING", 0.05)
+    before = local.forkable()
+    end = threading.Event()
+    named = threading.Thread(target=end.wait, name=local.IDLE[0])
+    other = threading.Thread(target=end.wait)
+    named.start()
+    assert local.forkable() is before  # it only waits
+    other.start()
+    assert not local.forkable()
+    threading.Timer(0.02, end.set).start()
+    named.join()
+    other.join()
+    assert local.forkable() is before
+
+
+def test_a_copy_closes_what_belongs_to_its_siblings(tmp_path, made):
+    """A worker ends when the parent lets it go, though others were made after it."""
+    events = run(tmp_path, ["double", "double", "write-a-little"], workers=3)
+    assert {type(end) for end in ends(events).values()} == {Finished}
     assert alive(tmp_path) == []
 
 

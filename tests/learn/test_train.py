@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,34 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     assert all(map(torch.equal, parameters(stack), parameters(whole)))
     assert [update for update, _ in result.points] == points
     assert result.diverged == {}
+
+
+@pytest.mark.parametrize("left_at", [1, 29, 30, BLOCK, 97, 129])
+@pytest.mark.parametrize("seeds", [[1], [0, 1, 2]])
+def test_a_training_that_is_asked_to_leave_anywhere_ends_with_the_same_bits(
+    seeds: list[int], left_at: int, tmp_path: Path
+) -> None:
+    """The curve is the same too, though it was left between two points, and so is a policy that diverges before."""
+    options: dict[str, Any] = {"mixer": "mlp", "seeds": seeds, "dropout": 0.2}
+    if left_at > 70:
+        options["made"] = Faulty
+    settings, points = train_config(updates=130, schedule="constant", warmup=0), [30, 100, 130]
+
+    def train(resume: Path | None, asked: Iterator[bool]) -> tuple[Stack, trainer.Trained]:
+        stack, source = stack_and_source(**options)
+        losses = lambda update, loss: loss.tolist()  # noqa: E731
+        answer = lambda: next(asked, False)  # noqa: E731
+        return stack, train_cohort(
+            stack, source, settings, STUDY, seeds, points, losses, resume, leave=answer
+        )
+
+    whole, expected = train(None, iter(()))
+    path = tmp_path / "state"
+    with pytest.raises(trainer.Left):
+        train(path, iter([False] * (left_at - 1) + [True]))
+    stack, result = train(path, iter(()))
+    assert all(map(torch.equal, parameters(stack), parameters(whole)))
+    assert str(result) == str(expected)  # where NaN is NaN
 
 
 @pytest.mark.parametrize("saved_at", [BLOCK, 30])

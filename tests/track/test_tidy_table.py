@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 
 import pandas as pd
 import pytest
@@ -90,8 +91,8 @@ def test_a_full_disk_leaves_the_previous_table(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_writer_left_is_taken_away(tmp_path):
-    (tmp_path / ".trials.csv.999999999.tmp").write_text("tri")
-    (tmp_path / ".trials.csv.1.tmp").write_text("another process, which lives")
+    (tmp_path / f".trials.csv.{os.uname().nodename}.999999999.tmp").write_text("tri")
+    (tmp_path / ".trials.csv.1.tmp").write_text("of another machine, and just written")
     write_table(frame_of([trial(0)], list(trial(0))), tmp_path / "trials.csv")
     assert sorted(one.name for one in tmp_path.iterdir()) == [".trials.csv.1.tmp", "trials.csv"]
 
