@@ -29,6 +29,8 @@ def work(payload, report):
         os._exit(3)
     if what == "overlap":
         return overlap(folder, name)
+    if what.startswith("meet"):
+        return meet(folder, name, int(what.removeprefix("meet ")))
     if what == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if what in ("write", "deaf"):
@@ -47,6 +49,15 @@ def overlap(folder, name):
     time.sleep(0.15)
     count = len(list(folder.glob("*.busy")))
     mine.unlink()
+    return count
+
+
+def meet(folder, name, size):
+    """Wait for as many jobs to be going on at once; how many there were."""
+    (folder / f"{name}.busy").write_text("")
+    deadline = time.monotonic() + 60
+    while (count := len(list(folder.glob("*.busy")))) < size and time.monotonic() < deadline:
+        time.sleep(0.02)
     return count
 
 
