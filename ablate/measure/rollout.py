@@ -74,7 +74,8 @@ def rollout(
         asked = Asked(target, decrement, policy)
         noise = drawn_ahead(agent, study, seeds, (episodes, env.horizon)) if sample else None
         books = steps_on_device(agent, twin, env_seeds, asked, noise)
-        return Rollouts(*(each.cpu().numpy() for each in books), env_seeds)
+        returns, success, lengths, jerk = (each.cpu().numpy() for each in books)
+        return Rollouts(returns, success, lengths, jerk, env_seeds)
     observation = env.reset(env_seeds.ravel().tolist())
     noise_streams = [streams.stream(study, seed, "eval-act") for seed in seeds]
     actor = agent.start(episodes)
@@ -172,7 +173,7 @@ def steps_on_device(
             action = observed.new_zeros(*shape, layout.action_dim)
         arrays: Any = (observed, action, reward)  # conditions reckon with tensors as with arrays
         moment = Moment(
-            *arrays, t, env, layout,
+            arrays[0], arrays[1], arrays[2], t, env, layout,
             target=asked.target, decrement=asked.decrement, policy=asked.policy,
         )  # fmt: skip
         told = {
