@@ -114,7 +114,11 @@ class Visibility:
         """The present timestep's row (..., F) as the last of a window of `length` shows it."""
         return row * self.first if length == 1 else row
 
-    # Asked once, not at every batch: reading a value stops a GPU's queue.
+    def to(self, device: torch.device | str) -> Visibility:
+        """The same on another device, where nothing needs to be read any more: reading a value stops a GPU's queue."""
+        moved = Visibility(self.context, self.first.to(device), self.stays.to(device))
+        vars(moved).update(_all_first=self._all_first, _all_stay=self._all_stay)
+        return moved
 
     @cached_property
     def _all_first(self) -> bool:

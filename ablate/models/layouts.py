@@ -178,6 +178,4 @@ class Layout:
         for _, width, in_first, when_past in self.columns:
             first += [float(in_first)] * width
             stays += [float(when_past)] * width
-        return Visibility(
-            context, torch.tensor(first, device=device), torch.tensor(stays, device=device)
-        )
+        return Visibility(context, torch.tensor(first), torch.tensor(stays)).to(device)
