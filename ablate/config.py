@@ -16,6 +16,7 @@ setting existed did what the default does.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -288,13 +289,22 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
     """One section without what came later and is at its default."""
-    defaults = section().model_dump(mode="json")
-    said = {n: f.json_schema_extra or {} for n, f in section.model_fields.items()}
+    kept, later = _settling(section)
     return {
         name: value
         for name, value in values.items()
-        if not (
-            isinstance(extra := said[name], dict)
-            and (extra.get("kept") or (extra.get("later") and value == defaults[name]))
-        )
+        if name not in kept and not (name in later and value == later[name])
     }
+
+
+@functools.cache
+def _settling(section: type[Section]) -> tuple[frozenset[str], dict[str, Any]]:
+    """The fields of a section that are never hashed, and those that are not at their default, with that."""
+    defaults = section().model_dump(mode="json")
+    said = {
+        name: field.json_schema_extra
+        for name, field in section.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+    kept = frozenset(name for name, extra in said.items() if extra.get("kept"))
+    return kept, {name: defaults[name] for name, extra in said.items() if extra.get("later")}

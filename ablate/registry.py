@@ -184,10 +184,10 @@ def register(
             raise UserError(
                 f"{module}: the {kind} '{name}': a '+' joins several; choose another name."
             )
-        known = _parts.get((kind, name))
-        if known is not None and known.module != module:
+        before = _parts.get((kind, name))
+        if before is not None and before.module != module:
             raise UserError(
-                f"{module}: the {kind} '{name}' is already registered by {known.module}; choose another name."
+                f"{module}: the {kind} '{name}' is already registered by {before.module}; choose another name."
             )
         made = version or _version(module)
         _parts[kind, name] = Part(kind, name, value, module, made, label, order)
@@ -208,6 +208,12 @@ def part(kind: str, name: str, where: str = "") -> Part:
 def get(kind: str, name: str, where: str = "") -> Any:
     """The class or function registered under `name`."""
     return part(kind, name, where).value
+
+
+def known(kind: str, name: str) -> bool:
+    """Whether a part is registered under `name`."""
+    _load(kind)
+    return (kind, name) in _parts
 
 
 def names(kind: str) -> list[str]:
@@ -328,9 +334,9 @@ def process(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
 def _comparators() -> None:
     """Import `baselines` from beside the package; raises UserError when it isn't there, or another has its name."""
     name, start = COMPARATORS.name, COMPARATORS / "__init__.py"
-    known = sys.modules.get(name)
-    if known is not None:
-        found = Path(getattr(known, "__file__", None) or "a folder")
+    there = sys.modules.get(name)
+    if there is not None:
+        found = Path(getattr(there, "__file__", None) or "a folder")
         if found.resolve() != start:
             raise UserError(
                 f"{found}: was imported as '{name}', the name of ablate's comparators; give it another name."

@@ -100,35 +100,32 @@ def multiverse(
         sizes[size] = sizes.get(size, 0) + 1
     found = []
     number = 0
-    for (name, changed), (size, block, chosen), summary in itertools.product(
-        scored.items(), blocks, SUMMARIES
-    ):
-        rows = changed[chosen]
-        if summary == "IQM" and rows.groupby("data", observed=True)["seed"].nunique().max() < 4:
-            continue
-        verdicts = judge(
-            _summarised(rows, metrics, summary),
-            hypotheses,
-            levels,
-            alpha=alpha,
-            margin=margin,
-            registered=before,
-            paired=paired,
-            beside=False,
-        )
-        for one in verdicts:
-            found.append(
-                {
-                    "universe": number,
-                    "weight": 1.0 / sizes[size],
-                    "score": name,
-                    "seeds": size,
-                    "block": block,
-                    "summary": summary,
-                    **_told(one),
-                }
+    for (name, changed), (size, block, chosen) in itertools.product(scored.items(), blocks):
+        rows = changed.iloc[np.flatnonzero(chosen)]
+        most = rows.groupby("data", observed=True)["seed"].nunique().max()
+        for summary in SUMMARIES:
+            if summary == "IQM" and most < 4:
+                continue
+            verdicts = judge(
+                _summarised(rows, metrics, summary),
+                hypotheses,
+                levels,
+                alpha=alpha,
+                margin=margin,
+                registered=before,
+                paired=paired,
+                beside=False,
             )
-        number += 1
+            told = {
+                "universe": number,
+                "weight": 1.0 / sizes[size],
+                "score": name,
+                "seeds": size,
+                "block": block,
+                "summary": summary,
+            }
+            found += [{**told, **_told(one)} for one in verdicts]
+            number += 1
     frame = pd.DataFrame(found)
     each = frame.drop_duplicates("universe")["weight"].sum()
     frame["weight"] /= each

@@ -127,10 +127,16 @@ def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:
 
 
 def _by_value(column: pd.Series) -> pd.Series:
-    """The column's levels as they are compared."""
+    """A number for each level, the same for levels that compare as equal."""
     if pd.api.types.is_integer_dtype(column):
         return column
-    return column.astype(object).map({level: level_text(level) for level in column.unique()})
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, levels = column.cat.codes.to_numpy(), column.cat.categories.tolist()
+    else:
+        codes, found = pd.factorize(column)
+        levels = list(found)
+    texts = np.array([level_text(level) for level in levels], dtype=object)
+    return pd.Series(pd.factorize(texts)[0][codes], index=column.index)
 
 
 def finished(table: pd.DataFrame) -> np.ndarray:
@@ -150,7 +156,21 @@ def failed(table: pd.DataFrame) -> np.ndarray:
 def usable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The finished trials that have a value of `metric`, ordered by factors, then seed."""
     rows = table.loc[finished(table) & table[metric].notna().to_numpy()]
-    return rows.sort_values([*factor_columns(table), "seed"], kind="stable")
+    codes = [_codes(rows[name]) for name in (*factor_columns(table), "seed")]
+    order = np.lexsort(codes[::-1])
+    return rows if np.array_equal(order, np.arange(len(rows))) else rows.iloc[order]
+
+
+def _codes(column: pd.Series) -> np.ndarray:
+    """The rank (rows,) of each cell's level among the column's, missing ones last."""
+    if pd.api.types.is_integer_dtype(column):
+        return column.to_numpy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, count = column.cat.codes.to_numpy(), len(column.cat.categories)
+    else:
+        codes, levels = pd.factorize(column, sort=True)
+        count = len(levels)
+    return np.where(codes < 0, count, codes)
 
 
 def values(rows: pd.DataFrame, metric: str) -> Floats:

@@ -244,7 +244,7 @@ def run_pool(
     if workers < 1:
         raise UserError(f"workers: {workers}; allowed: 1 or more.")
     pool = _Pool(jobs, work, on_event, plugins)
-    with _signals() as (received, bell):
+    with signals() as (received, bell):
         try:
             # All of them before anybody hears of it: a display would begin a thread.
             for number in range(min(workers, len(jobs))):
@@ -269,7 +269,7 @@ def run_pool(
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[list[int], int]]:
+def signals() -> Iterator[tuple[list[int], int]]:
     """SIGINT and SIGTERM collected in a list; each also makes the second value readable.
 
     Outside the main thread, where Python delivers no signals, nothing is collected.

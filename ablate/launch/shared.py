@@ -28,7 +28,8 @@ from typing import Any
 
 from ablate.errors import UserError
 from ablate.launch.base import Event, Failed, Finished, Job, Place, Progress
-from ablate.launch.worker import ONE_THREAD, answer, find
+from ablate.launch.local import ONE_THREAD
+from ablate.launch.worker import answer, find
 from ablate.registry import COMPARATORS, load_plugin
 from ablate.track import provenance
 from ablate.track.files import refusal, replace, write_atomic
@@ -174,7 +175,7 @@ class Desk:
     def lay(self, job: Job, work: str, plugins: Sequence[str]) -> None:
         """Lay a job for a worker: the dotted path of a function, plugins to load before, the function's payload."""
         self.forget(job.id)
-        write_atomic(self.waiting / job.id, pickle.dumps((work, tuple(plugins), job.payload)))
+        _write(self.waiting / job.id, pickle.dumps((work, tuple(plugins), job.payload)))
 
     def ended(self) -> set[str]:
         """Ids of the jobs that have ended and were not taken yet."""
@@ -263,7 +264,7 @@ class Desk:
             say = self._teller(name)
             say(("progress", 0.0, f"on {os.uname().nodename}"))
             message = _performed(work, plugins, payload, say)
-            write_atomic(self.done / name, pickle.dumps(message))
+            _write(self.done / name, pickle.dumps(message))
             return True
         return False
 
@@ -296,6 +297,15 @@ def _performed(
 def heard(sign: Sign, worker: int, job: Job) -> Progress:
     """A job's last word as an event."""
     return Progress(worker, job, sign.fraction, sign.text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file; raises UserError in one line. It needs no place on the disk yet: what a machine loses that goes
+    down is found missing, and done again unless it was recorded, for which the run store waits."""
+    try:
+        replace(path, content)
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
 def _names(folder: Path) -> set[str]:

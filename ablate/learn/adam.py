@@ -61,7 +61,7 @@ class Adam:
             torch._foreach_add_(steps, 1)
             kernel(
                 moved,
-                [tensor.grad for tensor in moved],
+                [tensor.grad for tensor in moved if tensor.grad is not None],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],

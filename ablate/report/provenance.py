@@ -7,8 +7,9 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,22 @@ def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def row_hashes(table: pd.DataFrame) -> dict[str, str]:
+def row_hashes(table: pd.DataFrame, cells: Sequence[Sequence[str]] | None = None) -> dict[str, str]:
     """For each trial the first 16 hex digits of the hash of its row: every column's name and
-    value."""
-    heads = [json.dumps(name) for name in table.columns]
-    cells = [_written(table.iloc[:, place]) for place in range(table.shape[1])]
-    lines = (
-        "[" + ", ".join([f"[{head}, {cell}]" for head, cell in zip(heads, row, strict=True)]) + "]"
-        for row in zip(*cells, strict=True)
-    )
+    value. cells: `written` of the table, where it is known."""
+    heads = [json.dumps(name).replace("%", "%%") for name in table.columns]
+    line = "[" + ", ".join(f"[{head}, %s]" for head in heads) + "]"
     trials = table["trial"].astype(str).tolist()
-    return {trial: sha(line.encode())[:16] for trial, line in zip(trials, lines, strict=True)}
+    rows = zip(*(cells or written(table)), strict=True)
+    return {
+        trial: hashlib.sha256((line % row).encode()).hexdigest()[:16]
+        for trial, row in zip(trials, rows, strict=True)
+    }
+
+
+def written(table: pd.DataFrame) -> list[list[str]]:
+    """The cells of each column as JSON."""
+    return [_written(table.iloc[:, place]) for place in range(table.shape[1])]
 
 
 def _written(column: pd.Series) -> list[str]:
@@ -66,6 +72,11 @@ def _written(column: pd.Series) -> list[str]:
             else json.dumps(_plain(value))
             for value in column.tolist()
         ]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        levels = [*(json.dumps(_plain(level)) for level in column.cat.categories), "null"]
+        return [levels[code] for code in column.cat.codes.tolist()]
+    if pd.api.types.infer_dtype(column, skipna=False) == "string":
+        return [*map(encode_basestring_ascii, column.tolist())]
     known: dict[Any, str] = {}
     out = []
     for value in column.tolist():
@@ -107,9 +118,13 @@ def code() -> str:
     return sha(b"".join(sha(path.read_bytes()).encode() for path in sources))[:16]
 
 
-def inputs(results: Results, venue: str) -> dict[str, str]:
-    """Hash of everything that a study's part of the paper is made of, by name."""
-    out = {name: frame_hash(getattr(results, name)) for name in TABLES}
+def inputs(
+    results: Results, venue: str, cells: Sequence[Sequence[str]] | None = None
+) -> dict[str, str]:
+    """Hash of everything that a study's part of the paper is made of, by name. cells: `written` of its table,
+    where it is known."""
+    out = {name: frame_hash(getattr(results, name)) for name in TABLES if name != "table"}
+    out["table"] = frame_hash(results.table, cells)
     # Where the file lies says nothing of what it says.
     study = results.study.model_dump(mode="json", exclude={"file", "code"})
     own = getattr(results.study, "code", None)
@@ -126,12 +141,12 @@ def inputs(results: Results, venue: str) -> dict[str, str]:
     return out | {name: sha(dump(value)) for name, value in others.items()}
 
 
-def frame_hash(table: pd.DataFrame) -> str:
-    """Hash of a table's columns and values, in its order."""
-    lines = [json.dumps([str(name) for name in table.columns])]
-    cells = [_written(table.iloc[:, place]) for place in range(table.shape[1])]
-    lines += ["[" + ", ".join(row) + "]" for row in zip(*cells, strict=True)]
-    return sha("\n".join(lines).encode())
+def frame_hash(table: pd.DataFrame, cells: Sequence[Sequence[str]] | None = None) -> str:
+    """Hash of a table's columns and values, in its order. cells: `written` of the table, where it is known."""
+    found = hashlib.sha256(json.dumps([str(name) for name in table.columns]).encode())
+    for row in zip(*(cells or written(table)), strict=True):
+        found.update(("\n[" + ", ".join(row) + "]").encode())
+    return found.hexdigest()
 
 
 def spans(places: Iterable[int]) -> list[int]:
@@ -160,7 +175,9 @@ def entry(
     trials and further facts of a figure or table; numbers: macro -> value and trials.
     """
     story = results.story
-    hashes = row_hashes(results.budgets)
+    cells = written(results.table)
+    same = results.budgets is results.table
+    hashes = row_hashes(results.budgets, cells if same else None)
     places = {trial: place for place, trial in enumerate(hashes)}
 
     known: dict[int, str] = {}  # most numbers rest on one and the same list
@@ -171,7 +188,7 @@ def entry(
         return known[id(trials)]
 
     def spelt(trials: Iterable[str]) -> str:
-        ends = spans(places[trial] for trial in trials if trial in places)
+        ends = spans(place for place in map(places.get, trials) if place is not None)
         pairs = zip(ends[::2], ends[1::2], strict=True)
         return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
 
@@ -182,7 +199,7 @@ def entry(
         "question": story.question,
         "answer": story.answer,
         "verdicts": {finding.id: finding.verdict for finding in story.findings},
-        "inputs": inputs(results, venue),
+        "inputs": inputs(results, venue, cells),
         "code": code(),
         "packages": packages(),
         "rows": [f"{trial} {digest}" for trial, digest in hashes.items()],

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import pandas as pd
 
 from ablate.analyse import tidy as frame
 from ablate.config import STANDARD
 from ablate.errors import UserError
-from ablate.study import expand
 from ablate.study.contrast import level_text, level_texts
 from ablate.study.schema import Study
 
 
-def of_profile(study: Study, table: pd.DataFrame, hashes: Mapping[str, str]) -> pd.DataFrame:
+def of_profile(
+    study: Study, table: pd.DataFrame, asked: Collection[str] | None = None
+) -> pd.DataFrame:
     """The rows of the study's trials at its profile, each with a `trial` id, in the table's order.
 
-    Our own tables are matched by trial id (`hashes`: data set -> content hash, from study.json),
-    so that a trial of an older code or other data never counts. A table without known hashes is
-    one that `ablate` did not write: it is matched by its factor levels. Raises UserError, in one
-    line, when nothing that finished is left.
+    asked: ids of the study's trials, by which our own tables are matched, so that a trial of an older code or
+    other data never counts; None for a table that `ablate` did not write: it is matched by its factor levels.
+    Raises UserError, in one line, when nothing that finished is left.
     """
     if table.empty:
         raise UserError(f"{_name(study)}: the table of trials is empty; {_remedy(study)}.")
-    if hashes and "trial" in table.columns:
-        known = {name: hashes.get(name, "") for name in study.data}
-        wanted = {trial.id for trial in expand.trials(study, known)}
-        rows = table[table["trial"].isin(wanted)]
+    if asked is not None and "trial" in table.columns:
+        rows = table[table["trial"].isin(asked)]
     else:
         rows = _by_level(study, table)
     if "trial" not in rows.columns:

@@ -80,9 +80,9 @@ def of(
     if isinstance(study, ForeignStudy):
         return _elsewhere(study, table, reading)
     hashes = {str(k): str(v) for k, v in (registration.get("data") or {}).items()}
-    mine = rows.of_profile(study, table, hashes)
     cells = expand.cells(study)
     asked = expand.trials(study, {**dict.fromkeys(study.data, ""), **hashes})
+    mine = rows.of_profile(study, table, {one.id for one in asked} if hashes else None)
     return Subject(
         study=study,
         table=mine,

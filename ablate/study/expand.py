@@ -304,12 +304,11 @@ def trials(study: Study, data_hashes: Mapping[str, str]) -> list[Trial]:
     fits: dict[str, Fit] = {}
     found = []
     for cell in cells(study):
+        trained, measured = fit_part(cell.config), budgets(cell.config)
         for seed in range(study.seeds):
-            fit = Fit(study.streams, seed, fit_part(cell.config), data_hashes[cell.data])
+            fit = Fit(study.streams, seed, trained, data_hashes[cell.data])
             fit = fits.setdefault(fit.id, fit)
-            found += [
-                Trial(fit, cell.config, budget, cell.levels) for budget in budgets(cell.config)
-            ]
+            found += [Trial(fit, cell.config, budget, cell.levels) for budget in measured]
     return found
 
 

@@ -561,19 +561,23 @@ def _status(study: ForeignStudy, rows: pd.DataFrame) -> pd.Series:
 
 def _seeds(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
     """Seeds as whole numbers where all are, else as text."""
-    plain = _each(rows[column], _level)
-    empty = plain.str.lower().isin(_EMPTY)
+    codes, texts = pd.factorize(_each(rows[column], _level))
+    empty = np.array([text.lower() in _EMPTY for text in texts], dtype=bool)[codes]
     if empty.any():
         raise UserError(f"{where}, {rows.loc[empty, ''].iloc[0]}: the seed ('{column}') is empty.")
-    return plain.astype(int) if plain.str.fullmatch(r"-?\d{1,18}").all() else plain
+    whole = all(re.fullmatch(r"-?\d{1,18}", text) for text in texts)
+    plain = np.array(
+        [int(text) if whole else text for text in texts], dtype=int if whole else object
+    )
+    return pd.Series(plain[codes], index=rows.index)
 
 
 def _numbers(rows: pd.DataFrame, column: str, where: str) -> pd.Series:
     """A column of numbers; empty cells are NaN."""
     shown = _each(rows[column], _text)
-    empty = shown.str.lower().isin(_EMPTY)
-    numbers = pd.to_numeric(shown.where(~empty), errors="coerce")
-    bad = numbers.isna() & ~empty
+    numbers = pd.to_numeric(shown, errors="coerce")
+    bad = numbers.isna()
+    bad[bad] = ~shown[bad].str.lower().isin(_EMPTY)
     if bad.any():
         row, cell = rows.loc[bad, ""].iloc[0], shown[bad].iloc[0][:40]
         meant = "a metric is a number, or empty"

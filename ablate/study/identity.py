@@ -46,7 +46,7 @@ def part_versions(config: Mapping[str, Any]) -> dict[str, str]:
         level = str(config.get(kind, ""))
         if kind in registry.SUMS and level:
             used += [(kind, each.name) for each in registry.terms(kind, level)]
-        elif level in registry.names(kind):  # a layout such as `chunk-4` is none
+        elif registry.known(kind, level):  # a layout such as `chunk-4` is none
             used.append((kind, level))
     found = {f"{kind} {name}": registry.part(kind, name).version for kind, name in used}
     return {name: version for name, version in found.items() if version}

@@ -35,6 +35,7 @@ _POINT = re.compile(
 _COMMA = re.compile(
     rf"[-+]?(?:\d+|\d{{1,3}}(?:\.\d{{3}})+)(?:,\d*)?{_EXPONENT}|[-+]?,\d+{_EXPONENT}"
 )
+_MARKED = re.compile(r"[,'_\u2019\u2212\u00a0\u2009\u202f]|\d \d")
 _GROUPED = re.compile(r"(?<=\d)[ '_\u00a0\u2009\u202f\u2019](?=\d{3}(?!\d))")
 _EMPTY = {"", "nan", "na", "n/a", "none", "null", "inf", "-inf", "infinity", "-infinity"}
 
@@ -52,8 +53,8 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if again:
         raise UserError(f"{path}: two columns are called '{again[0]}'; each name may stand once.")
     columns, marks = {}, {}
-    for name, cells in zip(header, zip(*lines, strict=True), strict=True):
-        columns[name], marks[name] = _plain(cells, separator)
+    for place, name in enumerate(header):
+        columns[name], marks[name] = _plain([line[place] for line in lines], separator)
     notes += [f"'{name}' {mark}" for name, mark in marks.items() if mark]
     _no_other_points(path, columns, marks)
     return pd.DataFrame(columns, columns=header, dtype=object), notes
@@ -64,9 +65,9 @@ def _no_other_points(
 ) -> None:
     """Refuse numbers such as 1.234, which are thousands where other columns have decimal commas."""
     comma = next((name for name, mark in marks.items() if mark == DECIMAL), None)
-    for name, cells in columns.items():
+    for name, cells in columns.items() if comma is not None else ():
         grouped = next((c for c in cells if _THOUSANDS.fullmatch(c.strip())), None)
-        if comma is not None and not marks[name] and grouped is not None:
+        if not marks[name] and grouped is not None:
             raise UserError(
                 f"{path}: '{name}' holds '{grouped.strip()}' and '{comma}' decimal commas; write it without its "
                 "point if that marks thousands, or with a comma."
@@ -182,12 +183,11 @@ def _plain(cells: Sequence[str], separator: str) -> tuple[Sequence[str], str]:
     A column is changed as a whole or not at all: where a single cell is no number, or commas can be read both
     ways, it stays as it is.
     """
-    marked = [
-        cell for cell in set(cells) if re.search(r"[,'_\u2019\u2212\u00a0\u2009\u202f]|\d \d", cell)
-    ]
-    if not marked:
+    different = set(cells)
+    if not _MARKED.search("\n".join(different)):  # at once, as most columns hold none
         return cells, ""
-    shown = {cell: _GROUPED.sub("", cell.strip().replace("\u2212", "-")) for cell in set(cells)}
+    marked = [cell for cell in different if _MARKED.search(cell)]
+    shown = {cell: _GROUPED.sub("", cell.strip().replace("\u2212", "-")) for cell in different}
     numbers = [text for text in shown.values() if text.lower() not in _EMPTY]
     points = all(_POINT.fullmatch(text) for text in numbers)
     commas = all(_COMMA.fullmatch(text) for text in numbers)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ablate.errors import UserError
 
+_SPECIAL = re.compile(r'["\r\n]')
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORGOTTEN = 3600.0  # seconds after which a temporary file of another machine counts as left behind
 
@@ -64,7 +66,14 @@ def csv_text(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     Python's own writer leaves a lone carriage return unquoted, which its reader takes for a new
     line.
     """
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in (columns, *lines))
+    return "".join(_line(line) + "\n" for line in (columns, *lines))
+
+
+def _line(cells: Sequence[str]) -> str:
+    plain = ",".join(cells)
+    if plain.count(",") == len(cells) - 1 and not _SPECIAL.search(plain):  # as most lines
+        return plain
+    return ",".join(map(_quoted, cells))
 
 
 def _quoted(cell: str) -> str:

@@ -16,7 +16,7 @@ from ablate.errors import UserError
 from ablate.track import kept
 from ablate.track.folder import StudyFolder
 from ablate.track.store import COMPLETED, FAILED, Attempt, attempts, deciding
-from ablate.track.table import read_csv, read_curves, read_series, read_table, rows
+from ablate.track.table import CURVES, SERIES, read_columns, read_trials, rows
 
 CURVE = "curve.csv"
 POINTS = "series.csv"
@@ -44,9 +44,9 @@ class Known:
         self = cls()
         if not file.exists():
             return self
-        table = read_table(file)
+        table = read_trials(file)
         self.before = rows(table)
-        measured = [n.removesuffix(".row") for n in table.columns if n.endswith(".row")]
+        measured = [n.removesuffix(".row") for n in table if n.endswith(".row")]
         for number, row in enumerate(self.before, start=1):
             asked = [name for name in measured if row[f"{name}.row"]]
             if row["status"] == FAILED and not asked:  # its fit failed
@@ -69,12 +69,12 @@ class Known:
 
     def _beside(self, folder: StudyFolder) -> None:
         if folder.curves.exists():
-            for row in rows(read_curves(folder.curves)):
+            for row in rows(read_columns(folder.curves, required=CURVES)):
                 self.curves.setdefault(row.pop("fit"), []).append(row)
         if folder.series.exists():
             ids = {row["trial"]: row for row in self.before}
             first: dict[str, str] = {}  # row id -> the trial that told it; several may share a row
-            for row in rows(read_series(folder.series)):
+            for row in rows(read_columns(folder.series, required=SERIES)):
                 measurement, _, response = row["response"].rpartition(".")
                 trial = ids.get(row["trial"])
                 if trial is None:
@@ -135,7 +135,7 @@ def verify(folder: StudyFolder) -> None:
     kept.audits(folder)
     kept.yardsticks(folder)
     if folder.replications.exists():
-        read_csv(folder.replications)
+        read_columns(folder.replications)
     for file in (folder.table, folder.tuning):
         known = Known.of(folder, file)
         for name, attempt in deciding(attempts(folder.runs, known.told)).items():
@@ -158,4 +158,4 @@ def _points(attempt: Attempt, name: str) -> list[dict[str, Any]]:
     """The rows of a file that a run has kept; none where it kept no such file."""
     if name not in attempt.files:
         return []
-    return rows(read_csv(attempt.kept(name), sealed=False))
+    return rows(read_columns(attempt.kept(name), sealed=False))

@@ -23,15 +23,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ablate import config
 from ablate.errors import UserError
 from ablate.track import seal
 from ablate.track.files import csv_text, write_atomic
+
+if TYPE_CHECKING:  # what needs no frame is read without pandas, which takes longer to import than most tables to read
+    import pandas as pd
+
+Column = list[Any]  # the cells of a column: all int, all float (NaN where empty), or all text
 
 TEXT = (
     *("trial", "fit", "status", "data", "failure", "content", "response"),
@@ -40,6 +42,7 @@ TEXT = (
 )
 REQUIRED = ("trial", "status", "data", "seed")
 SERIES = ("trial", "response", "index", "value")
+CURVES = ("fit", "update")
 LEADING = ("data", *config.FACTORS, *config.OPTIONAL)  # factors that come first, in this order
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)", re.IGNORECASE)
@@ -55,28 +58,36 @@ def read_table(
 
     Raises UserError naming file, line and column.
     """
+    return framed(read_trials(path, required, metrics, sealed))
+
+
+def read_trials(
+    path: Path,
+    required: Sequence[str] = REQUIRED,
+    metrics: Sequence[str] = (),
+    sealed: bool = True,
+) -> dict[str, Column]:
+    """The columns of `read_table`, by name."""
     path = Path(path)
-    frame = read_csv(path, sealed)
+    found = read_columns(path, sealed)
     for name in (*required, *metrics):
-        if name not in frame.columns:
-            raise UserError(
-                f"{path}: column '{name}' is missing; found: {', '.join(frame.columns)}."
-            )
-    if "trial" in frame.columns:
-        twice = np.flatnonzero(frame["trial"].duplicated())
-        if len(twice):
-            name = frame["trial"].iloc[twice[0]]
-            raise UserError(f"{path}, row {twice[0] + 1}: trial '{name}' stands there twice.")
+        if name not in found:
+            raise UserError(f"{path}: column '{name}' is missing; found: {', '.join(found)}.")
+    seen: set[Any] = set()
+    for row, trial in enumerate(found.get("trial", ()), start=1):
+        if trial in seen:
+            raise UserError(f"{path}, row {row}: trial '{trial}' stands there twice.")
+        seen.add(trial)
     for name in dict.fromkeys(("seed", *metrics)):
-        if name in frame.columns and frame[name].dtype == object:
-            for row, value in enumerate(frame[name]):
-                if isinstance(value, str) and not _FLOAT.fullmatch(value):
-                    raise UserError(
-                        f"{path}, row {row + 1}: {name} is '{value}'; allowed: a number or nothing."
-                    )
-    if "seed" in frame.columns and "seed" in required and frame["seed"].dtype != np.int64:
+        for row, value in enumerate(found.get(name, ()), start=1):
+            if isinstance(value, str) and not _FLOAT.fullmatch(value):
+                raise UserError(
+                    f"{path}, row {row}: {name} is '{value}'; allowed: a number or nothing."
+                )
+    seeds = found.get("seed", [])
+    if "seed" in required and not (seeds and isinstance(seeds[0], int)):
         raise UserError(f"{path}: column 'seed' must hold an integer in every row.")
-    return frame
+    return found
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -90,35 +101,34 @@ def order(frame: pd.DataFrame) -> pd.DataFrame:
     factors = [name for name in LEADING if name in listed]
     factors += [name for name in listed if config.is_factor(name) and name not in factors]
     keys = [*factors, *(name for name in ("budget", "seed", "trial") if name in listed)]
-    lines = rows(frame)
-    ranks = sorted(range(len(lines)), key=lambda i: [_rank(lines[i][name]) for name in keys])
-    return frame.iloc[ranks].reset_index(drop=True)
+    ranks = [_ranks(frame[name].tolist()) for name in keys]
+    places = sorted(range(len(frame)), key=list(zip(*ranks, strict=True)).__getitem__)
+    return frame.iloc[places].reset_index(drop=True)
 
 
 def read_curves(path: Path) -> pd.DataFrame:
-    """The curves at `path`; raises UserError as `read_csv` does, and when a column is missing."""
-    found = read_csv(path)
-    for name in ("fit", "update"):
-        if name not in found.columns:
-            raise UserError(f"{path}: column '{name}' is missing.")
-    return found
+    """The curves at `path`, columns fit, update and what was recorded; raises UserError as `read_columns` does."""
+    return framed(read_columns(path, required=CURVES))
 
 
 def read_series(path: Path) -> pd.DataFrame:
-    """Responses over an index: columns trial, response, index, value; raises UserError as `read_csv` does."""
-    found = read_csv(path)
-    for name in SERIES:
-        if name not in found.columns:
-            raise UserError(f"{path}: column '{name}' is missing.")
-    return found
+    """Responses over an index, columns trial, response, index, value; raises UserError as `read_columns` does."""
+    return framed(read_columns(path, required=SERIES))
 
 
 def read_csv(path: Path, sealed: bool = True) -> pd.DataFrame:
-    """A CSV file with its columns typed by what they hold: int64, float64, or text (object).
+    """`read_columns` as a frame of int64, float64 and text (object)."""
+    return framed(read_columns(path, sealed))
+
+
+def read_columns(
+    path: Path, sealed: bool = True, required: Sequence[str] = ()
+) -> dict[str, Column]:
+    """A CSV file with its columns typed by what they hold: whole numbers, numbers, or text.
 
     Empty cells are NaN in a numeric column and '' in a text column. The columns of `TEXT` are text
     whatever they look like. sealed: whether it must carry the hashes of its rows; those it carries must fit.
-    Raises UserError for a missing, ragged or changed file.
+    Raises UserError for a missing, ragged or changed file, and when a required column is missing.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -150,9 +160,22 @@ def read_csv(path: Path, sealed: bool = True) -> pd.DataFrame:
             f"{path}: the column '{seal.COLUMN}' is missing, so nobody can tell whether the table is whole. "
             f"{seal.REMEDY}"
         )
+    for name in required:
+        if name not in header:
+            raise UserError(f"{path}: column '{name}' is missing.")
+    return {name: _typed(name, [line[i] for line in lines]) for i, name in enumerate(header)}
+
+
+def framed(columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Columns as a frame."""
+    import pandas as pd
+
+    def series(cells: Column) -> pd.Series:
+        kinds = {int: "int64", float: "float64"}
+        return pd.Series(cells, dtype=kinds.get(type(cells[0]), "object") if cells else "object")
+
     return pd.DataFrame(
-        {name: _typed(name, [line[i] for line in lines]) for i, name in enumerate(header)},
-        columns=header,
+        {name: series(cells) for name, cells in columns.items()}, columns=list(columns)
     )
 
 
@@ -165,9 +188,12 @@ def to_csv(frame: pd.DataFrame) -> str:
     return csv_text([*header, seal.COLUMN], lines)
 
 
-def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows(table: pd.DataFrame | Mapping[str, Column]) -> list[dict[str, Any]]:
     """The rows as dicts of Python values (int, float, str, bool)."""
-    columns = {str(name): frame[name].tolist() for name in frame.columns}
+    columns = {
+        str(name): cells if isinstance(cells, list) else cells.tolist()
+        for name, cells in table.items()
+    }
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
@@ -177,21 +203,20 @@ def frame_of(lines: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.D
     for line in lines:
         for name in columns:
             cells[name].append(cell(line.get(name)))
-    return pd.DataFrame({name: _typed(name, cells[name]) for name in columns})
+    return framed({name: _typed(name, cells[name]) for name in columns})
 
 
-def _typed(name: str, cells: list[str]) -> pd.Series:
-    """One column: int64 when each cell is an integer, float64 when each is a number, else text."""
+def _typed(name: str, cells: list[str]) -> Column:
+    """One column: int when each cell is an integer, float when each is a number, else text."""
     text = name in TEXT or name.endswith(".row")
     if not text and any(cells):
         if all(_INTEGER.fullmatch(cell) for cell in cells):
-            return pd.Series([int(cell) for cell in cells], dtype=np.int64)
+            return [int(cell) for cell in cells]
         if all(not cell or _FLOAT.fullmatch(cell) for cell in cells):
-            values = [float(cell) if cell else math.nan for cell in cells]
-            return pd.Series(values, dtype=np.float64)
+            return [float(cell) if cell else math.nan for cell in cells]
     elif not text and cells:
-        return pd.Series([math.nan] * len(cells), dtype=np.float64)
-    return pd.Series(cells, dtype=object)
+        return [math.nan] * len(cells)
+    return cells
 
 
 def cell(value: Any) -> str:
@@ -202,9 +227,16 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def _ranks(column: Sequence[Any]) -> list[int]:
+    """The place of each cell among the different ones of its column: what is missing, numbers by size, text."""
+    shown = ["" if value is None or value != value else value for value in column]
+    places = {value: place for place, value in enumerate(sorted(set(shown), key=_rank))}
+    return [places[value] for value in shown]
+
+
 def _rank(value: Any) -> tuple[int, float, str]:
     """A key that orders numbers by size before text, and what is missing first."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if value == "":
         return (0, 0.0, "")
     if isinstance(value, int | float):
         return (1, float(value), "")

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from tiny_study import TEXT, Tiny
 
+from ablate import registry
+from ablate.launch.base import Finished, Started
+from ablate.launch.worker import find
 from ablate.track.store import attempts
 from ablate.track.table import read_table
 
@@ -171,6 +174,26 @@ def test_results_that_cannot_be_written(tiny: Tiny, kind: str) -> None:
         assert ended.err.count("\n") <= 1
         assert command == "status" or ended.code == 2
     assert kind != "a file" or tiny.results.read_text() == "mine"
+
+
+def test_a_cohort_whose_worker_was_lost_does_what_is_left(tiny: Tiny, whole: Path) -> None:
+    """Where a launcher has it done once more, by the same job: nothing that was recorded is trained or measured."""
+
+    def again(jobs, work, workers, on_event, plugins=()):  # type: ignore[no-untyped-def]
+        for job in jobs:
+            on_event(Started(0, job))
+            first = find(work)(job.payload, lambda fraction, text: None)
+            lost = max(first, key=lambda one: len(one.result)).path
+            shutil.rmtree(lost)
+            value = find(work)(job.payload, lambda fraction, text: None)
+            assert {one.trial_id for one in value} == {one.trial_id for one in first}
+            on_event(Finished(0, job, value))
+
+    registry.register("launcher", "again")(again)
+    ended = tiny.command(*tiny.arguments("run", "--launcher", "again"))
+    assert ended.code == 0, ended.err
+    assert same(tiny, whole)
+    assert statuses(tiny) == {"COMPLETED": 18}
 
 
 def test_sigterm_before_any_trial_is_heard_too(tiny: Tiny) -> None:

@@ -46,7 +46,7 @@ def draw(results: Results) -> base.Drawn | None:
     tau = grid(list(scores.values()))
     banded = len(looks) <= MOST_BANDS
     for name, look in looks.items():
-        found = profile(scores[name], tau, name=f"{results.metric}/{name}")
+        found = profile(scores[name], tau, name=f"{results.metric}/{name}", banded=banded)
         if banded:
             left.fill_between(
                 tau, found.low, found.high, color=look.colour, alpha=0.13, linewidth=0
