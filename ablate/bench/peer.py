@@ -247,8 +247,8 @@ class PreTrainedModel(nn.Module):
 
     def init_weights(self) -> None:
         """As the model says."""
-        initialise: Any = self._init_weights
-        self.apply(initialise)
+        start: Any = self._init_weights
+        self.apply(start)
 
     def get_head_mask(self, mask: Any, layers: int) -> list[None]:
         """No head is masked."""
