@@ -86,6 +86,15 @@ class Visibility:
     first: Tensor
     stays: Tensor
 
+    @classmethod
+    def of(
+        cls, context: int, first: list[bool], stays: list[bool], device: torch.device | str = "cpu"
+    ) -> Visibility:
+        """The same from lists, so that nothing has to be asked of the device."""
+        made = cls(context, *(torch.tensor(each, device=device).float() for each in (first, stays)))
+        vars(made).update(_all_first=all(first), _all_stay=all(stays))
+        return made
+
     @property
     def device(self) -> torch.device:
         """Where windows are cut."""
@@ -114,11 +123,7 @@ class Visibility:
         """The present timestep's row (..., F) as the last of a window of `length` shows it."""
         return row * self.first if length == 1 else row
 
-    def to(self, device: torch.device | str) -> Visibility:
-        """The same on another device, where nothing needs to be read any more: reading a value stops a GPU's queue."""
-        moved = Visibility(self.context, self.first.to(device), self.stays.to(device))
-        vars(moved).update(_all_first=self._all_first, _all_stay=self._all_stay)
-        return moved
+    # Asked once, not at every batch: reading a value stops a GPU's queue.
 
     @cached_property
     def _all_first(self) -> bool:

@@ -40,8 +40,8 @@ def policy(
     table = torch.randn(STEPS, OBSERVATIONS, generator=generator)
     actions = torch.rand(STEPS, ACTIONS, generator=generator) * 2 - 1
     timestep = torch.arange(STEPS) % EPISODE
-    ones = torch.ones(OBSERVATIONS)
-    visible = Visibility(CONTEXT, ones, ones).to(device)
+    shown = [True] * OBSERVATIONS
+    visible = Visibility.of(CONTEXT, shown, shown, device)
     source = Source(table.to(device), timestep.to(device), actions.to(device), visible)
     train = TRAIN | {"loss": loss, "targets_per_update": targets}
     return Supervised(stack, source, train, {}, "device", list(range(seeds)))
