@@ -158,6 +158,7 @@ def test_tasks_that_nodes_can_take(tmp_path: Path, cpus: float, gpus: float, roo
     assert launcher.capacity(nodes) == room
 
 
+@pytest.mark.cluster
 @with_ray
 def test_each_job_fails_alone_and_one_whose_worker_dies_is_tried_elsewhere(
     tmp_path: Path, cluster: Cluster
@@ -174,6 +175,7 @@ def test_each_job_fails_alone_and_one_whose_worker_dies_is_tried_elsewhere(
     assert sorted(begun) == [f"job-{i}" for i in range(5)]
 
 
+@pytest.mark.cluster
 @with_ray
 def test_tasks_share_a_gpu_and_none_waits_for_one_that_is_not_there(
     tmp_path: Path, cluster: Cluster
@@ -186,6 +188,7 @@ def test_tasks_share_a_gpu_and_none_waits_for_one_that_is_not_there(
         cluster.run(tmp_path, ["overlap"], gpus=2, device="cuda")
 
 
+@pytest.mark.cluster
 @with_ray
 def test_a_study_survives_its_driver_its_worker_and_a_node(tiny: Tiny, cluster: Cluster) -> None:
     """The table is that of a run which nobody disturbed."""
@@ -267,6 +270,7 @@ def family(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.cluster
 @with_ray
 def test_a_cluster_of_this_machine_listens_to_it_alone_and_ends_with_its_runs(
     tmp_path: Path,

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tiny_study import TEXT, Tiny
 
+pytestmark = pytest.mark.cluster
+
 SLOWLY = Path(__file__).with_name("slowly.py")
 TABLES = ("trials.csv", "curves.csv", "audit.json")
 UPDATES = 40
