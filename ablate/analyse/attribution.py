@@ -356,7 +356,9 @@ def _design(
         cells=tuple(values(table.loc[members], metric) for members in runs),
         units=pairs.units,
         weights=np.array(weights),
-        trials=tuple(map(str, table.loc[rows, "trial"])) if "trial" in table.columns else (),
+        trials=tuple(map(str, table.loc[rows, "trial"].tolist()))
+        if "trial" in table.columns
+        else (),
         pairing=pairs.words,
         alpha=alpha,
     )

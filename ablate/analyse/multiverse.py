@@ -240,9 +240,9 @@ def _scores(
 def _points(table: pd.DataFrame, curves: pd.DataFrame | None, metric: str) -> Floats | None:
     """(rows, points) of the metric in order of updates, nan for unfinished trials; None unless every
     finished trial has all points."""
-    if curves is None or metric not in curves.columns or "trial" not in table.columns:
+    if curves is None or curves.empty or metric not in curves or "trial" not in table:
         return None
-    done = set(usable(table, metric)["trial"])
+    done = set(usable(table, metric)["trial"].tolist())
     own = curves[curves["trial"].isin(done) & np.isfinite(curves[metric].to_numpy(dtype=float))]
     wide = own.pivot(index="trial", columns="update", values=metric).dropna(axis=1)
     if wide.shape[1] < 2 or set(wide.index) != done:

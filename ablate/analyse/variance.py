@@ -213,22 +213,22 @@ def _cells(table: pd.DataFrame, metric: str, where: Mapping[str, Sequence[Level]
     rows = at(usable(table, metric), where)
     if rows.empty:
         raise UserError(f"variance of '{metric}': no finished trial has a value.")
-    texts = rows[factor_columns(rows)].apply(level_texts)
-    factors = tuple(name for name in texts.columns if texts[name].nunique() > 1)
+    coded = {n: pd.factorize(level_texts(rows[n]), sort=True) for n in factor_columns(rows)}
+    factors = tuple(name for name, (_, found) in coded.items() if len(found) > 1)
     if not factors:
         raise UserError(f"variance of '{metric}': nothing but the seed varies.")
     if len(factors) > _MOST_FACTORS + 1:
         raise UserError(
             f"variance of '{metric}': {len(factors)} factors vary; allowed: {_MOST_FACTORS + 1}."
         )
-    names = {name: sorted(texts[name].unique()) for name in factors}
-    codes = np.column_stack([texts[n].map(names[n].index).to_numpy(dtype=int) for n in factors])
+    names = {name: coded[name][1].tolist() for name in factors}
     levels = tuple(len(names[name]) for name in factors)
-    unique, member = np.unique(codes, axis=0, return_inverse=True)
-    member = member.ravel()
-    score = values(rows, metric)
-    scores = tuple(score[member == i] for i in range(len(unique)))
-    counts = np.array([len(cell) for cell in scores], dtype=float)
+    flat = np.ravel_multi_index([coded[name][0] for name in factors], levels)
+    cells, counts = np.unique(flat, return_counts=True)
+    unique = np.column_stack(np.unravel_index(cells, levels))
+    ordered = values(rows, metric)[np.argsort(flat, kind="stable")]
+    scores = tuple(np.split(ordered, np.cumsum(counts)[:-1]))
+    counts = counts.astype(float)
     if counts.max() < 2:
         raise UserError(
             f"variance of '{metric}': every cell has a single seed; allowed: two or more in some."
@@ -240,7 +240,7 @@ def _cells(table: pd.DataFrame, metric: str, where: Mapping[str, Sequence[Level]
     empty = ""
     if absent is not None:
         empty = ", ".join(f"{n}={names[n][i]}" for n, i in zip(factors, absent, strict=True))
-    trials = tuple(map(str, rows["trial"])) if "trial" in rows.columns else ()
+    trials = tuple(map(str, rows["trial"].tolist())) if "trial" in rows.columns else ()
     return _Cells(factors, unique, levels, means, counts, within, scores, trials, empty)
 
 

@@ -13,6 +13,7 @@ from ablate.bench.data import data_rows
 from ablate.bench.inference import inference
 from ablate.bench.memory import memory_rows
 from ablate.bench.planner import planner_rows
+from ablate.bench.scale import scale_rows
 from ablate.bench.update import Row, cohort_throughput, update_rows
 from ablate.errors import UserError, unknown
 
@@ -46,6 +47,10 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         " time its matrix products alone would take, and token positions computed (bound: every new token once,"
         " nothing cropped)",
         planner_rows,
+    ),
+    "scale": (
+        "What a study costs beside its computing: its run store, its table and its report, by the number of fits",
+        scale_rows,
     ),
     "inference": (
         "False alarms of the statistics at a nominal 5 %, by simulation, beside popular procedures",

@@ -82,13 +82,18 @@ def _study(study: Path, profile: str | None, overrides: list[str] | None, seeds:
 
 def _plugins(plugin: list[str] | None, study: Path, results: Path) -> None:
     """Load the named plugins, or those with which the study was run last."""
+    load_plugins(_of_study(plugin, study, results))
+
+
+def _of_study(plugin: list[str] | None, study: Path, results: Path) -> list[str]:
+    """The named plugins, or those with which the study was run last."""
     from ablate.study.source import read
     from ablate.track import kept
 
-    if not plugin:
-        name = read(study).tree.get("study")
-        plugin = kept.plugins(results, name) if isinstance(name, str) else []
-    load_plugins(plugin)
+    if plugin:
+        return plugin
+    name = read(study).tree.get("study")
+    return kept.plugins(results, name) if isinstance(name, str) else []
 
 
 @app.command(epilog="Example: python -m ablate run studies/memory_vs_arch.yaml --profile quick")
@@ -130,6 +135,7 @@ def run(
     # Before anything that computes is imported: workers are copies of this process.
     os.environ.update(ONE_THREAD)
 
+    from ablate.launch import standing
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
     from ablate.track.folder import folder_of
@@ -169,6 +175,8 @@ def run(
         f"{summary.missing} without a result. Table: {folder_of(results, loaded).table}",
         highlight=False,
     )
+    if seeds is None:
+        standing.enrol(loaded, study, profile, set_ or [], plugins, results)
     if summary.failed:
         console.print("Failed trials are listed in the table; --retry-failed runs them again.")
     if not summary.missing:
@@ -346,10 +354,10 @@ def status(
     results: Results = RESULTS,
 ) -> int:
     """Fits and trials that have a result, of how many; attempts that failed or died are listed."""
-    from ablate.launch.standing import describe
+    from ablate.launch import standing
 
-    _plugins(plugin, study, results)
-    print(describe(_study(study, profile, set_, None), results))
+    plugins = _of_study(plugin, study, results)
+    print(standing.asked(study, profile, set_ or [], plugins, results))
     return 0
 
 
@@ -489,7 +497,9 @@ def audit(
 def bench(
     part: Annotated[
         str,
-        typer.Argument(help="update, cohort, data, acting, memory, planner or inference [all]."),
+        typer.Argument(
+            help="update, cohort, data, acting, memory, planner, scale or inference [all]."
+        ),
     ] = "",
     table: Annotated[
         Path | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from ablate.track import kept, observers, seal
 from ablate.track.book import Book, Summary, tuned, tuning_book
 from ablate.track.files import write_atomic
 from ablate.track.folder import StudyFolder, folder_of
+from ablate.track.kept import cache_folder
 from ablate.track.known import verify
 from ablate.track.table import rows as table_rows
 from ablate.track.table import write_table
@@ -59,11 +59,6 @@ class Options:
     def cache(self) -> Path:
         """Where generated data sets are kept."""
         return cache_folder(self.results)
-
-
-def cache_folder(results: Path) -> Path:
-    """`$ABLATE_CACHE`, or `.cache` beside the studies' folders."""
-    return Path(os.environ.get("ABLATE_CACHE", results / ".cache"))
 
 
 def data_hashes(study: Study, cache: Path, say: Callable[[str], None]) -> dict[str, str]:

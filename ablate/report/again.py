@@ -40,7 +40,7 @@ def budgets(results: Results) -> Grid | None:
         ),
         ("updates", "estimate", "interval", "trials", "verdict"),
         tuple(rows),
-        tuple(summaries.finished(table)["trial"].astype(str)),
+        tuple(summaries.finished(table)["trial"].astype(str).tolist()),
         small=True,
     )
 

@@ -75,11 +75,12 @@ def _written(column: pd.Series) -> list[str]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         levels = [*(json.dumps(_plain(level)) for level in column.cat.categories), "null"]
         return [levels[code] for code in column.cat.codes.tolist()]
-    if pd.api.types.infer_dtype(column, skipna=False) == "string":
-        return [*map(encode_basestring_ascii, column.tolist())]
+    cells = column.tolist()
+    if all(type(cell) is str for cell in cells):
+        return [*map(encode_basestring_ascii, cells)]
     known: dict[Any, str] = {}
     out = []
-    for value in column.tolist():
+    for value in cells:
         key = (type(value), value)
         if key not in known:
             known[key] = json.dumps(_plain(value))
@@ -180,14 +181,8 @@ def entry(
     hashes = row_hashes(results.budgets, cells if same else None)
     places = {trial: place for place, trial in enumerate(hashes)}
 
-    known: dict[int, str] = {}  # most numbers rest on one and the same list
-
-    def ranges(trials: Iterable[str]) -> str:
-        if id(trials) not in known:
-            known[id(trials)] = spelt(trials)
-        return known[id(trials)]
-
-    def spelt(trials: Iterable[str]) -> str:
+    @functools.cache  # most figures and numbers rest on the same lists
+    def spelt(trials: tuple[str, ...]) -> str:
         ends = spans(place for place in map(places.get, trials) if place is not None)
         pairs = zip(ends[::2], ends[1::2], strict=True)
         return " ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in pairs)
@@ -205,10 +200,11 @@ def entry(
         "rows": [f"{trial} {digest}" for trial, digest in hashes.items()],
         "files": {name: sha(content) for name, content in sorted(files.items())},
         "shown": {
-            name: {**facts, "trials": ranges(facts["trials"])} for name, facts in shown.items()
+            name: {**facts, "trials": spelt(tuple(facts["trials"]))}
+            for name, facts in shown.items()
         },
         "numbers": {
-            name: {"value": value, "trials": ranges(trials)}
+            name: {"value": value, "trials": spelt(tuple(trials))}
             for name, (value, trials) in numbers.items()
         },
     }

@@ -49,7 +49,7 @@ def render(results: Results, venue: str) -> Rendered:
         shown[stem] = {"caption": table.caption, "script": tables.SCRIPT, "trials": table.trials}
     trials = {finding.id: finding.trials for finding in story.findings}
     behind = macros.behind(story)
-    everything: Iterable[str] = rows["trial"].astype(str).tolist()
+    everything: Iterable[str] = tuple(rows["trial"].astype(str).tolist())
     numbers = {
         name: (value, trials[behind[name]] if name in behind else everything)
         for name, value in macros.make(story).items()

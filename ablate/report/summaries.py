@@ -155,7 +155,7 @@ def by_level(rows: pd.DataFrame, keys: list[str], metric: str) -> dict[tuple, In
         values = group[metric].to_numpy(dtype=float)
         if np.isfinite(values).any():
             out[key if isinstance(key, tuple) else (key,)] = mean_interval(
-                values, tuple(group["trial"])
+                values, tuple(group["trial"].tolist())
             )
     return out
 

@@ -274,7 +274,7 @@ def matching(table: pd.DataFrame) -> Table | None:
         ),
         "Matching: trainable parameters over all cells of a mixer, the largest relative distance "
         "to the size asked for, and the supervised targets that each model was trained on.",
-        tuple(shown["trial"]),
+        tuple(shown["trial"].tolist()),
     )
 
 
@@ -299,7 +299,7 @@ def failures(table: pd.DataFrame) -> Table | None:
         ),
         "Trials by data set. Failed trials are left out of every mean and counted beside every "
         "verdict.",
-        tuple(table["trial"]),
+        tuple(table["trial"].tolist()),
     )
 
 

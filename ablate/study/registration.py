@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablate import registry
 from ablate.config import settled
 from ablate.study import identity
-from ablate.study.contrast import Cells
-from ablate.study.expand import Cell, cells, frame
-from ablate.study.hypotheses import Hypothesis, claims
-from ablate.study.schema import Study
+
+if TYPE_CHECKING:  # a study's folder is opened by commands that need neither models nor data
+    from ablate.study.expand import Cell
+    from ablate.study.hypotheses import Hypothesis
+    from ablate.study.schema import Study
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Declared:
 
 def declared(study: Study) -> Declared:
     """What a study declares, at its profile."""
+    from ablate.study.contrast import Cells
+    from ablate.study.expand import cells, frame
+    from ablate.study.hypotheses import claims
+
     study = study.model_copy(update={"tuned": None})  # what tuning finds isn't declared
     found = cells(study)
     table = Cells.of(frame(found, study))

@@ -28,7 +28,7 @@ from ablate.study.tuning import Arm, choose
 from ablate.track import kept
 from ablate.track.folder import StudyFolder
 from ablate.track.known import Known
-from ablate.track.store import COMPLETED, FAILED, attempts
+from ablate.track.store import COMPLETED, FAILED, attempts, told
 from ablate.track.table import SERIES, cell, frame_of, order, read_table, write_table
 from ablate.words import response
 
@@ -87,9 +87,16 @@ class Book:
             self._due = began + (1 + PATIENCE) * (time.monotonic() - began)
 
     def _enter(self, names: Collection[str] | None) -> None:
-        wanted = {*self.fits, *(row for one in self.trials for row in one.rows.values())}
-        found = attempts(self.folder.runs, wanted if names is None else wanted & set(names))
+        if names is None:
+            found = attempts(self.folder.runs, self._wanted)
+        else:
+            found = told(self.folder.runs, sorted(self._wanted.intersection(names)))
         self.known.take(found, self.fits)
+
+    @cached_property
+    def _wanted(self) -> set[str]:
+        """Ids of all fits and measurements of these trials."""
+        return {*self.fits, *(row for one in self.trials for row in one.rows.values())}
 
     @property
     def results(self) -> int:

@@ -24,9 +24,14 @@ OTHERS = ("runs", "checkpoints", "paper")  # folders beside those of profiles
 class Named(Protocol):
     """A loaded study, as far as it names a folder."""
 
-    study: str
-    profile: str
-    streams: str
+    @property
+    def study(self) -> str: ...
+
+    @property
+    def profile(self) -> str: ...
+
+    @property
+    def streams(self) -> str: ...
 
 
 class StudyFolder:

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ablate.errors import UserError
 from ablate.track import seal
 from ablate.track.folder import StudyFolder
-from ablate.track.table import read_csv
+from ablate.track.table import Column, framed, read_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LAST = "last.json"
 ASKED = ("study", "profile", "set", "seeds", "plugins")  # how a command named its study
 AUDITED = ("key", "mixer", "context", "history", "condition", "head", "passed", "findings")
+
+
+def cache_folder(results: Path) -> Path:
+    """`$ABLATE_CACHE`, or `.cache` beside the studies' folders."""
+    return Path(os.environ.get("ABLATE_CACHE", results / ".cache"))
 
 
 def audits(folder: StudyFolder) -> list[dict[str, Any]]:
@@ -80,16 +87,22 @@ def yardsticks_file(folder: StudyFolder) -> Path:
 
 def yardsticks(folder: StudyFolder) -> pd.DataFrame | None:
     """Exact optima by data set and context, where known; raises UserError for a damaged file."""
+    found = optima(folder)
+    return None if found is None else framed(found)
+
+
+def optima(folder: StudyFolder) -> dict[str, Column] | None:
+    """The columns of `yardsticks`."""
     path = yardsticks_file(folder)
     if not path.exists():
         return None
     cost = "it is computed again by run"
     try:
-        found = read_csv(path)
+        found = read_columns(path)
     except UserError as error:
         raise UserError(f"{error} Delete it: {cost}.") from error
     for name in ("data", "content", "context"):
-        if name not in found.columns:
+        if name not in found:
             raise _damaged(path, f"the column '{name}' is missing", cost)
     return found
 

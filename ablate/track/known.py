@@ -6,7 +6,7 @@ Each carries hashes of its own (`ablate.track.seal`). Where both tell of the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,22 +128,43 @@ class Known:
         return True
 
 
-def verify(folder: StudyFolder) -> None:
-    """Raise UserError, naming the first, when a file of a study's folder isn't as it was written, a run of its
-    store isn't, or a run and a table disagree."""
+def verify(folder: StudyFolder, found: Sequence[Attempt] | None = None) -> dict[Path, Known]:
+    """What the tables of trials tell, by file. found: all attempts of the store, where they are known.
+
+    Raises UserError, naming the first, when a file of a study's folder isn't as it was written, a run of its
+    store isn't, or a run and a table disagree.
+    """
     folder.read()
     kept.audits(folder)
-    kept.yardsticks(folder)
+    kept.optima(folder)
     if folder.replications.exists():
         read_columns(folder.replications)
-    for file in (folder.table, folder.tuning):
-        known = Known.of(folder, file)
-        for name, attempt in deciding(attempts(folder.runs, known.told)).items():
+    tables = {file: Known.of(folder, file) for file in (folder.table, folder.tuning)}
+    if found is None:
+        found = attempts(folder.runs, {name for known in tables.values() for name in known.told})
+    decided = deciding(found)
+    for known in tables.values():
+        for name, attempt in decided.items():
+            if name not in known.told:
+                continue
             if attempt.status == COMPLETED:
                 mine = known.fits if name in known.fits else known.rows
                 known.agrees(attempt, mine[name])
                 for each in attempt.files:
                     attempt.kept(each)
+    return tables
+
+
+def counted(known: Known, trials: Sequence[Sequence[str]]) -> tuple[int, int]:
+    """How many of these trials are completed, and how many failed; each is the id of its fit, then of its rows."""
+    completed = failed = 0
+    for fit, *asked in trials:
+        lost = fit in known.failures and fit not in known.fits
+        if lost or any(row in known.failures for row in asked):
+            failed += 1
+        elif fit in known.fits and all(row in known.rows for row in asked):
+            completed += 1
+    return completed, failed
 
 
 def _of_fit(name: str, measured: Collection[str]) -> bool:

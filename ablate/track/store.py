@@ -7,6 +7,7 @@ was on another machine, its heartbeat has stopped. What can't be read is refused
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import re
 import time
@@ -94,6 +95,20 @@ def attempts(store: Path, trials: Collection[str] | None = None) -> list[Attempt
         if attempt is not None:
             found.append(attempt)
     return sorted(found, key=lambda attempt: (attempt.trial_id, attempt.number))
+
+
+def told(store: Path, trials: Iterable[str]) -> list[Attempt]:
+    """The attempts of a few trials whose latest has just begun or ended, without listing the store: it has taken the
+    first number that was free, so that all up to it are there."""
+    found = []
+    for trial in trials:
+        for number in itertools.count(1):
+            path = Path(store, trial if number == 1 else f"{trial}.{number}")
+            if not path.is_dir():
+                break
+            attempt = _attempt(path, trial, number)
+            found += [] if attempt is None else [attempt]
+    return found
 
 
 def deciding(found: Iterable[Attempt]) -> dict[str, Attempt]:

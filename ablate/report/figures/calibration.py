@@ -41,7 +41,7 @@ def draw(results: Results) -> base.Drawn | None:
     ends = rows.groupby("data", observed=True)["target"].agg(["min", "max"])
     rows = rows.assign(low=rows["data"].map(ends["min"]), high=rows["data"].map(ends["max"]))
     rows = rows if by else rows.assign(all="")
-    return calibration(target_curves(rows, [by or "all"]), by, tuple(rows["trial"]))
+    return calibration(target_curves(rows, [by or "all"]), by, tuple(rows["trial"].tolist()))
 
 
 def calibration(
