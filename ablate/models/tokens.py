@@ -154,7 +154,7 @@ class Tokenizer(nn.Module, ABC):
             time = torch.cat([now[..., : self.hidden] - 1, now[..., self.hidden :]], dim=-1)
             # later timesteps share the last entry, as in the released code (gym/experiment.py)
             last = self.timesteps.num_embeddings - 1
-            index = time.long().clamp_(0, last)
+            index = time.long().clamp(0, last)
 
             def beside() -> Tensor:
                 return torch.where(index < last, index + 1, index - (time <= last).long()).clamp(0)
