@@ -69,7 +69,7 @@ def strata(
         if data not in shared
     )
     used = [i for name in found for data in shared for i in index[name, data]]
-    trials = tuple(map(str, rows.loc[used, "trial"].tolist())) if "trial" in rows.columns else ()
+    trials = tuple(map(str, rows["trial"].loc[used].tolist())) if "trial" in rows.columns else ()
     scores = {name: tuple(one[data] for data in shared) for name, one in found.items()}
     return Strata(tuple(shared), scores, trials, left_out)
 

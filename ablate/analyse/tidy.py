@@ -131,7 +131,7 @@ def _by_value(column: pd.Series) -> pd.Series:
     if pd.api.types.is_integer_dtype(column):
         return column
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, levels = column.cat.codes.to_numpy(), column.cat.categories
+        codes, levels = column.cat.codes.to_numpy(), list(column.cat.categories)
     else:
         codes, found = pd.factorize(column)
         levels = list(found)
