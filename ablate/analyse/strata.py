@@ -68,7 +68,7 @@ def strata(
         for data in data_sets
         if data not in shared
     )
-    used = [i for name in found for data in shared for i in index[name, data]]
+    used: list[Any] = [i for name in found for data in shared for i in index[name, data]]
     trials = tuple(map(str, rows["trial"].loc[used].tolist())) if "trial" in rows.columns else ()
     scores = {name: tuple(one[data] for data in shared) for name, one in found.items()}
     return Strata(tuple(shared), scores, trials, left_out)
