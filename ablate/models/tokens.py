@@ -84,9 +84,9 @@ class Tokenizer(nn.Module, ABC):
             self.discretiser = unfitted(count, spec.bins) if discretiser is None else discretiser
             if self.discretiser.columns != count:
                 raise ValueError(f"{self.discretiser.columns} columns have bins, not {count}.")
-        # whether tokens are the same wherever in a window their timestep stands
+        # Of nameless numbers nobody knows which a window's first timestep hides.
         shown = [first for _, width, first, _ in columns for _ in range(width)]
-        self.still = all(
+        self.still = bool(spec.columns) and all(
             token.before or all(shown[token.start : token.stop]) for token in self.tokens
         )
         self.make(spec.width)
