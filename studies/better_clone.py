@@ -380,8 +380,11 @@ class Interventions(Measurement):
 
 
 def mixture(spec: DataSpec) -> tuple[str, int]:
-    """How the controllers of a linear-quadratic data set are mixed, and how many there are."""
-    return re.split(r"[/-]", spec.name)[2], max(2, spec.num_policies)
+    """How the controllers of a linear-quadratic data set are mixed, and how many there are; the exact clone's own
+    episodes are those of the clone of an episode mixture."""
+    family, _, member = spec.name.partition("/")
+    mixing = "episode" if family == "lq-clone" else member.partition("-")[0]
+    return mixing, max(2, spec.num_policies)
 
 
 # --- the clone's own episodes as data ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -68,8 +69,8 @@ def strata(
         for data in data_sets
         if data not in shared
     )
-    used = [i for name in found for data in shared for i in index[name, data]]
-    trials = tuple(map(str, rows.loc[used, "trial"].tolist())) if "trial" in rows.columns else ()
+    used: list[Any] = [i for name in found for data in shared for i in index[name, data]]
+    trials = tuple(map(str, rows["trial"].loc[used].tolist())) if "trial" in rows.columns else ()
     scores = {name: tuple(one[data] for data in shared) for name, one in found.items()}
     return Strata(tuple(shared), scores, trials, left_out)
 

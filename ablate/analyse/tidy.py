@@ -131,9 +131,10 @@ def _by_value(column: pd.Series) -> pd.Series:
     if pd.api.types.is_integer_dtype(column):
         return column
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, levels = column.cat.codes.to_numpy(), column.cat.categories
+        codes, levels = column.cat.codes.to_numpy(), list(column.cat.categories)
     else:
-        codes, levels = pd.factorize(column)
+        codes, found = pd.factorize(column)
+        levels = list(found)
     texts = np.array([level_text(level) for level in levels], dtype=object)
     return pd.Series(pd.factorize(texts)[0][codes], index=column.index)
 

@@ -224,11 +224,11 @@ def _cells(table: pd.DataFrame, metric: str, where: Mapping[str, Sequence[Level]
     names = {name: coded[name][1].tolist() for name in factors}
     levels = tuple(len(names[name]) for name in factors)
     flat = np.ravel_multi_index([coded[name][0] for name in factors], levels)
-    cells, counts = np.unique(flat, return_counts=True)
+    cells, sizes = np.unique(flat, return_counts=True)
     unique = np.column_stack(np.unravel_index(cells, levels))
     ordered = values(rows, metric)[np.argsort(flat, kind="stable")]
-    scores = tuple(np.split(ordered, np.cumsum(counts)[:-1]))
-    counts = counts.astype(float)
+    scores = tuple(np.split(ordered, np.cumsum(sizes)[:-1]))
+    counts: Floats = sizes.astype(float)
     if counts.max() < 2:
         raise UserError(
             f"variance of '{metric}': every cell has a single seed; allowed: two or more in some."

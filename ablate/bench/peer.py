@@ -247,7 +247,8 @@ class PreTrainedModel(nn.Module):
 
     def init_weights(self) -> None:
         """As the model says."""
-        self.apply(self._init_weights)
+        start: Any = self._init_weights
+        self.apply(start)
 
     def get_head_mask(self, mask: Any, layers: int) -> list[None]:
         """No head is masked."""
@@ -261,7 +262,13 @@ class PreTrainedModel(nn.Module):
 
 def gpt2_config(**given: Any) -> SimpleNamespace:
     """GPT2Config's defaults, so far as they are read."""
-    read = {"n_positions": 1024, "n_ctx": 1024, "n_layer": 12, "n_head": 12, "n_inner": None}
+    read: dict[str, Any] = {
+        "n_positions": 1024,
+        "n_ctx": 1024,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_inner": None,
+    }
     read |= {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5}
     read |= {"initializer_range": 0.02, "use_cache": True, "use_return_dict": True}
     read |= dict.fromkeys(

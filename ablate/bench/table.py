@@ -44,7 +44,8 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     ),
     "planner": (
         "A plan of the Trajectory Transformer's search at hopper's sizes: CPU seconds on one thread, beside the"
-        " public code's, and token positions computed (bound: every new token once, nothing cropped)",
+        " time its matrix products alone would take, and token positions computed (bound: every new token once,"
+        " nothing cropped)",
         planner_rows,
     ),
     "scale": (

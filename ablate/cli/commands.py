@@ -130,11 +130,10 @@ def run(
     results: Results = RESULTS,
 ) -> int:
     """Run whatever of a study has no result yet; the same command goes on after an interruption."""
-    from ablate.launch.local import ONE_THREAD
+    from ablate.launch.worker import ONE_THREAD
 
-    os.environ.update(
-        ONE_THREAD
-    )  # before anything that computes is imported: workers are copies of this process
+    # Before anything that computes is imported: workers are copies of this process.
+    os.environ.update(ONE_THREAD)
 
     from ablate.launch import standing
     from ablate.launch.run import Options

@@ -179,7 +179,9 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
         "Of a cluster: cohorts in a job, one after another [by their length].",
     ),
     "cpus": (float, "Of a cluster: processors of a job."),
-    "gpus": (float, "Of a cluster: GPUs of a job."),
+    "gpus": (float, "Of a cluster: GPUs of a job; on Ray a share of one, 0.25, as well."),
+    "address": (str, "Ray: HOST:PORT of a cluster's head [a cluster of this machine alone]."),
+    "retries": (int, "Of a cluster: how often a cohort goes on that was lost with its worker."),
 }
 
 

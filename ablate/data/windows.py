@@ -86,6 +86,15 @@ class Visibility:
     first: Tensor
     stays: Tensor
 
+    @classmethod
+    def of(
+        cls, context: int, first: list[bool], stays: list[bool], device: torch.device | str = "cpu"
+    ) -> Visibility:
+        """The same from lists, so that nothing has to be asked of the device."""
+        made = cls(context, *(torch.tensor(each, device=device).float() for each in (first, stays)))
+        vars(made).update(_all_first=all(first), _all_stay=all(stays))
+        return made
+
     @property
     def device(self) -> torch.device:
         """Where windows are cut."""

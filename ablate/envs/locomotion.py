@@ -70,7 +70,8 @@ class Locomotion(SimulatedEnv):
             # gymnasium advises v5; v4 is what the data were made for. MuJoCo would log what it deprecates in
             # HalfCheetah's model to a file where we stand.
             warnings.simplefilter("ignore")
-            self._env: Any = gymnasium.make(ENVIRONMENTS[task]).unwrapped
+            made: Any = gymnasium.make(ENVIRONMENTS[task])
+        self._env = made.unwrapped
         observations, actions = self._env.observation_space, self._env.action_space
         super().__init__(num_envs, observations.shape[0], actions.shape[0], HORIZON)
 

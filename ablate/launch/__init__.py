@@ -5,4 +5,5 @@ what they need when they are used.
 """
 
 from ablate.launch import local as local
+from ablate.launch import ray as ray
 from ablate.launch import slurm as slurm

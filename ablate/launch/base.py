@@ -95,12 +95,13 @@ class Place:
     """Where a study is run from: what a launcher that leaves this machine brings along.
 
     study: its name. runs: the run store, on a file system that every node sees. files: the study's file and others
-    of the user's that are kept beside the code, though no worker imports them.
+    of the user's that are kept beside the code, though no worker imports them. device: where cohorts train and act.
     """
 
     study: str
     runs: Path
     files: tuple[Path, ...] = ()
+    device: str = "cpu"
 
 
 class Launcher(Protocol):

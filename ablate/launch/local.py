@@ -24,15 +24,12 @@ from typing import Any, Protocol
 
 from ablate.errors import UserError
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started, Stopped
+from ablate.launch.worker import ONE_THREAD, become
 from ablate.registry import process, register
 
 GRACE = 10.0  # seconds that workers get to end their runs before they are killed
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TASKS = Path("/proc/self/task")  # a folder for each thread of this process, native ones too
-# Every library that computes reads one of them when it is first loaded.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
 ENDING = 0.5  # seconds that a thread gets which is about to end, as that of a display does
 IDLE = ("ablate lock",)  # threads that do nothing but wait and touch a file
 
@@ -68,16 +65,11 @@ class _Forked:
     """A copy of this process that serves one connection; `inherited` are those that are none of its business."""
 
     def __init__(self, connection: Connection, inherited: Sequence[Connection]) -> None:
-        from ablate.launch.worker import (
-            become,
-        )  # not above: it is also the main module of a new interpreter
-
         parent = os.getpid()
 
         def body() -> None:
             for other in inherited:
                 other.close()
-            os.environ.update(ONE_THREAD)
             become(connection, parent, lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before))
 
         # A signal that came before the copy has handlers of its own would be taken for one to this process.
@@ -99,7 +91,7 @@ class _Forked:
 def _started(connection: Connection) -> subprocess.Popen[bytes]:
     """A new interpreter that serves one connection."""
     handle = connection.fileno()
-    command, environment = process("ablate.launch.worker", str(handle), str(os.getpid()))
+    command, environment = process("ablate.launch.fresh", str(handle), str(os.getpid()))
     return subprocess.Popen(
         command,
         env=environment | ONE_THREAD,  # said before torch is imported
@@ -252,7 +244,7 @@ def run_pool(
     if workers < 1:
         raise UserError(f"workers: {workers}; allowed: 1 or more.")
     pool = _Pool(jobs, work, on_event, plugins)
-    with _signals() as (received, bell):
+    with signals() as (received, bell):
         try:
             # All of them before anybody hears of it: a display would begin a thread.
             for number in range(min(workers, len(jobs))):
@@ -277,7 +269,7 @@ def run_pool(
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[list[int], int]]:
+def signals() -> Iterator[tuple[list[int], int]]:
     """SIGINT and SIGTERM collected in a list; each also makes the second value readable.
 
     Outside the main thread, where Python delivers no signals, nothing is collected.

@@ -83,7 +83,7 @@ def run(
     """
     folder = folder_of(options.results, study)
     file = Path(str((asked or {}).get("study", "")))
-    place = Place(study.study, folder.runs, (file,) if file.is_file() else ())
+    place = Place(study.study, folder.runs, (file,) if file.is_file() else (), options.device)
     launcher = base.made(options.launcher, options.launching, place)
     if cluster := base.elsewhere(launcher):
         cluster.check()

@@ -175,7 +175,7 @@ class Desk:
     def lay(self, job: Job, work: str, plugins: Sequence[str]) -> None:
         """Lay a job for a worker: the dotted path of a function, plugins to load before, the function's payload."""
         self.forget(job.id)
-        write_atomic(self.waiting / job.id, pickle.dumps((work, tuple(plugins), job.payload)))
+        _write(self.waiting / job.id, pickle.dumps((work, tuple(plugins), job.payload)))
 
     def ended(self) -> set[str]:
         """Ids of the jobs that have ended and were not taken yet."""
@@ -264,7 +264,7 @@ class Desk:
             say = self._teller(name)
             say(("progress", 0.0, f"on {os.uname().nodename}"))
             message = _performed(work, plugins, payload, say)
-            write_atomic(self.done / name, pickle.dumps(message))
+            _write(self.done / name, pickle.dumps(message))
             return True
         return False
 
@@ -297,6 +297,15 @@ def _performed(
 def heard(sign: Sign, worker: int, job: Job) -> Progress:
     """A job's last word as an event."""
     return Progress(worker, job, sign.fraction, sign.text)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file; raises UserError in one line. It needs no place on the disk yet: what a machine loses that goes
+    down is found missing, and done again unless it was recorded, for which the run store waits."""
+    try:
+        replace(path, content)
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
 def _names(folder: Path) -> set[str]:

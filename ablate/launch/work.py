@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ablate.measure.base import Measured
 from ablate.systems import System
 from ablate.track.recorder import Entry, Log, Outcome, Recorded, record
 from ablate.track.signals import on_notice
-from ablate.track.store import COMPLETED
+from ablate.track.store import COMPLETED, attempts, deciding
 
 TRAINED = 0.8  # share of a cohort's progress that its training makes up
 
@@ -83,12 +83,14 @@ class CohortJob:
 def work(job: CohortJob, report: Report) -> list[Recorded]:
     """Do one cohort's work; the launcher calls this in a worker process."""
     torch.set_num_threads(1)
+    job, recorded = left(job)
     missing = job.trains
     if job.refusal:
         refused = [Outcome(failure=job.refusal) for _ in missing]
         return _record(job, [_fit_entry(job, seed) for seed in missing], lambda logs: refused)
     system = trial.prepare(dict(job.config), job.cache, job.device)
-    recorded = _fit(job, system, missing, report) if missing else []
+    if missing:
+        recorded += _fit(job, system, missing, report)
     failed = {one.trial_id for one in recorded if one.status != COMPLETED}
     for number, each in enumerate(job.measures):
         if on_notice():
@@ -96,6 +98,29 @@ def work(job: CohortJob, report: Report) -> list[Recorded]:
         report(TRAINED + (1 - TRAINED) * number / len(job.measures), f"measuring {each.name}")
         recorded += _measure(job, system, each, failed)
     return recorded
+
+
+def left(job: CohortJob) -> tuple[CohortJob, list[Recorded]]:
+    """What of a job has no result yet, and the results that it has: of a worker which was lost before its end."""
+    asked = {job.fits[seed] for seed in job.wanted}
+    asked |= {each.rows[seed] for each in job.measures for seed in each.wanted}
+    if not any((job.runs / name).exists() for name in asked):
+        return job, []
+    found = deciding(attempts(job.runs, asked))
+    done = {name: one for name, one in found.items() if one.status == COMPLETED}
+    measures = [
+        replace(each, wanted=tuple(seed for seed in each.wanted if each.rows[seed] not in done))
+        for each in job.measures
+    ]
+    rest = replace(
+        job,
+        wanted=tuple(seed for seed in job.wanted if job.fits[seed] not in done),
+        measures=tuple(each for each in measures if each.wanted),
+    )
+    return rest, [
+        Recorded(name, one.run_id, one.path, one.status, dict(one.result))
+        for name, one in done.items()
+    ]
 
 
 def _fit(job: CohortJob, system: System, missing: Sequence[int], report: Report) -> list[Recorded]:

@@ -1,5 +1,4 @@
-"""A worker process of the local pool: a copy of the process that runs the study, or a new one,
-`python -m ablate.launch.worker CONNECTION PARENT`.
+"""A worker process of the local pool: a copy of the process that runs the study, or a new one (`ablate.launch.fresh`).
 
 Takes jobs over an inherited connection until that closes. It must not outlive its parent: an orphan
 that goes on writing would meet the study's next run.
@@ -26,6 +25,10 @@ from ablate.errors import UserError
 PAUSE = 0.2  # seconds between two progress messages, so that a busy loop doesn't flood the parent
 WATCH = 1.0  # seconds between two looks at whether the parent lives, where the kernel can't tell
 PR_SET_PDEATHSIG = 1
+# Every library that computes reads one of them when it is first loaded.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 
 
 def die_with(parent: int) -> None:
@@ -125,13 +128,10 @@ def become(connection: Connection, parent: int, ready: Callable[[], Any] = lambd
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ready()
     die_with(parent)
+    os.environ.update(ONE_THREAD)
     gc.freeze()  # what a copy shares with its parent would be copied as soon as it is looked through
     try:
         with connection, contextlib.suppress(BrokenPipeError):
             serve(connection)
     except KeyboardInterrupt:  # SIGTERM in the middle of a job, whose runs have been closed by now
         sys.exit(128 + signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    become(Connection(int(sys.argv[1])), int(sys.argv[2]))

@@ -56,12 +56,13 @@ class Adam:
             moved = [tensor for tensor in tensors if tensor.grad is not None]
             if not moved:
                 continue
+            grads = [tensor.grad for tensor in moved if tensor.grad is not None]
             states = [self._state(tensor) for tensor in moved]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             kernel(
                 moved,
-                [tensor.grad for tensor in moved],
+                grads,
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],

@@ -33,7 +33,7 @@ class Left(KeyboardInterrupt):
     """A training was asked to leave; its state has been saved."""
 
 
-def windows_per_update(train: dict[str, Any], context: int) -> int:
+def windows_per_update(train: Mapping[str, Any], context: int) -> int:
     """Windows of an update: one a target, or with loss on all positions as many as hold the targets."""
     return max(1, round(train["targets_per_update"] / targets_per_window(train, context)))
 

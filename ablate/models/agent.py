@@ -273,7 +273,8 @@ class Actor:
         """Put the tokens of the present row (S, E, F) behind those of the timesteps before."""
         stack = self.agent.stack
         if self.tokens is None:
-            self.tokens = stack(self._window(self.agent.context), method="group")
+            # A copy, as the rows it is a view of are written over in place, which a gradient would meet.
+            self.tokens = stack(self._window(self.agent.context).clone(), method="group")
             return
         new = stack(row[:, :, None], method="group")  # (S, E, n, W)
         self.tokens = torch.cat([self.tokens[:, :, new.shape[2] :], new], dim=2)

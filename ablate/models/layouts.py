@@ -176,8 +176,6 @@ class Layout:
         """What windows of at most `context` timesteps show."""
         first, stays = [], []
         for _, width, in_first, when_past in self.columns:
-            first += [float(in_first)] * width
-            stays += [float(when_past)] * width
-        return Visibility(
-            context, torch.tensor(first, device=device), torch.tensor(stays, device=device)
-        )
+            first += [in_first] * width
+            stays += [when_past] * width
+        return Visibility.of(context, first, stays, device)

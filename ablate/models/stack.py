@@ -42,7 +42,7 @@ class Stack:
             first = dict(policies[0].head.named_buffers())
             for policy in policies[1:]:
                 for name, values in policy.head.named_buffers():
-                    if not torch.equal(values, first[name]):
+                    if not values.is_meta and not torch.equal(values, first[name]):
                         raise ValueError(f"Stack: the heads' '{name}' differ between replicas.")
             self._parameters, self._buffers = stack_module_state(list(policies))
             self._base = copy.deepcopy(policies[0])
@@ -90,6 +90,10 @@ class Stack:
     def named_parameters(self) -> dict[str, Tensor]:
         """The same by name."""
         return dict(self._parameters)
+
+    def buffers(self) -> list[Tensor]:
+        """What belongs to the replicas and isn't trained."""
+        return list(self._buffers.values())
 
     def train(self, mode: bool = True) -> Stack:
         """Switch dropout on or off."""

@@ -84,9 +84,9 @@ class Tokenizer(nn.Module, ABC):
             self.discretiser = unfitted(count, spec.bins) if discretiser is None else discretiser
             if self.discretiser.columns != count:
                 raise ValueError(f"{self.discretiser.columns} columns have bins, not {count}.")
-        # whether tokens are the same wherever in a window their timestep stands
+        # Of nameless numbers nobody knows which a window's first timestep hides.
         shown = [first for _, width, first, _ in columns for _ in range(width)]
-        self.still = all(
+        self.still = bool(spec.columns) and all(
             token.before or all(shown[token.start : token.stop]) for token in self.tokens
         )
         self.make(spec.width)
@@ -154,7 +154,7 @@ class Tokenizer(nn.Module, ABC):
             time = torch.cat([now[..., : self.hidden] - 1, now[..., self.hidden :]], dim=-1)
             # later timesteps share the last entry, as in the released code (gym/experiment.py)
             last = self.timesteps.num_embeddings - 1
-            index = time.long().clamp_(0, last)
+            index = time.long().clamp(0, last)
 
             def beside() -> Tensor:
                 return torch.where(index < last, index + 1, index - (time <= last).long()).clamp(0)

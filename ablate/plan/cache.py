@@ -13,24 +13,29 @@ doesn't grow, so there is nothing to share.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ablate.models.assembly import Model
-from ablate.models.attention import Attention
+from ablate.models.attention import Attention, rotate
 from ablate.models.mixer import State
 
 
 class Room:
     """Keys and values (E, H, g, t, d) of every layer, g groups an episode, with room for more tokens.
 
-    One tensor a layer and kind: smaller ones are given back to the allocator and taken again, larger ones are
-    mapped anew each time, page by page.
+    One tensor a layer and kind: smaller ones are given back to the allocator and taken again. Where sequences are
+    picked, again and again, the memory that they leave is the next to be filled: larger pieces would be mapped anew
+    each time, page by page.
     """
 
     def __init__(self, buffers: list[Tensor], used: int = 0) -> None:
         self.buffers = buffers  # keys and values of layer 0, then of layer 1, ...
         self.used = used
+        self.held: list[Tensor | None] = [None] * len(buffers)  # memory that `pick` laid them in
+        self.spare: list[Tensor | None] = [None] * len(buffers)  # and that they lay in before
 
     @classmethod
     def empty(cls, model: Model, episodes: int, groups: int, capacity: int) -> Room:
@@ -53,30 +58,35 @@ class Room:
         for number, old in enumerate(self.buffers):
             new = old.new_empty(*old.shape[:3], capacity, old.shape[-1])
             new[..., : self.used, :] = old[..., : self.used, :]
-            self.buffers[number] = new
+            self.buffers[number], self.held[number] = new, None
 
     def pick(self, groups: Tensor, more: int, behind: Room | None, rows: Tensor) -> None:
         """Become copies of `groups` (E, g'), each followed by the `rows` (E, g') of `behind`, with room for more."""
         extra = 0 if behind is None else behind.used
         total = self.used + extra
         for number, old in enumerate(self.buffers):
-            new = old.new_empty(*old.shape[:2], groups.shape[1], total + more, old.shape[-1])
+            shape = (*old.shape[:2], groups.shape[1], total + more, old.shape[-1])
+            memory, needed = self.spare[number], math.prod(shape)
+            if memory is None or len(memory) < needed:
+                memory = old.new_empty(2 * needed)
+            new = memory[:needed].view(shape)
             if self.used:
-                new[..., : self.used, :] = _taken(old[..., : self.used, :], groups)
+                _take(old[..., : self.used, :], groups, new[..., : self.used, :])
             if behind is not None and extra:
-                new[..., self.used : total, :] = _taken(
-                    behind.buffers[number][..., :extra, :], rows
-                )
+                later = behind.buffers[number][..., :extra, :]
+                _take(later, rows, new[..., self.used : total, :])
             self.buffers[number] = new
+            self.held[number], self.spare[number] = memory, self.held[number]
         self.used = total
 
 
-def _taken(values: Tensor, index: Tensor) -> Tensor:
-    """values (E, H, g, t, d) at index (E, g') of each episode's groups: (E, H, g', t, d)."""
+def _take(values: Tensor, index: Tensor, into: Tensor) -> None:
+    """Lay values (E, H, g, t, d) at index (E, g') of each episode's groups into (E, H, g', t, d)."""
     if len(index) == 1:
-        return values.index_select(2, index[0])
+        torch.index_select(values, 2, index[0], out=into)
+        return
     every = torch.arange(len(index), device=index.device)[:, None]
-    return values.transpose(1, 2)[every, index].transpose(1, 2)
+    into.copy_(values.transpose(1, 2)[every, index].transpose(1, 2))
 
 
 def carrier(model: Model, episodes: int) -> Cache | States:
@@ -163,19 +173,27 @@ class Cache:
         """Kept keys of the shared part."""
         return self.shared.used
 
+    @torch.no_grad()
     def extend(self, tokens: Tensor, positions: Tensor, where: str) -> Tensor:
-        """Features (E r, n, W) of n further tokens (E r, n, W) of every row, at `positions` (n,).
+        """Features (E r, n, W) of n further tokens (E r, n, W) of every row, at `positions` (n,), known to the host.
 
         where: the part that keeps them, `shared` (rows must be one an episode), `body` (rows must have no
         children) or `tail`; a model's features of the last tokens are the same wherever.
         """
-        rows, count = tokens.shape[:2]
+        rows, count, width = tokens.shape
         self.positions += rows * count
-        kept, turn = self.reads(positions), self.mixer.turn(positions, tokens)
-        if self.mixer.positions is not None:
-            tokens = tokens + self.mixer.positions[positions]
+        kept = self.reads(positions)
         stored = torch.nonzero(kept).flatten()
         everything = len(stored) == count
+        own = None  # which of the new keys a new token sees: a single one sees itself
+        if count > 1 or not everything:
+            own = (stored <= torch.arange(count)[:, None]).to(tokens.device)  # (n, kept)
+        if self.mixer.positions is not None or self.mixer.order == "rotary":
+            positions = positions.to(tokens.device)
+        turn = self.mixer.turn(positions, tokens)
+        if self.mixer.positions is not None:
+            tokens = tokens + self.mixer.positions[positions]
+        stored = stored.to(tokens.device)
         parts = {"shared": self.shared, "body": self.body, "tail": self.tail}
         home = parts.pop(where)
         assert home is not None
@@ -183,21 +201,21 @@ class Cache:
         begin = home.used
         home.reserve(len(stored))
         home.used = begin + len(stored)
-        own = None  # which of the new keys a new token sees: a single one sees itself
-        if count > 1 or not everything:
-            own = stored <= torch.arange(count, device=tokens.device)[:, None]  # (n, kept)
-        x = tokens
-        for number, block in enumerate(self.mixer.blocks):
+        x = tokens.reshape(-1, width)
+        for number, block in enumerate(self.mixer.plain):
             # (E, H, r, n, d) each: heads before rows, so that no part's scores have to be rearranged
-            q, k, v = (self._by_head(part) for part in block.project(x, turn))
+            sides = block.project(x).view(
+                self.episodes, -1, count, 3, block.heads, width // block.heads
+            )
+            q, k, v = sides.permute(3, 0, 4, 1, 2, 5).unbind(0)
+            q, k = rotate(q, turn).contiguous(), rotate(k, turn)
             if len(stored):
                 keys, values = home.layer(number)
                 keys[..., begin:, :] = k if everything else k[..., stored, :]
                 values[..., begin:, :] = v if everything else v[..., stored, :]
             seen = attend(q, [room.layer(number) for room in (*others, home)], begin, own)
-            merged = seen.permute(0, 2, 1, 3, 4).reshape(rows, -1, count, seen.shape[-1])
-            x = block.finish(x, merged)
-        return self.model.norm(x)
+            x = block.finish(x, seen.permute(0, 2, 3, 1, 4).reshape(-1, width))
+        return self.model.norm(x.view(rows, count, width))
 
     def branch(self, children: int, room: int) -> None:
         """Every row becomes `children` neighbours that share what is known so far; `room` for their tails."""
@@ -219,10 +237,6 @@ class Cache:
             self.shared.buffers[number][..., begin : begin + tokens, :] = old[:, :, :1, :tokens]
             self.body.buffers[number] = old[..., tokens:, :]
         self.body.used -= tokens
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(E r, H, n, d) to (E, H, r, n, d)."""
-        return x.unflatten(0, (self.episodes, -1)).transpose(1, 2).contiguous()
 
 
 def attend(q: Tensor, parts: list[tuple[Tensor, Tensor]], begin: int, own: Tensor | None) -> Tensor:

@@ -134,7 +134,7 @@ class Imagination:
             x = self.model.token(self.token, self._row(entries))[:, None]
             at = self.ahead + self.tokens - 1 - self.crop * self.per_step
             where = "tail" if self.cache.tail is not None else "body"
-            self.feature = self.cache.extend(x, torch.tensor([at], device=x.device), where)[:, 0]
+            self.feature = self.cache.extend(x, torch.tensor([at]), where)[:, 0]
         self._begin_token()
 
     # which sequences there are
@@ -184,7 +184,7 @@ class Imagination:
         stored = int(agreed) // slots - self.crop  # whole timesteps of the window that all agree on
         # the timestep that is being told is settled token by token: only whole ones are moved
         whole = min(stored, self.tokens // per_step - self.crop)
-        places = torch.arange(self.ahead + max(0, whole) * per_step, device=self.feature.device)
+        places = torch.arange(self.ahead + max(0, whole) * per_step)
         common = int(self.cache.reads(places).sum()) - self.cache.shared_keys
         common = min(common, self.cache.sharable)
         if common > 0:
@@ -208,7 +208,7 @@ class Imagination:
         cache = self.cache
         feature: Tensor | None = None
         if self.prefix is not None:
-            cache.extend(self.prefix, torch.arange(self.ahead, device=window.device), "shared")
+            cache.extend(self.prefix, torch.arange(self.ahead), "shared")
         if common:
             tokens = self._tokens(padded[firsts], common)
             feature = self._pass(tokens, 0, common, count, "shared")
@@ -246,7 +246,7 @@ class Imagination:
 
     def _pass(self, tokens: Tensor, begin: int, end: int, count: int, where: str) -> Tensor:
         """Tokens begin .. end-1 of the window through the model; those that nobody reads only where they are last."""
-        positions = self.ahead + torch.arange(begin, end, device=tokens.device)
+        positions = self.ahead + torch.arange(begin, end)
         needed = self.cache.reads(positions) | (positions == self.ahead + count - 1)
         if not bool(needed.all()):
             tokens, positions = tokens[:, needed], positions[needed]

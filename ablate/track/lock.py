@@ -54,8 +54,12 @@ class Lock:
                 made = os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 return False
-            with open(made, "w", encoding="utf-8") as file:
-                json.dump({**identity(), "host": os.uname().nodename}, file)
+            try:
+                with open(made, "w", encoding="utf-8") as file:
+                    json.dump({**identity(), "host": os.uname().nodename}, file)
+            except OSError:  # a full disk: nobody holds what nobody could sign
+                mine.unlink(missing_ok=True)
+                raise
             if self._latest() != number + 1:  # what was seen above was of the past
                 mine.unlink(missing_ok=True)
                 return False
@@ -75,7 +79,12 @@ class Lock:
         mine, self._mine = self._mine, None
         if mine is not None and mine.exists():
             with contextlib.suppress(OSError):
-                replace(mine, FREE)
+                try:
+                    replace(mine, FREE)
+                except OSError:  # a full disk has room for less than there is
+                    with open(mine, "r+", encoding="utf-8") as file:
+                        file.write(FREE)
+                        file.truncate()
 
     def holder(self) -> Mapping[str, Any] | None:
         """Who holds it (pid, host, ...), empty while its file is being written; None when nobody does."""

@@ -1,7 +1,7 @@
 """Where Sacred runs are stored: files always, a Mongo or SQL database by option.
 
 Sacred's own observers are wrapped against their traps: ids that race, files written in place,
-events from two threads, results that a database column can't hold.
+events from two threads, results that a database column can't hold, sources stored with every run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib.util
+import itertools
 import json
+import mimetypes
 import os
 import random
 import threading
@@ -32,6 +34,7 @@ from ablate.track.sacred_import import (
 )
 
 RECORD = "run.json"
+PATIENCE = 5  # seconds, not pymongo's half minute, until a database that doesn't answer is given up
 FIRST = 1000  # priority: the file store names the run, the other observers take that name
 SQL = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 
@@ -154,8 +157,67 @@ class TrialStorage(FileStorageObserver):
     log_metrics = _locked(FileStorageObserver.log_metrics)
 
 
+_stored: dict[tuple[str, str, str], Any] = {}  # database, source file and its hash -> its id there
+
+
+class MongoRuns(MongoObserver):
+    """Sacred's Mongo observer, which takes a name once, stores each source anew for each run (it looks for a hash that
+    GridFS no longer keeps), prints to standard output, and waits a minute at the end for a server that is gone."""
+
+    run_entry: Any
+
+    def __init__(self, url: str, name: str) -> None:
+        super().__init__(url=url, db_name=name, serverSelectionTimeoutMS=1000 * PATIENCE)
+        self.place = f"{url} {name}"
+
+    def insert(self) -> None:
+        """Store the run under its name; where another folder's run has that name, as `NAME@2`, `NAME@3`, ..."""
+        from pymongo.errors import DuplicateKeyError
+
+        name = self.run_entry["_id"]
+        for number in itertools.count(2):
+            try:
+                self.runs.insert_one(self.run_entry)
+            except DuplicateKeyError:
+                self.run_entry["_id"] = f"{name}@{number}"
+            else:
+                return
+
+    def save(self) -> None:
+        """Store the run as it is now; raises what the library raises."""
+        self.runs.update_one({"_id": self.run_entry["_id"]}, {"$set": self.run_entry}, upsert=True)
+
+    def final_save(self, attempts: int) -> None:
+        """As `save`: who calls it says that the server is gone."""
+        self.save()
+
+    def save_sources(self, ex_info: dict[str, Any]) -> list[list[Any]]:
+        """Name and id of each source file, which the database keeps once."""
+        found = []
+        for name, digest in ex_info["sources"]:
+            path = os.path.join(ex_info["base_dir"], name)
+            key = (self.place, path, digest)
+            if key not in _stored:
+                there = self.fs.find_one({"filename": path, "metadata.md5": digest})
+                if there is None:
+                    content = Path(path).read_bytes()
+                    _stored[key] = self.fs.put(content, filename=path, metadata={"md5": digest})
+                else:
+                    _stored[key] = there._id
+            found.append([name, _stored[key]])
+        return found
+
+    def artifact_event(
+        self, name: str, filename: str, metadata: Any = None, content_type: str | None = None
+    ) -> None:
+        """Store a file, of the type that its name tells."""
+        known = content_type or mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        super().artifact_event(name, filename, metadata, known)
+
+
 class Database(RunObserver):
-    """A database observer: a failure to start is the user's to mend, not the trial's fault."""
+    """A database observer: a failure to start is the user's to mend, not the trial's fault. One that stops answering
+    later is told of once and left alone: the run goes on, and its files are complete."""
 
     def __init__(self, inner: RunObserver, url: str, scalar: bool, tries: int = 1) -> None:
         self.inner: Any = inner
@@ -163,7 +225,8 @@ class Database(RunObserver):
         self.scalar = scalar  # the SQL schema's result is one number: there the score is kept
         self.tries = tries  # several processes that make the tables at once get in each other's way
         self.priority = inner.priority
-        self.started = False
+        self.started = False  # and answering since
+        self._lock = threading.RLock()  # the heartbeat's thread tells it too
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         """Pass on; raises Refused with one line when the database doesn't answer."""
@@ -191,32 +254,46 @@ class Database(RunObserver):
 
     def heartbeat_event(self, info: dict, captured_out: str, beat_time: Any, result: Any) -> None:
         """Pass on, with what the schema can hold."""
-        self.inner.heartbeat_event(info, captured_out, beat_time, self._fit(result))
+        self._pass("heartbeat_event", info, captured_out, beat_time, self._fit(result))
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
         """Pass on, with what the schema can hold."""
-        self.inner.completed_event(stop_time, self._fit(result))
+        self._pass("completed_event", stop_time, self._fit(result))
 
     def interrupted_event(self, *args: Any, **kwargs: Any) -> None:
-        """Pass on, unless it never answered: another wait would be in vain."""
-        if self.started:
-            self.inner.interrupted_event(*args, **kwargs)
+        """Pass on."""
+        self._pass("interrupted_event", *args, **kwargs)
 
     def failed_event(self, *args: Any, **kwargs: Any) -> None:
         """Pass on."""
-        self.inner.failed_event(*args, **kwargs)
+        self._pass("failed_event", *args, **kwargs)
 
     def artifact_event(self, *args: Any, **kwargs: Any) -> None:
         """Pass on."""
-        self.inner.artifact_event(*args, **kwargs)
+        self._pass("artifact_event", *args, **kwargs)
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """Pass on."""
-        self.inner.log_metrics(*args, **kwargs)
+        self._pass("log_metrics", *args, **kwargs)
 
     def join(self) -> None:
         """Pass on."""
-        self.inner.join()
+        self._pass("join")
+
+    def _pass(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """Tell the library's observer, unless the database never answered or no longer does."""
+        with self._lock:
+            if not self.started:
+                return
+            try:
+                getattr(self.inner, event)(*args, **kwargs)
+            except Exception as error:
+                self.started = False
+                warnings.warn(
+                    f"observer {self.url}: it no longer takes what a run tells ({type(error).__name__}); the run "
+                    "goes on, and is complete in the files under runs/.",
+                    stacklevel=2,
+                )
 
     def _fit(self, result: Any) -> Any:
         if self.scalar and isinstance(result, dict):
@@ -236,9 +313,7 @@ def observer_from_url(url: str) -> RunObserver:
         _need("pymongo", url)
         address = "mongodb" + url.removeprefix(urlsplit(url).scheme)
         name = urlsplit(url).path.strip("/") or "sacred"
-        # seconds, not pymongo's half minute, until a wrong address is refused
-        inner = MongoObserver(url=address, db_name=name, serverSelectionTimeoutMS=5000)
-        return Database(inner, url, scalar=False)
+        return Database(MongoRuns(address, name), url, scalar=False)
     if scheme in SQL:
         _need("sqlalchemy", url)
         if scheme == "sqlite":

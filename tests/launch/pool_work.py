@@ -29,6 +29,8 @@ def work(payload, report):
         os._exit(3)
     if what == "overlap":
         return overlap(folder, name)
+    if what.startswith("meet"):
+        return meet(folder, name, int(what.removeprefix("meet ")))
     if what == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if what in ("write", "deaf"):
@@ -50,6 +52,15 @@ def overlap(folder, name):
     return count
 
 
+def meet(folder, name, size):
+    """Wait for as many jobs to be going on at once; how many there were."""
+    (folder / f"{name}.busy").write_text("")
+    deadline = time.monotonic() + 60
+    while (count := len(list(folder.glob("*.busy")))) < size and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return count
+
+
 def write(folder, name, times=3000):
     """Go on writing, for longer than any test, until somebody ends this process."""
     for i in range(times):
@@ -63,7 +74,8 @@ def cohort(folder, name):
 
     def body(logs):
         (folder / f"{name}.open").write_text("")
-        time.sleep(30)
+        for _ in range(600):  # a cluster's worker hears of its end between two instructions
+            time.sleep(0.05)
         return [Outcome() for _ in logs]
 
     return record([Entry(f"{name}x{i}", {"seed": i}) for i in range(2)], body, folder / "runs")

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from tiny_study import TEXT, Tiny
 
+pytestmark = pytest.mark.cluster
+
 SLOWLY = Path(__file__).with_name("slowly.py")
 TABLES = ("trials.csv", "curves.csv", "audit.json")
 UPDATES = 40
@@ -145,7 +147,7 @@ def test_a_driver_a_controller_and_a_job_that_end(study: Tiny, whole: Path) -> N
 
 
 def test_scancel_and_the_same_command(study: Tiny, whole: Path) -> None:
-    first = driver(study, "--cap", "2", pause=1.0)
+    first = driver(study, "--cap", "2", pause=8.0)
     until(lambda: workers(study), first)
     os.kill(first.pid, signal.SIGINT)
     code, text = ended(first)
@@ -156,7 +158,7 @@ def test_scancel_and_the_same_command(study: Tiny, whole: Path) -> None:
     assert re.search(r"jobs elsewhere: [12] run \(oldest sign of life \d+ s ago\)", said.out), (
         said.out
     )
-    second = driver(study, "--cap", "2", pause=1.0)
+    second = driver(study, "--cap", "2", pause=8.0)
     until(lambda: "cohorts" in (second.stdout.readline() if second.stdout else ""), second)
     time.sleep(2)
     asked("scancel", found[1])

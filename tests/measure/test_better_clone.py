@@ -155,6 +155,12 @@ def test_a_clone_that_is_shown_the_better_controller_becomes_it(own):
     assert unrelated.mean() < found.returns.mean()
 
 
+def test_the_exact_clone_knows_how_its_data_are_mixed(own):
+    names = ("lq-mix/step-9", "lq-mix/single", "lq-mix/episode-9-of-4", "lq-clone/20-7")
+    found = [own.mixture(spec(name)) for name in names]
+    assert found == [("step", 2), ("single", 2), ("episode", 4), ("episode", 2)]
+
+
 def test_the_clones_own_episodes_are_data(own):
     found = spec("lq-clone/20-7")
     train, held_out = found.generate()

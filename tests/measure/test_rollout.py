@@ -11,9 +11,19 @@ from agent_samples import MIXERS, Acting, Scripted, agent
 
 from ablate.data.exact import expected_return, optimal_gain
 from ablate.envs.base import VectorEnv
+from ablate.envs.device import on_device
 from ablate.envs.lq import ACTION_SCALE, LinearQuadratic
 from ablate.envs.tmaze import PassiveTMaze
-from ablate.measure.rollout import Rollouts, evaluation_seeds, rollout
+from ablate.measure.rollout import (
+    Asked,
+    Rollouts,
+    drawn_ahead,
+    evaluation_seeds,
+    rollout,
+    steps_on_device,
+)
+from ablate.models.agent import Agent
+from ablate.models.stack import Stack
 
 DIMS = {"tmaze": (2, 4), "lq": (4, 2)}
 
@@ -171,3 +181,42 @@ def test_the_optimal_controller_gets_the_expected_return() -> None:
     returns = run(who, LinearQuadratic(400), 400).returns[0]
     error = returns.std(ddof=1) / np.sqrt(len(returns))
     assert abs(returns.mean() - expected_return(optimal_gain(), 0.0)) < 4 * error
+
+
+@pytest.mark.parametrize("name", DIMS)
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("mixer", ["attention", "gru"])
+def test_a_rollout_in_tensors_is_the_same_rollout(name: str, sample: bool, mixer: str) -> None:
+    layout = "modality" if mixer == "attention" else "step"
+    who = agent(
+        mixer, 3, [3, 5], DIMS[name], condition="return-to-go+time",
+        history="states+actions+returns", layout=layout,
+    )  # fmt: skip
+    expected = run(who, environment(name, 8), 4, seeds=[3, 5], sample=sample)
+    env = environment(name, 8)
+    twin = on_device(env, "cpu")
+    assert twin is not None
+    noise = drawn_ahead(who, "s", [3, 5], (4, env.horizon)) if sample else None
+    found = steps_on_device(who, twin, expected.env_seeds, Asked(1.0), noise)
+    np.testing.assert_array_equal(found[0].numpy(), expected.returns)
+    np.testing.assert_array_equal(found[1].numpy(), expected.success)
+    np.testing.assert_array_equal(found[2].numpy(), expected.lengths)
+    np.testing.assert_allclose(found[3].numpy(), expected.jerk, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", DIMS)
+@pytest.mark.parametrize("mixer", ["attention", "gru"])
+def test_a_rollout_on_a_device_copies_nothing_to_the_host(name: str, mixer: str) -> None:
+    """On the device `meta`, where there is no number that could be copied."""
+    layout = "modality" if mixer == "attention" else "step"
+    on_cpu = agent(
+        mixer, 3, [3], DIMS[name], condition="return-to-go+time", history="states+actions+returns",
+        layout=layout,
+    )  # fmt: skip
+    model = on_cpu.stack.model.to("meta")
+    who = Agent(Stack([model]), on_cpu.layout, on_cpu.scales.to("meta"), 3)
+    twin = on_device(environment(name, 4), "meta")
+    assert twin is not None
+    noise = drawn_ahead(who, "s", [3], (4, twin.horizon))
+    books = steps_on_device(who.eval(), twin, np.arange(4)[None], Asked(1.0), noise)
+    assert [each.device.type for each in books] == ["meta"] * 4

@@ -74,6 +74,26 @@ def test_acting_equals_predicting(mixer: str, history: str, condition: str) -> N
             torch.testing.assert_close(acted, predicted, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary", "none"])
+@pytest.mark.parametrize("layout", ["modality", "step", "dimension"])
+@pytest.mark.parametrize("context", [1, 3])
+@torch.no_grad()
+def test_one_policy_acts_as_it_predicts(context: int, layout: str, positions: str) -> None:
+    """Alone it keeps its tokens and leaves out what only training needs; predicting does neither."""
+    some = agent(
+        "attention", context, [0], (3, 2), history="states+actions+returns", layout=layout,
+        condition="return-to-go+time", positions=positions, heads=2,
+    )  # fmt: skip
+    some.stack.eval()
+    data, actor = stored(trajectories(), some.layout), some.start(EPISODES)
+    for t in range(LENGTH):
+        rows = torch.arange(EPISODES) * LENGTH + t
+        predicted = some.predict(data, rows[None])
+        acted = actor.step(at(data, rows, 1))
+        torch.testing.assert_close(acted, predicted, rtol=0, atol=1e-10)
+    assert (actor.tokens is None) == (layout == "step")
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 @torch.no_grad()
 def test_an_untrained_agent_already_reads_its_history(mixer: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,24 @@ def command(clone: Tiny, *arguments: str) -> str:
     return ended.out
 
 
-def run(clone: Tiny, *more: str) -> None:
-    command(clone, "run", "studies/tiny.yaml", "--launcher", "inline", *more)
+@pytest.fixture
+def run(clone: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Run the study at its own profile or another; made once for each, then copied."""
+
+    def once(*more: str) -> None:
+        kept = tmp_path_factory.getbasetemp() / "-".join(("clone", *more))
+        if not kept.exists():
+            where = ("--launcher", "inline", "--results", str(kept))
+            command(clone, "run", "studies/tiny.yaml", *where, *more)
+        shutil.copytree(kept, clone.results, dirs_exist_ok=True)
+        for path in kept.rglob("last.json"):
+            (clone.results / path.relative_to(kept)).touch()  # it was run just now
+
+    return once
 
 
-def test_a_profile_is_run_and_reported_and_the_clone_stays_clean(clone):
-    run(clone, "--profile", "quick")
+def test_a_profile_is_run_and_reported_and_the_clone_stays_clean(clone, run):
+    run("--profile", "quick")
     said = command(clone, "report")
     assert "Study tiny, profile quick" in said
     quick = clone.root / "quick"
@@ -75,9 +88,9 @@ def test_a_profile_is_run_and_reported_and_the_clone_stays_clean(clone):
     assert command(clone, "report", "--check") == "Everything is as the results say.\n"
 
 
-def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone):
-    run(clone)
-    run(clone, "--profile", "quick")
+def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone, run):
+    run()
+    run("--profile", "quick")
     said = command(clone, "report")
     assert said.index("Study tiny, profile quick") < said.index("Study tiny: ")
     git(clone.folder, "add", "--all")
@@ -103,8 +116,8 @@ def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone):
     assert "main.tex:32: 12 is typed by hand" in ended.out
 
 
-def test_what_was_measured_earlier_lies_beside_the_study_file(clone, monkeypatch):
-    run(clone)
+def test_what_was_measured_earlier_lies_beside_the_study_file(clone, run, monkeypatch):
+    run()
     path = clone.folder / "studies/tiny.reference.csv"
     path.write_text(
         ",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n"
@@ -118,8 +131,8 @@ def test_what_was_measured_earlier_lies_beside_the_study_file(clone, monkeypatch
     assert str(path) in clone.command("report", file, "--results", str(clone.results)).line
 
 
-def test_results_without_a_study_file_are_told(clone):
-    run(clone)
+def test_results_without_a_study_file_are_told(clone, run):
+    run()
     (clone.root / "last.json").unlink()
     (clone.folder / "studies/tiny.yaml").rename(clone.folder / "mine.yaml")
     line = clone.command("report").line
@@ -149,12 +162,12 @@ def draw(results):
 """
 
 
-def test_what_a_study_draws_by_its_own_file_is_in_its_part_of_the_paper_alone(clone):
+def test_what_a_study_draws_by_its_own_file_is_in_its_part_of_the_paper_alone(clone, run):
     (clone.folder / "studies/own.py").write_text(OWN)
     text = PROFILES.replace("study: tiny", "study: own") + "code: own.py\n"
     (clone.folder / "studies/own.yaml").write_text(text)
     command(clone, "run", "studies/own.yaml", "--launcher", "inline")
-    run(clone)
+    run()
     command(clone, "report")
     paper = clone.folder / "paper"
     assert (paper / "figures/own/own.pdf").is_file()

@@ -11,7 +11,9 @@ from ablate import registry
 from ablate.errors import UserError
 from ablate.measure.acting import ActingOptions
 from ablate.measure.base import Measurement
+from ablate.study.expand import cells
 from ablate.study.load import load
+from ablate.systems import prepare
 
 TEXT = """\
 study: inert
@@ -103,6 +105,8 @@ CHANGES = {
     "heads of attention": ("model.heads", "[1, 2]", "model: {width: 16}", "mixer: [attention]"),
     "a beam": ("measure.plan.beam", "[4, 8]", PLAN, JOINT),
     "the discount of a search for return": ("measure.plan.discount", "[0.9, 0.99]", PLAN, JOINT),
+    "the mixer of a model of whole trajectories": ("mixer", "[attention, gru]", PLAN, JOINT),
+    "what a model of whole trajectories is told": ("condition", "[none, time]", PLAN, JOINT),
     "the past": ("history", "[states+actions, states]", "", ""),
     "the data's best": ("train.keep", "[0.5, 1.0]", "", ""),
 }  # fmt: skip
@@ -112,6 +116,27 @@ CHANGES = {
 def test_what_changes_something_is_not(case: str, tmp_path: Path) -> None:
     factor, levels, rest, fixed = CHANGES[case]
     assert len(load(study(tmp_path, factor, levels, rest, fixed)).factors[factor]) == 2
+
+
+@pytest.mark.parametrize(
+    ("factor", "levels"),
+    [("mixer", "[attention, gru]"), ("condition", "[none, time]"), ("condition", "[none, return-to-go]")],
+)  # fmt: skip
+def test_what_a_joint_model_reads_makes_another_model(
+    factor: str, levels: str, tmp_path: Path, cache: Path
+) -> None:
+    """Not only another identity: its parameters have other names or shapes."""
+    found = load(study(tmp_path, factor, levels, PLAN, JOINT))
+    configs = [cell.config for cell in cells(found)]
+    assert [config[factor] for config in configs] == list(found.factors[factor])
+    one, other = (
+        {
+            name: tensor.shape
+            for name, tensor in prepare(config, cache, "cpu").model("s", 0).state_dict().items()
+        }
+        for config in configs
+    )
+    assert one != other
 
 
 def test_an_algorithm_says_what_it_reads(tmp_path: Path) -> None:
