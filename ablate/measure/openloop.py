@@ -11,7 +11,7 @@ is none, counts as a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ablate import registry
+from ablate.config import timesteps
 from ablate.data import streams
 from ablate.data.behaviour import Behaviour
 from ablate.data.catalogue import DataSet
@@ -29,7 +30,7 @@ from ablate.data.normalise import moments
 from ablate.data.trajectories import Trajectories
 from ablate.errors import UserError
 from ablate.measure.base import Measurement, Trained
-from ablate.plan.futures import Dynamics
+from ablate.plan.futures import Dynamics, Propagation, Sampling
 from ablate.registry import Section, register
 from ablate.words import Response
 
@@ -187,7 +188,7 @@ class Happened:
     simulated: Floats | None
 
 
-class _Asked:
+class Asked:
     """A data set that is looked up by what it holds."""
 
     def __init__(self, data: DataSet) -> None:
@@ -197,12 +198,12 @@ class _Asked:
         return hash(self.data.content_hash)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Asked) and other.data.content_hash == self.data.content_hash
+        return isinstance(other, Asked) and other.data.content_hash == self.data.content_hash
 
 
 @lru_cache(maxsize=8)
 def happened(
-    asked: _Asked, source: str, past: int, horizon: int, count: int, samples: int, name: str, seed: int
+    asked: Asked, source: str, past: int, horizon: int, count: int, samples: int, name: str, seed: int
 ) -> Happened:
     """What happens under the logged actions, or under the behaviour's (`source`): the same for all models of a seed."""
     data = asked.data
@@ -236,7 +237,10 @@ class OpenLoop(Measurement):
     """How far imagined states lie from what happens, by timesteps ahead: see `errors`.
 
     area, area_energy: how far log rmse (log energy score) is above the simulator's, see `area`; 0 is the truth, 0.69
-    twice the error. floor_...: the simulator's futures after the model's bins. valid_time: valid timesteps in Lyapunov
+    twice the error. Logged actions of a policy that saw the states tell of them what noise made of them, so that a
+    model that reads them as evidence can be below the simulator, which only does them; a policy that acts on what is
+    imagined tells nothing. floor_...: the simulator's futures after the model's bins. distance: see `sliced`, the
+    mean over the first `NEAR` timesteps. valid_time: valid timesteps in Lyapunov
     times, where one is known. invalid: share of imagined states that can't be: of coordinates beyond half the range of
     the training set again, or that the environment refuses.
     """
@@ -251,6 +255,8 @@ class OpenLoop(Measurement):
         ),
         Response("area_energy", "excess log energy score", "log of the ratio to the simulator's", "lower", digits=2),
         Response("floor_area", "excess log error of the bins alone", "log of the ratio to the simulator's", digits=2),
+        Response("distance", "mean distance to the states of the data", "of the state's deviation", "lower"),
+        Response("simulator_distance", "mean distance of the simulator", "of the state's deviation"),
         Response("valid_steps", "valid prediction", "timesteps", "higher", digits=1),
         Response("valid_time", "valid prediction time", "Lyapunov times", "higher", digits=2),
         Response("simulator_valid_steps", "valid prediction of the simulator", "timesteps", digits=1),
@@ -279,14 +285,16 @@ class OpenLoop(Measurement):
         all that there are where there are fewer; past: timesteps that each has before it, whatever the model sees of
         them. actions: those that were logged; the model's own, whose states are then to be compared as distributions;
         or those of the data's behaviour, which acts on what is imagined, beside the simulator under that behaviour.
-        sampling: of each number a draw, the likeliest value, or the mean."""
+        sampling: of each number a draw, the likeliest value, or the mean. propagation: which member of an ensemble makes
+        a step, see `ablate.plan.futures`."""
 
         horizon: int = Field(default=50, ge=1)
         samples: int = Field(default=8, ge=2)
         beginnings: int = Field(default=100, ge=1)
         past: int = Field(default=19, ge=0)
         actions: Literal["logged", "own", "behaviour"] = "logged"
-        sampling: Literal["draw", "greedy", "mean"] = "draw"
+        sampling: Sampling = "draw"
+        propagation: Propagation = "ts-inf"
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
         system = trained.system
@@ -299,10 +307,10 @@ class OpenLoop(Measurement):
         found: list[dict[str, Any]] = []
         for seed, model in zip(trained.seeds, trained.models, strict=True):
             there = happened(
-                _Asked(data), options.actions, options.past, options.horizon, options.beginnings,
+                Asked(data), options.actions, options.past, options.horizon, options.beginnings,
                 options.samples, trained.streams, seed,
             )  # fmt: skip
-            dynamics = system.dynamics(model, options.sampling)
+            dynamics = system.dynamics(model, options.sampling, options.propagation)
             imagined = self._imagined(trained, dynamics, there.rows, options, seed)
             found.append(summary(imagined, there, data, scales, binned(model)))
         made = {name: np.stack([one[name] for one in found]) for name in found[0]}
@@ -358,10 +366,25 @@ class OpenLoop(Measurement):
         return ""
 
     @classmethod
+    def seconds(
+        cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Callable[[], int]
+    ) -> float:
+        """See `Measurement.seconds`: a window of tokens is encoded for each imagined timestep."""
+        drawn = options["sampling"] == "draw"
+        imagined = options["beginnings"] * (options["samples"] if drawn else 1) * options["horizon"]
+        if registry.get("algorithm", config["algorithm"]).system != "joint":
+            return 1e-5 * imagined
+        seen = timesteps(config) * tokens()
+        return 1.4e-10 * config["model"]["parameters"] * imagined * seen
+
+    @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
         options = config.get("measure", {}).get("open-loop", {})
-        drawn = options.get("sampling", "draw") == "draw"
-        return frozenset(cls.Options.model_fields) - (set() if drawn else {"samples"})
+        sampling = options.get("sampling", "draw")
+        unread = set() if sampling == "draw" else {"samples"}
+        if sampling == "mean" or config["settings"].get("members", 1) == 1:
+            unread |= {"propagation"}
+        return frozenset(cls.Options.model_fields) - unread
 
 
 def binned(model: Any) -> Any:
@@ -405,6 +428,8 @@ def summary(
         found[f"{name}_rmse"] = undefined if one is None else one["rmse"]
         found[f"{name}_energy"] = undefined if one is None else one["energy_score"]
     found["simulator_wasserstein"] = undefined if best is None else best["wasserstein"]
+    found["distance"] = found["wasserstein"][:NEAR].mean()
+    found["simulator_distance"] = found["simulator_wasserstein"][:NEAR].mean()
     found["simulator_valid_steps"] = (
         np.nan if futures is None else valid_steps(scaled(futures), truth)
     )

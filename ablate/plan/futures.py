@@ -13,6 +13,8 @@ from ablate.plan.imagine import Imagination
 
 # What becomes of a slot: a draw, its likeliest value, or its expectation.
 Sampling = Literal["draw", "greedy", "mean"]
+# Which member of an ensemble makes a sample's next step: one for all steps, or one drawn for each (Chua et al. 2018).
+Propagation = Literal["ts-inf", "ts1"]
 
 
 class Dynamics(Protocol):

@@ -30,7 +30,7 @@ from ablate.models.match import Matched, match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
-from ablate.plan.futures import Dynamics, JointDynamics, Sampling
+from ablate.plan.futures import Dynamics, JointDynamics, Propagation, Sampling
 from ablate.plan.options import PlanOptions
 from ablate.registry import get, register
 
@@ -117,8 +117,10 @@ class JointSystem:
         plan = options.get("plan", PlanOptions(objective="direct"))
         return TrajectoryAgent(models, self.layout, plan)
 
-    def dynamics(self, model: Model, sampling: Sampling = "draw") -> Dynamics:
-        """One model as it imagines what happens next."""
+    def dynamics(
+        self, model: Model, sampling: Sampling = "draw", propagation: Propagation = "ts-inf"
+    ) -> Dynamics:
+        """One model as it imagines what happens next. It is no ensemble: `propagation` says nothing of it."""
         return JointDynamics(model, sampling)
 
     def source(self, program: JointProgram) -> JointSource:
