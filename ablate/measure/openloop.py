@@ -357,6 +357,11 @@ class OpenLoop(Measurement):
                 "the measurement 'open-loop' doesn't ask for anything; found the condition"
                 f" '{config['condition']}', allowed: none"
             )
+        if timesteps(config) < 2:
+            return (
+                "the measurement 'open-loop' asks for the next observation, which a window of one timestep never"
+                " predicts; found the context 1, allowed: 2 or more"
+            )
         options = config.get("measure", {}).get("open-loop", {})
         if options.get("actions") == "own" and algorithm.system != "joint":
             return (
@@ -374,7 +379,7 @@ class OpenLoop(Measurement):
         imagined = options["beginnings"] * (options["samples"] if drawn else 1) * options["horizon"]
         if registry.get("algorithm", config["algorithm"]).system != "joint":
             return 1e-5 * imagined
-        seen = timesteps(config) * tokens()
+        seen = (timesteps(config) - 1) * tokens()
         return 1.4e-10 * config["model"]["parameters"] * imagined * seen
 
     @classmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ablate.models.agent import External
-from ablate.models.assembly import Model, block
+from ablate.models.assembly import Model
 from ablate.plan.imagine import Imagination
 
 # What becomes of a slot: a draw, its likeliest value, or its expectation.
@@ -41,7 +41,7 @@ class JointDynamics:
     """A joint model, sampled slot by slot; its window slides where it is full.
 
     A model of windows of K timesteps has learned to predict an observation from at most K - 1 timesteps, which is
-    what it is shown: with K = 2 the present alone.
+    what it is shown whatever slot is next: with K = 2 the present alone. K is 2 or more.
     """
 
     def __init__(self, model: Model, sampling: Sampling = "draw") -> None:
@@ -62,11 +62,10 @@ class JointDynamics:
         first, last = spec.observation_dim, spec.observation_dim + spec.action_dim
         generator = torch.Generator(device=observation.device).manual_seed(seed)
         free = self.model.mixer.extends  # no length is built in
-        # A token that holds a whole row predicts the next observation too: at a window's last one it never learned to.
-        whole = len(self.model.head.stream) == 1
-        keep = context.shape[1] if free else spec.context - 1 - whole
+        seen_most = spec.context - 1
+        keep = context.shape[1] if free else seen_most - 1
         context = context[:, max(0, context.shape[1] - keep) :]
-        cap = None if free else block(spec) - whole
+        cap = None if free else seen_most * len(self.model.head.stream)
         running = Imagination(self.model, context, observation, cap)
         running.branch(samples)
         now = observation[:, None].expand(-1, samples, -1)  # (E, r, N)
