@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 from pydantic import Field
 
 from ablate import words
@@ -169,6 +170,11 @@ def foresight(results: Results) -> base.Drawn | None:
             one = here[(here["response"] == response)]
             _line(panel, one[one["trial"].isin(_once(one))], look, band=False)
         panel.set_yscale("log")
+        drawn = np.concatenate([line.get_ydata() for line in panel.get_lines()])
+        panel.set_ylim(0.7 * drawn.min(), 1.5 * drawn.max())  # a band of few seeds may be wider
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("timesteps ahead")
         base.title(panel, words.data(name))
     for panel in panels[::3]:
@@ -186,7 +192,7 @@ def foresight(results: Results) -> base.Drawn | None:
         title="Error of imagined futures under logged actions",
         caption=(
             "Root mean squared error of the mean future, corrected for the number of samples, by timesteps ahead, under"
-            " the actions that were logged; means over seeds with 95 % intervals. Dotted: the true simulator from the"
+            " the actions that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator from the"
             " same states under the same actions; dashed: its futures once they went through the bins. A model can be"
             " below the simulator where noise drives the system, as logged actions of a controller that saw the states"
             " tell of the noise; the exact filter is what can be made of that."
@@ -201,19 +207,19 @@ def _once(rows: pd.DataFrame) -> list[str]:
 
 
 def _line(panel: Any, rows: pd.DataFrame, look: style.Look, band: bool) -> None:
-    """The mean over seeds along the index."""
+    """The geometric mean over seeds along the index, with its interval where there are several."""
     if rows.empty:
         return
-    floor = openloop.LEAST
+    logs = np.log(np.maximum(rows["value"], openloop.LEAST))
     cells = {
-        index: summaries.mean_interval(each["value"].to_numpy(dtype=float))
-        for index, each in rows.groupby("index")
+        index: summaries.mean_interval(each.to_numpy(dtype=float))
+        for index, each in logs.groupby(rows["index"])
     }
     x = sorted(cells)
     if band and rows["seed"].nunique() > 1:
-        low, high = ([max(getattr(cells[i], end), floor) for i in x] for end in ("low", "high"))
+        low, high = (np.exp([getattr(cells[i], end) for i in x]) for end in ("low", "high"))
         panel.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
-    mean = [max(cells[i].mean, floor) for i in x]
+    mean = np.exp([cells[i].mean for i in x])
     panel.plot(x, mean, color=look.colour, linestyle=look.line, linewidth=1.0)
 
 
@@ -258,6 +264,8 @@ def contributed(results: Results) -> base.Drawn | None:
     figure = style.new_figure(0.75 + (0.62 * len(names) + 0.1))
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     looks = style.looks("", bars)
+    # the widest intervals, of few seeds, are cut
+    reach = 2.5 * max(abs(cell.mean) for made in found.values() for cell in made.values())
     for panel, (source, said) in zip(panels, sources.items(), strict=True):
         for height, name in enumerate(names):
             for place, bar in enumerate(bars):
@@ -270,6 +278,7 @@ def contributed(results: Results) -> base.Drawn | None:
             if height:
                 panel.axhline(height - 0.5, color="#cccccc", linewidth=0.4, zorder=0)
         panel.axvline(0.0, color="#808080", linewidth=0.7, zorder=0)
+        panel.set_xlim(-reach, reach)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_xlabel("less log error: better to the right")
         base.title(panel, said)
@@ -288,7 +297,7 @@ def contributed(results: Results) -> base.Drawn | None:
             " simulator's; 0.69 halves the error) on the way from a one-step perceptron with a Gaussian head to a"
             " Trajectory Transformer with 10 timesteps: the head becomes autoregressive over bins; the perceptron"
             " becomes attention over a token for each dimension; and the context grows from 2 to 10. To the left the"
-            " error grows. Means over seeds with 95 % intervals, paired within seeds."
+            " error grows. Means over seeds with 95 % intervals, paired within seeds; the widest are cut."
         ),
         trials=tuple(sorted(rows["trial"])),
     )

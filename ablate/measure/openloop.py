@@ -50,7 +50,8 @@ Floats = np.ndarray
 def errors(imagined: Floats, truth: Floats) -> dict[str, Floats]:
     """How far imagined futures (E, r, h, N) are from the true one (E, h, N), by timesteps ahead, (h,) each.
 
-    rmse: of the mean of infinitely many samples, which that of r exceeds by their variance / r. spread: standard
+    rmse: of the mean of infinitely many samples, which that of r exceeds by their variance / r (a share 1 / r of the
+    square is kept at least, so that the noise of this correction can't make an error vanish). spread: standard
     deviation of the samples. spread_skill: their ratio, 1 where a model knows how wrong it is. energy_score: mean
     |x - y| - mean |x - x'| / 2 over samples, lower is better (Gneiting & Raftery 2007, equation 21).
     error_median, error_p90: over the beginnings, of the error of the samples' mean. wasserstein: see `sliced`.
@@ -59,7 +60,8 @@ def errors(imagined: Floats, truth: Floats) -> dict[str, Floats]:
     mean = imagined.mean(1)  # (E, h, N)
     square = np.square(mean - truth).mean(-1)  # (E, h)
     variance = imagined.var(1, ddof=1).mean(-1) if samples > 1 else np.zeros_like(square)
-    rmse = np.sqrt(np.maximum(square.mean(0) - variance.mean(0) / samples, 0.0))
+    whole = square.mean(0)
+    rmse = np.sqrt(np.maximum(whole - variance.mean(0) / samples, whole / samples))
     to_truth = np.linalg.norm(imagined - truth[:, None], axis=-1).mean(1)  # (E, h)
     among = np.zeros_like(to_truth)
     for shift in range(1, samples):  # every ordered pair of different samples once
