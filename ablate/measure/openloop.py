@@ -50,18 +50,17 @@ Floats = np.ndarray
 def errors(imagined: Floats, truth: Floats) -> dict[str, Floats]:
     """How far imagined futures (E, r, h, N) are from the true one (E, h, N), by timesteps ahead, (h,) each.
 
-    rmse: of the mean of infinitely many samples, which that of r exceeds by their variance / r (a share 1 / r of the
-    square is kept at least, so that the noise of this correction can't make an error vanish). spread: standard
-    deviation of the samples. spread_skill: their ratio, 1 where a model knows how wrong it is. energy_score: mean
-    |x - y| - mean |x - x'| / 2 over samples, lower is better (Gneiting & Raftery 2007, equation 21).
+    rmse: of the mean of the r samples, of which 1 / r of their variance is sampling's. spread: standard deviation of
+    the samples. spread_skill: their ratio times sqrt(1 + 1 / r), 1 where a model knows how wrong it is (V. Fortin et
+    al., J. Hydrometeorology 15 (2014) 1708-1713). energy_score: mean |x - y| - mean |x - x'| / 2 over samples, lower
+    is better, and proper (Gneiting & Raftery 2007, equation 21).
     error_median, error_p90: over the beginnings, of the error of the samples' mean. wasserstein: see `sliced`.
     """
     samples = imagined.shape[1]
     mean = imagined.mean(1)  # (E, h, N)
     square = np.square(mean - truth).mean(-1)  # (E, h)
     variance = imagined.var(1, ddof=1).mean(-1) if samples > 1 else np.zeros_like(square)
-    whole = square.mean(0)
-    rmse = np.sqrt(np.maximum(whole - variance.mean(0) / samples, whole / samples))
+    rmse = np.sqrt(square.mean(0))
     to_truth = np.linalg.norm(imagined - truth[:, None], axis=-1).mean(1)  # (E, h)
     among = np.zeros_like(to_truth)
     for shift in range(1, samples):  # every ordered pair of different samples once
@@ -71,7 +70,7 @@ def errors(imagined: Floats, truth: Floats) -> dict[str, Floats]:
     return {
         "rmse": rmse,
         "spread": spread,
-        "spread_skill": spread / np.maximum(rmse, LEAST),
+        "spread_skill": np.sqrt(1.0 + 1.0 / samples) * spread / np.maximum(rmse, LEAST),
         "energy_score": (to_truth - 0.5 * among / max(1, samples - 1)).mean(0),
         "error_median": np.median(apart, axis=0),
         "error_p90": np.quantile(apart, 0.9, axis=0),

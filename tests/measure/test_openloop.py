@@ -67,12 +67,12 @@ def test_errors_of_gaussian_samples_are_the_closed_forms() -> None:
     assert found["energy_score"] == pytest.approx(expected, rel=0.03)
 
 
-def test_the_error_of_the_mean_does_not_depend_on_how_many_samples_estimate_it() -> None:
+def test_of_samples_of_the_truths_law_the_mean_errs_by_the_truth_and_its_own_share() -> None:
     rng = np.random.default_rng(1)
     truth = rng.standard_normal((4000, 1, 3))
     for samples in (2, 16):
         found = errors(rng.standard_normal((4000, samples, 1, 3)), truth)
-        assert found["rmse"] == pytest.approx(1.0, rel=0.02)  # that of the mean, 0
+        assert found["rmse"] == pytest.approx(np.sqrt(1 + 1 / samples), rel=0.02)
         assert found["spread_skill"] == pytest.approx(1.0, rel=0.03)
     alone = errors(truth[:, None] + 0.5, truth)
     assert alone["rmse"] == pytest.approx(0.5)
