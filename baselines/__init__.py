@@ -2,4 +2,16 @@
 
 from baselines import bag, conv, convformer, cql, ensemble, gru, iql, lstm, mlp, ssm, td3_bc
 
-__all__ = ["bag", "conv", "convformer", "cql", "ensemble", "gru", "iql", "lstm", "mlp", "ssm", "td3_bc"]
+__all__ = [
+    "bag",
+    "conv",
+    "convformer",
+    "cql",
+    "ensemble",
+    "gru",
+    "iql",
+    "lstm",
+    "mlp",
+    "ssm",
+    "td3_bc",
+]

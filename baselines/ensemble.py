@@ -314,7 +314,7 @@ class OneStepSystem:
     def predict(
         self, program: OneStepProgram, held: OneStepSource, limit: int | None = None
     ) -> dict[str, Tensor]:
-        """`heldout_loss` (1,): negative log-density of the next observation, in units of its change, the members' mean."""
+        """`heldout_loss` (1,): negative log-density of the next observation in units of its change, members' mean."""
         stride = 1 if limit is None else max(1, len(held.whole) // limit)
         rows = held.whole[::stride]
         every = rows.expand(self.settings.members, -1)
@@ -337,8 +337,14 @@ class OneStepSystem:
     @classmethod
     def audit(cls, config: Mapping[str, Any]) -> Audit:
         """What a prediction depends on: the present observation and action of its own row, all of them."""
-        named = [config[name] for name in ("history", "condition", "head")]
-        result = Audit(config["mixer"], timesteps(config), *named, (0,))
+        result = Audit(
+            mixer=config["mixer"],
+            context=timesteps(config),
+            history=config["history"],
+            condition=config["condition"],
+            head=config["head"],
+            lags=(0,),
+        )
         spec = OneStepSpec(**vars(ModelSpec.joint({**config, "model": {}}, 3, 2)), members=2)
         generator = torch.Generator().manual_seed(0)
         model = spec.at(16).build().double()
@@ -361,9 +367,12 @@ class OneStepSystem:
         whole = _starts(trajectories, steps)
         starts = streams.stream("one-step", 0, "starts").choice(whole, len(trajectories.rewards))
         starts[whole] = whole
-        made = (trajectories.observations, trajectories.actions, starts, whole)
         return OneStepSource(
-            *(torch.from_numpy(values).to(self.device) for values in made), steps + 1
+            table=torch.from_numpy(trajectories.observations).to(self.device),
+            actions=torch.from_numpy(trajectories.actions).to(self.device),
+            starts=torch.from_numpy(starts).to(self.device),
+            whole=torch.from_numpy(whole).to(self.device),
+            context=steps + 1,
         )
 
 
@@ -401,7 +410,10 @@ class OneStep(Objective):
     @classmethod
     def uses(cls, config: Mapping[str, Any]) -> frozenset[str]:
         """See `Objective.uses`: of the model its size, and none of the parts of a sequence model."""
-        model = {"layers", *({"width"} if config["model"]["width"] else {"parameters", "tolerance"})}
+        model = {
+            "layers",
+            *({"width"} if config["model"]["width"] else {"parameters", "tolerance"}),
+        }
         read = {f"model.{name}" for name in (*model, "width")}
         found = super().uses(config)
         return frozenset(

@@ -106,7 +106,12 @@ class Filter(Measurement):
 OPTION = "measure.open-loop."
 DRAWN = {OPTION + "sampling": "draw", OPTION + "propagation": "ts-inf", "settings.unroll": 1}
 NETS = {"algorithm": "joint", "mixer": "mlp", "layout": "modality", "context": 2}
-SEQUENCE = {"algorithm": "joint", "mixer": "attention", "layout": "dimension", "head": "categorical"}
+SEQUENCE = {
+    "algorithm": "joint",
+    "mixer": "attention",
+    "layout": "dimension",
+    "head": "categorical",
+}
 # What is compared, from one end of the gap to the other; each differs from the next by what stands in STEPS.
 MODELS: dict[str, dict[str, Any]] = {
     "ensemble of 5 one-step models": {"algorithm": "one-step", "settings.members": 5},
@@ -147,7 +152,9 @@ def foresight(results: Results) -> base.Drawn | None:
     what the bins alone cost; None where nothing runs over a horizon."""
     rows = at(shown(results), {OPTION + "actions": "logged"})
     series = results.series[results.series["trial"].isin(rows["trial"])]
-    series = series[series["response"].str.startswith(("open-loop.", "filter.")) & series["value"].notna()]
+    series = series[
+        series["response"].str.startswith(("open-loop.", "filter.")) & series["value"].notna()
+    ]
     names = [name for name in results.study.data if name in set(rows["data"])]
     names = [n for n in names if len(at(rows[rows["data"] == n], MODELS[PATH[-1]]))][:8]
     if series.empty or not names:
@@ -191,8 +198,8 @@ def foresight(results: Results) -> base.Drawn | None:
         figure=figure,
         title="Error of imagined futures under logged actions",
         caption=(
-            "Root mean squared error of the mean of the futures that a model draws, by timesteps ahead, under the actions"
-            " that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator from the"
+            "Root mean squared error of the mean of the futures that a model draws, by timesteps ahead, under the"
+            " actions that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator from the"
             " same states under the same actions; dashed: its futures once they went through the bins. A model can be"
             " below the simulator where noise drives the system, as logged actions of a controller that saw the states"
             " tell of the noise; the exact filter is what can be made of that."
@@ -274,7 +281,9 @@ def contributed(results: Results) -> base.Drawn | None:
                     continue
                 y = height + (place - 1.5) * 0.19
                 panel.plot([cell.low, cell.high], [y, y], color=looks[bar].colour, linewidth=0.9)
-                panel.plot(cell.mean, y, color=looks[bar].colour, marker=looks[bar].marker, markersize=3.8)
+                panel.plot(
+                    cell.mean, y, color=looks[bar].colour, marker=looks[bar].marker, markersize=3.8
+                )
             if height:
                 panel.axhline(height - 0.5, color="#cccccc", linewidth=0.4, zorder=0)
         panel.axvline(0.0, color="#808080", linewidth=0.7, zorder=0)
@@ -282,7 +291,9 @@ def contributed(results: Results) -> base.Drawn | None:
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_xlabel("less log error: better to the right")
         base.title(panel, said)
-    panels[0].set_yticks(range(len(names)), ["\n".join(base.wrap(words.data(n), 22)) for n in names])
+    panels[0].set_yticks(
+        range(len(names)), ["\n".join(base.wrap(words.data(n), 22)) for n in names]
+    )
     panels[0].tick_params(axis="y", length=0)
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, linewidth=0.9, label=bar)

@@ -38,8 +38,11 @@ NEAR = 50  # timesteps over which `area` is taken
 LEAST = 1e-3  # deviations: an error that is smaller counts as this
 MOST = 1e3  # deviations
 VALID = 0.4  # deviations: a prediction is valid until its error is larger (Pathak et al. 2018)
-WIDER = 0.5  # by which share of its range a coordinate may leave the training set and still be possible
+WIDER = (
+    0.5  # by which share of its range a coordinate may leave the training set and still be possible
+)
 DIRECTIONS = 64  # of the sliced Wasserstein distance
+UNIT, EXCESS = "of the state's deviation", "log of the ratio to the simulator's"  # of responses
 
 Floats = np.ndarray
 
@@ -83,7 +86,9 @@ def sliced(some: Floats, others: Floats) -> Floats:
 
     Source: N. Bonneel et al., J. Mathematical Imaging and Vision 51 (2015) 22-45.
     """
-    drawn = streams.stream("open-loop", 0, "directions").standard_normal((DIRECTIONS, some.shape[-1]))
+    drawn = streams.stream("open-loop", 0, "directions").standard_normal(
+        (DIRECTIONS, some.shape[-1])
+    )
     drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     each = len(some) // len(others)
     found = []
@@ -181,8 +186,8 @@ def simulated(
 
 @dataclass(frozen=True)
 class Happened:
-    """What happens after the beginnings of a seed, in the states' deviations: rows (E,), truth (E, h, N), futures of the
-    simulator (E, r, h, N) or None."""
+    """What happens after the beginnings of a seed, raw: rows (E,), truth (E, h, N), futures of the simulator
+    (E, r, h, N) or None."""
 
     rows: Floats
     truth: Floats
@@ -204,9 +209,16 @@ class Asked:
 
 @lru_cache(maxsize=8)
 def happened(
-    asked: Asked, source: str, past: int, horizon: int, count: int, samples: int, name: str, seed: int
+    asked: Asked,
+    source: str,
+    past: int,
+    horizon: int,
+    count: int,
+    samples: int,
+    name: str,
+    seed: int,
 ) -> Happened:
-    """What happens under the logged actions, or under the behaviour's (`source`): the same for all models of a seed."""
+    """What happens under the logged actions, or under the behaviour's: the same for all models of a seed."""
     data = asked.data
     rows = beginnings(data.held_out, past, horizon, count, name, seed)
     drawn = streams.entropy(name, seed, "open-loop/truth") % (1 << 63)
@@ -241,44 +253,33 @@ class OpenLoop(Measurement):
     twice the error. Logged actions of a policy that saw the states tell of them what noise made of them, so that a
     model that reads them as evidence can be below the simulator, which only does them; a policy that acts on what is
     imagined tells nothing. floor_...: the simulator's futures after the model's bins. distance: see `sliced`, the
-    mean over the first `NEAR` timesteps. valid_time: valid timesteps in Lyapunov
-    times, where one is known. invalid: share of imagined states that can't be: of coordinates beyond half the range of
-    the training set again, or that the environment refuses.
+    mean over the first `NEAR` timesteps. valid_time: valid timesteps in Lyapunov times, where one is known. invalid:
+    share of imagined states that can't be: more than half the range of the training set beyond it, or refused by the
+    environment.
     """
 
     responses = (
-        Response(
-            "area",
-            "excess log error",
-            "log of the ratio to the simulator's",
-            "lower",
-            digits=2,
-        ),
-        Response("area_energy", "excess log energy score", "log of the ratio to the simulator's", "lower", digits=2),
-        Response("floor_area", "excess log error of the bins alone", "log of the ratio to the simulator's", digits=2),
-        Response("distance", "mean distance to the states of the data", "of the state's deviation", "lower"),
-        Response("simulator_distance", "mean distance of the simulator", "of the state's deviation"),
+        Response("area", "excess log error", EXCESS, "lower", digits=2),
+        Response("area_energy", "excess log energy score", EXCESS, "lower", digits=2),
+        Response("floor_area", "excess log error of the bins alone", EXCESS, digits=2),
+        Response("distance", "mean distance to the states of the data", UNIT, "lower"),
+        Response("simulator_distance", "mean distance of the simulator", UNIT),
         Response("valid_steps", "valid prediction", "timesteps", "higher", digits=1),
         Response("valid_time", "valid prediction time", "Lyapunov times", "higher", digits=2),
         Response("simulator_valid_steps", "valid prediction of the simulator", "timesteps", digits=1),
-        *(
-            Response(name, said, unit, direction, index="horizon")
-            for name, said, unit, direction in (
-                ("rmse", "error of the mean", "of the state's deviation", "lower"),
-                ("spread", "spread of samples", "of the state's deviation", "none"),
-                ("spread_skill", "spread over error", "", "none"),
-                ("energy_score", "energy score", "of the state's deviation", "lower"),
-                ("wasserstein", "distance to the states of the data", "of the state's deviation", "lower"),
-                ("invalid", "share of impossible states", "fraction", "lower"),
-                ("error_median", "median error", "of the state's deviation", "lower"),
-                ("error_p90", "90th percentile of the error", "of the state's deviation", "lower"),
-                ("simulator_rmse", "error of the simulator's mean", "of the state's deviation", "none"),
-                ("simulator_energy", "energy score of the simulator", "of the state's deviation", "none"),
-                ("simulator_wasserstein", "distance of the simulator", "of the state's deviation", "none"),
-                ("floor_rmse", "error of the bins alone", "of the state's deviation", "none"),
-                ("floor_energy", "energy score of the bins alone", "of the state's deviation", "none"),
-            )
-        ),
+        Response("rmse", "error of the mean", UNIT, "lower", index="horizon"),
+        Response("spread", "spread of samples", UNIT, index="horizon"),
+        Response("spread_skill", "spread over error", index="horizon"),
+        Response("energy_score", "", UNIT, "lower", index="horizon"),
+        Response("wasserstein", "distance to the states of the data", UNIT, "lower", index="horizon"),
+        Response("invalid", "share of impossible states", "fraction", "lower", index="horizon"),
+        Response("error_median", "median error", UNIT, "lower", index="horizon"),
+        Response("error_p90", "90th percentile of the error", UNIT, "lower", index="horizon"),
+        Response("simulator_rmse", "error of the simulator's mean", UNIT, index="horizon"),
+        Response("simulator_energy", "energy score of the simulator", UNIT, index="horizon"),
+        Response("simulator_wasserstein", "distance of the simulator", UNIT, index="horizon"),
+        Response("floor_rmse", "error of the bins alone", UNIT, index="horizon"),
+        Response("floor_energy", "energy score of the bins alone", UNIT, index="horizon"),
     )  # fmt: skip
 
     class Options(Section):
@@ -286,8 +287,8 @@ class OpenLoop(Measurement):
         all that there are where there are fewer; past: timesteps that each has before it, whatever the model sees of
         them. actions: those that were logged; the model's own, whose states are then to be compared as distributions;
         or those of the data's behaviour, which acts on what is imagined, beside the simulator under that behaviour.
-        sampling: of each number a draw, the likeliest value, or the mean. propagation: which member of an ensemble makes
-        a step, see `ablate.plan.futures`."""
+        sampling: of each number a draw, the likeliest value, or the mean. propagation: which member of an ensemble
+        makes a step, see `ablate.plan.futures`."""
 
         horizon: int = Field(default=50, ge=1)
         samples: int = Field(default=8, ge=2)
@@ -298,17 +299,18 @@ class OpenLoop(Measurement):
         propagation: Propagation = "ts-inf"
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
-        system = trained.system
+        system: Any = trained.system  # one that has `dynamics`, see `refusal`
         data = system.data
         if options.actions == "behaviour" and (data.spec.behaviour is None or data.spec.hiding):
             raise UserError(
                 f"{data.spec.name}: its behaviour can't act on what is imagined; allowed: actions logged, own."
             )
+        source = "behaviour" if options.actions == "behaviour" else "logged"
         scales = moments(data.train.observations)
         found: list[dict[str, Any]] = []
         for seed, model in zip(trained.seeds, trained.models, strict=True):
             there = happened(
-                Asked(data), options.actions, options.past, options.horizon, options.beginnings,
+                Asked(data), source, options.past, options.horizon, options.beginnings,
                 options.samples, trained.streams, seed,
             )  # fmt: skip
             dynamics = system.dynamics(model, options.sampling, options.propagation)

@@ -41,8 +41,9 @@ def fit_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
 def measure_seconds(config: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> float:
     """Estimated seconds of one measurement of one fit at one budget.
 
-    As the measurement says, or by the episodes and samples that its options ask for: an episode encodes its window anew at each step, on top
-    of what stepping costs at any context, and a search takes a step for each sequence that it keeps.
+    As the measurement says, or by the episodes and samples that its options ask for: an episode encodes its window
+    anew at each step, on top of what stepping costs at any context, and a search takes a step for each sequence that
+    it keeps.
     """
     said = registry.get("measurement", name).seconds(
         config, options, lambda: tokens_per_timestep(config)

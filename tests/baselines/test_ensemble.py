@@ -120,7 +120,9 @@ def test_members_learn_from_samples_of_their_own_and_unrolls_stay_inside_episode
 ) -> None:
     data = linear(4, 9)
     system = OneStepSystem.prepare(
-        config({"members": 3, "unroll": 4}, 1), DataSet(spec("lq-mix/single"), data, data, PLAIN), "cpu"
+        config({"members": 3, "unroll": 4}, 1),
+        DataSet(spec("lq-mix/single"), data, data, PLAIN),
+        "cpu",
     )
     source = system.source(system.program([system.model("test", 0)]))
     assert (data.timestep[source.starts.numpy()] <= 4).all()

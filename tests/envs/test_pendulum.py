@@ -95,7 +95,7 @@ def test_the_method_finds_the_published_exponent_of_the_lorenz_system():
         a, b, c = np.moveaxis(x, -1, 0)
         return np.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], axis=-1)
 
-    state = np.random.default_rng(0).normal(size=(40, 3)) + [0, 0, 25]
+    state = np.random.default_rng(0).normal(size=(40, 3)) + np.array([0, 0, 25])
     for _ in range(500):
         state = runge_kutta(lorenz, state, 0.02)
     found = exponent(steps(lorenz, 0.02), state, 3000) / 0.02

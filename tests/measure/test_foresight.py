@@ -88,7 +88,8 @@ def results(own: Any) -> Results:
     study = load(STUDY)
     rows, series = [], []
     other = {"algorithm": "joint", "mixer": "mlp", "layout": "modality", "head": "gaussian", "context": 2,
-             "settings.members": 1, "settings.unroll": 1, "condition": "none", "history": "states"}  # fmt: skip
+             "settings.members": 1, "settings.unroll": 1, "condition": "none", "model.parameters": 64000,
+             "history": "states+actions+rewards"}  # fmt: skip
     for data, seed, source in itertools.product(DATA, (0, 1, 2), ("logged", "behaviour")):
         for place, levels in enumerate(own.MODELS.values()):
             trial = f"{data}-{seed}-{source}-{place}"

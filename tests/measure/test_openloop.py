@@ -105,7 +105,7 @@ def test_the_energy_score_and_the_distance_are_scipys(
 def test_the_sliced_distance_of_a_shift_is_the_mean_length_along_directions() -> None:
     rng = np.random.default_rng(0)
     points = rng.standard_normal((200, 1, 3))
-    found = sliced(np.repeat(points, 2, axis=0) + [3.0, 0.0, 0.0], points)
+    found = sliced(np.repeat(points, 2, axis=0) + np.array([3.0, 0.0, 0.0]), points)
     # the mean |cos| of a uniform direction in three dimensions is 1/2
     assert found[0] == pytest.approx(1.5, rel=0.1)
     assert sliced(points, points)[0] == 0.0
@@ -114,7 +114,9 @@ def test_the_sliced_distance_of_a_shift_is_the_mean_length_along_directions() ->
 def test_area_and_valid_steps_by_hand() -> None:
     twice = np.full(60, 0.2)
     assert area(twice, twice / 2) == pytest.approx(np.log(2))
-    assert area(np.zeros(60), np.full(60, LEAST / 9)) == 0.0  # what is below the least counts as that
+    assert (
+        area(np.zeros(60), np.full(60, LEAST / 9)) == 0.0
+    )  # what is below the least counts as that
     assert area(np.r_[np.full(50, 0.1), np.full(50, 9.0)], np.full(100, 0.1)) == pytest.approx(0)
     truth = np.zeros((2, 5, 1))
     futures = np.zeros((2, 1, 5, 1))
@@ -197,7 +199,9 @@ def test_a_behaviour_plays_on_what_is_imagined() -> None:
     for settled, expected in ((False, [0.3, 0.2]), (True, [0.2, 0.1])):
         behaviour = Halves()
         playing = Playing(behaviour, np.random.default_rng(0), settled)
-        assert torch.allclose(playing(playing(seen).repeat(1, 2) * 0 + seen)[:, 0], torch.tensor(expected))
+        assert torch.allclose(
+            playing(playing(seen).repeat(1, 2) * 0 + seen)[:, 0], torch.tensor(expected)
+        )
         assert behaviour.begun == 1
 
 

@@ -66,7 +66,9 @@ def test_a_window_of_two_is_markov(layout: str) -> None:
     assert torch.equal(whole, bare)
     # with four timesteps the last three count
     longer, _ = made("attention", layout, context=4)
-    assert not torch.equal(*(JointDynamics(longer).imagine(x, now, 4, 2, acted, 0) for x in (rows, -rows)))
+    assert not torch.equal(
+        *(JointDynamics(longer).imagine(x, now, 4, 2, acted, 0) for x in (rows, -rows))
+    )
 
 
 @pytest.mark.parametrize("layout", ["modality", "step"])
@@ -75,7 +77,9 @@ def test_only_a_chain_knows_the_action_in_a_token_of_everything(layout: str) -> 
     n, m = data.observations.shape[1], data.actions.shape[1]
     now, acted = torch.randn(3, n), torch.ones(3, 1, m)
     mean = JointDynamics(model, "mean")
-    high, low = (mean.imagine(torch.zeros(3, 0, n + m + 2), now, 1, 1, a, 0) for a in (acted, -acted))
+    high, low = (
+        mean.imagine(torch.zeros(3, 0, n + m + 2), now, 1, 1, a, 0) for a in (acted, -acted)
+    )
     assert torch.equal(high, low) == (layout == "step")
 
 
