@@ -199,8 +199,8 @@ def foresight(results: Results) -> base.Drawn | None:
         title="Error of imagined futures under logged actions",
         caption=(
             "Root mean squared error of the mean of the futures that a model draws, by timesteps ahead, under the"
-            " actions that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator from the"
-            " same states under the same actions; dashed: its futures once they went through the bins. A model can be"
+            " actions that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator"
+            " from the same states under the same actions; dashed: its futures once they went through the bins. A model can be"
             " below the simulator where noise drives the system, as logged actions of a controller that saw the states"
             " tell of the noise; the exact filter is what can be made of that."
         ),
