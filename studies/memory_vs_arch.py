@@ -72,8 +72,8 @@ class BeyondGaps(Estimator):
             return np.array([abs(effect) - gap])
 
         value, covariance, n = jackknife(by, beyond, asked.paired)
-        estimate = Estimate(float(value[0]), float(covariance[0, 0]) ** 0.5, n - 1.0)
-        return ByT(estimate, n, seeds_paired(n) if asked.paired else "")
+        estimate = Estimate(float(value[0]), float(covariance[0, 0]), n - 1.0, 1, 0)
+        return ByT(estimate, n, seeds_paired(n) if asked.paired else "unpaired: runs are the units")
 
     @property
     def says(self) -> str:
