@@ -245,6 +245,153 @@ def _effect(change: Change | None, response: words.Response) -> str:
     return f"{shown} ± {response.amount((high - low) / 2)}"
 
 
+@dataclass(frozen=True)
+class Arrow:
+    """What memory does to one mixer in one group: means at its shortest and its longest context."""
+
+    group: str
+    mixer: str
+    ends: tuple[int, int]
+    means: dict[str, tuple[summaries.Interval, summaries.Interval]]  # by response
+    bayes: tuple[float, float]  # action errors of the exact posterior; NaN where it isn't known
+
+
+def arrows(results: Results) -> list[Arrow]:
+    """One for each mixer of each group that has two contexts; the groups as the study lists its data sets."""
+    table, metrics = results.rows, measured(results.rows)
+    known = results.yardsticks
+    out = []
+    for name, levels, rows in groups(table):
+        ends = int(rows["context"].min()), int(rows["context"].max())
+        short = {k: v for k, v in levels.items() if k not in ("condition", "head")}
+        if words.held(short) or str(levels.get("head", "mse")) != "mse":
+            continue  # another size, or a head that draws its actions
+        said = words.data(name)
+        condition = str(levels.get("condition", "time"))
+        if condition != "time":
+            said += f", {words.level('condition', condition)}"
+        exact = known[known["data"] == name] if condition == "time" else known[:0]
+        bayes = [exact[exact["context"] == end].get("action_error", pd.Series()) for end in ends]
+        for mixer in words.levels("mixer", rows["mixer"].unique()):
+            cells = [rows[(rows["mixer"] == mixer) & (rows["context"] == end)] for end in ends]
+            if min(len(cell) for cell in cells) < 2:
+                continue
+            low, high = cells
+            out.append(
+                Arrow(
+                    said,
+                    str(mixer),
+                    ends,
+                    {m: (_mean(low, m), _mean(high, m)) for m in metrics},
+                    (_only(bayes[0]), _only(bayes[1])),
+                )
+            )
+    order = {name: place for place, name in enumerate(map(words.data, results.study.data))}
+    return sorted(out, key=lambda one: order.get(one.group.partition(", ")[0], len(order)))
+
+
+def _mean(cell: pd.DataFrame, metric: str) -> summaries.Interval:
+    return summaries.mean_interval(cell[metric].to_numpy(dtype=float), tuple(cell["trial"]))
+
+
+def _only(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+@register("figure", "memory", order=5)
+def memory(results: Results) -> base.Drawn | None:
+    """An arrow a mixer from no memory to memory, a panel a response; None where nothing has two contexts."""
+    if not factorial(results.rows):
+        return None
+    found = arrows(results)
+    metrics = measured(results.rows)
+    if not found or not metrics:
+        return None
+    names = list(dict.fromkeys(one.group for one in found))
+    looks = style.looks("mixer", words.levels("mixer", {one.mixer for one in found}))
+    heights, top = [], 0.0
+    for before, one in zip([None, *found], found, strict=False):
+        top += 1.0 if before is None or before.group == one.group else 1.9
+        heights.append(top)
+    figure = style.new_figure(0.9 + 0.115 * (top + 1.0))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for panel, metric in zip(panels, metrics, strict=True):
+        for height, one in zip(heights, found, strict=True):
+            look, (low, high) = looks[one.mixer], one.means[metric]
+            panel.annotate(
+                "",
+                (high.mean, height),
+                (low.mean, height),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": look.colour,
+                    "linewidth": 1.0,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "mutation_scale": 6,
+                },
+            )
+            panel.plot(
+                [high.low, high.high], [height] * 2, color=look.colour, linewidth=2.4, alpha=0.35
+            )
+            panel.plot(
+                low.mean,
+                height,
+                marker="o",
+                color=look.colour,
+                markerfacecolor="white",
+                markersize=3,
+            )
+        if metric.startswith("held-out."):
+            for name in names:
+                rows = [
+                    (h, one) for h, one in zip(heights, found, strict=True) if one.group == name
+                ]
+                ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
+                for value, line in zip(rows[0][1].bayes, (":", "-"), strict=True):
+                    panel.plot(
+                        [value] * 2,
+                        ends,
+                        color="#1a1a1a",
+                        linewidth=0.8,
+                        linestyle=line,
+                        zorder=0.5,
+                    )
+        panel.set_xlim(left=0)
+        panel.tick_params(axis="y", length=0)
+        panel.set_xlabel(words.response(metric).axis().replace(" (", "\n("), linespacing=1.0)
+    panels[0].set_yticks(
+        [
+            float(np.mean([h for h, one in zip(heights, found, strict=True) if one.group == name]))
+            for name in names
+        ],
+        ["\n".join(base.wrap(name, 24)) for name in names],
+        fontsize=style.SMALL,
+        linespacing=1.0,
+    )
+    panels[0].set_ylim(top + 0.8, 0.2)
+    base.legend(figure, "mixer", looks)
+    low, high = found[0].ends
+    return base.Drawn(
+        figure=figure,
+        title="What memory does to each architecture",
+        caption=(
+            f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}), with 95 % intervals of "
+            "the latter over seeds; an arrow to the left lowers a regret or an error. Rows: data set, and what "
+            "the policy is told besides time. Vertical lines: the exact posterior's error without memory (dotted) and with it."
+        ),
+        trials=tuple(
+            dict.fromkeys(
+                t
+                for one in found
+                for ends in one.means.values()
+                for cell in ends
+                for t in cell.trials
+            )
+        ),
+    )
+
+
 @register("figure", "interaction", order=22)
 def interaction(results: Results) -> base.Drawn | None:
     """Effect of the longest against the shortest context with intervals, a panel a response, a row a
