@@ -2,7 +2,7 @@
 or when its actions are filtered; and how well a linear map reads from a policy's features who acts.
 
 Data sets: the linear-quadratic mixtures (`lq-mix/...`). There a controller's episodes are a Gaussian Markov chain, so
-that its past given the state in which it ends can be drawn exactly, backwards; and the posterior over who acts is known.
+that its past can be drawn exactly, backwards from the state in which it ends; and the posterior over who acts is known.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ablate import words
 from ablate.analyse import estimators
 from ablate.analyse.estimators import Asked, Untold
 from ablate.data import exact, streams
-from ablate.data.exact import EXPLORATION
+from ablate.data.exact import EARLY, EXPLORATION
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, window_rows
 from ablate.envs.lq import ACTION_SCALE, PROCESS_NOISE, A, B
@@ -505,14 +505,17 @@ SPANS = (0, 1, 2, 4, 8, 16, 32, 64)  # the timesteps at which spans of timesteps
 class Probe(Measurement):
     """How often a linear map of the last hidden vector before the head tells who acts, on held-out episodes.
 
-    A multinomial logistic regression over all timesteps is fitted on the even episodes and asked on the odd ones, and
-    the other way round.
+    Early is in timesteps 1 to 7: at 0 there is no past, and later the state alone tells nearly as much. A multinomial
+    logistic regression over all timesteps is fitted on the even episodes and asked on the odd ones, and the other way
+    round.
     """
 
     responses = (
         Response("accuracy", "accuracy of the probe", "fraction", "higher"),
         Response("exact", "accuracy of the exact posterior", "fraction", "higher"),
-        Response("short", "what the probe lacks of the exact posterior", "fraction", "lower"),
+        Response("early", "early accuracy of the probe", "fraction", "higher"),
+        Response("exact_early", "early accuracy of the exact posterior", "fraction", "higher"),
+        Response("short", "early accuracy that the probe lacks", "fraction", "lower"),
         Response("accuracy_at", "accuracy of the probe", "fraction", "higher", index="timestep"),
         Response(
             "exact_at", "accuracy of the exact posterior", "fraction", "higher", index="timestep"
@@ -540,6 +543,7 @@ class Probe(Measurement):
             ]
             right.append(cross_read(torch.cat(parts).cpu().numpy(), who, episodes) == who)
         right = np.stack(right)  # (S, T)
+        early = (episodes.timestep > 0) & (episodes.timestep < EARLY)
         span = np.searchsorted(SPANS, episodes.timestep, side="right") - 1
         at = [right[:, span == i].mean(1) for i in range(len(SPANS))]
         known = np.array([best[span == i].mean() for i in range(len(SPANS))])
@@ -547,7 +551,9 @@ class Probe(Measurement):
         return {
             "accuracy": right.mean(1),
             "exact": np.full(size, best.mean()),
-            "short": best.mean() - right.mean(1),
+            "early": right[:, early].mean(1),
+            "exact_early": np.full(size, best[early].mean()),
+            "short": best[early].mean() - right[:, early].mean(1),
             "accuracy_at": np.stack(at, axis=1),
             "exact_at": np.tile(known, (size, 1)),
             "timestep": np.array(SPANS),
@@ -621,7 +627,8 @@ MEMORY = "context[1] - context[20]"
 class Mechanism:
     """A switch, in words, and the share of the effect of memory that it removes: contrast `of` over contrast `over`.
 
-    held: levels at which other factors than usual are held. group: the heading it stands under.
+    held: levels at which other factors than usual are held. group: the heading it stands under. exact: whether the
+    exact posterior is under the same switch.
     """
 
     group: str
@@ -629,6 +636,7 @@ class Mechanism:
     of: str
     over: str
     held: Mapping[str, str]
+    exact: bool = True
 
     def share(self, rows: Any, metric: str) -> estimators.Finding:
         """The share, of a response. Raises Untold where it can't be told."""
@@ -641,19 +649,21 @@ class Mechanism:
         return estimators.make("ratio", {"of": self.of, "over": self.over})(rows, Asked(metric))
 
 
-def _past(group: str, said: str, level: str, mixer: str = "") -> Mechanism:
+_GRU = {"mixer": "gru"}
+
+
+def _past(said: str, level: str, **held: str) -> Mechanism:
     """What is shown of the past is changed, of policies that were trained with it as it was."""
     factor = "measure.past.shown"
     plain = f"context[20] : {factor}[as-it-was]"
     of = f"context[20] : {factor}[{level}] - {plain}"
-    held = {"mixer": mixer} if mixer else {}
-    return Mechanism(group, said, of, f"context[1] : {factor}[as-it-was] - {plain}", held)
+    over = f"context[1] : {factor}[as-it-was] - {plain}"
+    return Mechanism("The past that it is shown", said, of, over, held)
 
 
-def _tested(said: str, trained: int, tested: str, least: str = "11") -> Mechanism:
+def _tested(trained: int, tested: str, least: int = 11) -> Mechanism:
     """Another window in use than in training."""
-    factor = "measure.past.context"
-    names = ("context", "train.least_visible", factor)
+    names = ("context", "train.least_visible", "measure.past.context")
 
     def cell(*levels: object) -> str:
         return " : ".join(f"{f}[{x}]" for f, x in zip(names, levels, strict=True))
@@ -661,70 +671,74 @@ def _tested(said: str, trained: int, tested: str, least: str = "11") -> Mechanis
     base = cell(20, 11, "trained")
     of = f"{cell(trained, least, tested)} - {base}"
     over = f"{cell(1, 11, 'trained')} - {base}"
-    return Mechanism("Window in training and in use", said, of, over, {"mixer": "gru"})
+    windows = f"1 to {trained}" if least == 1 else str(trained)
+    said = f"trained with {windows}, used with {trained if tested == 'trained' else tested}"
+    return Mechanism("Window in training and in use", said, of, over, _GRU)
 
 
-def _with(group: str, said: str, factor: str, level: str, usual: str, **held: str) -> Mechanism:
+def _with(
+    group: str, said: str, factor: str, level: str, usual: str, exact: bool = True
+) -> Mechanism:
     """The effect at another level of a factor of training, against the effect at the usual one."""
     of = f"({MEMORY}) : ({factor}[{usual}] - {factor}[{level}])"
-    return Mechanism(group, said, of, f"({MEMORY}) : {factor}[{usual}]", held)
+    return Mechanism(group, said, of, f"({MEMORY}) : {factor}[{usual}]", _GRU, exact)
 
 
 def _shows(said: str, level: str) -> Mechanism:
     """Less of the past is shown, in training and in use."""
-    full = "context[20] : history[states+actions]"
-    none = "context[1] : history[states+actions]"
-    of = f"context[20] : history[{level}] - {full}"
-    return Mechanism("Told", said, of, f"{none} - {full}", {"mixer": "gru", "train.loss": "last"})
+    plain = "context[20] : history[states+actions]"
+    of = f"context[20] : history[{level}] - {plain}"
+    over = f"context[1] : history[states+actions] - {plain}"
+    return Mechanism("Told", said, of, over, _GRU | {"train.loss": "last"}, exact=False)
 
 
-def _filtered(said: str, level: str) -> Mechanism:
+def _filtered(by: str) -> Mechanism:
+    """A filter of the actions of a policy without memory, as if it were one."""
     factor = "measure.past.smooth"
-    none = f"context[1] : {factor}[0]"
-    of = f"{none} - context[1] : {factor}[{level}]"
-    over = f"{none} - context[20] : {factor}[0]"
+    plain = f"context[1] : {factor}[0]"
+    of = f"{plain} - context[1] : {factor}[{by}]"
+    over = f"{plain} - context[20] : {factor}[0]"
+    said = f"no memory, its actions smoothed ({by})"
     return Mechanism("Memory that isn't belief", said, of, over, {})
 
 
-_CHANGED, _TOLD = "The past that it is shown", "Told"
-_BY_POLICIES = "lq-mix/episode-3000-of-"
-_GRU = {"mixer": "gru"}
+def _on(said: str, data: str) -> Mechanism:
+    """The effect on other data."""
+    return _with("Data", said, "data", data, PLAIN["data"])
+
+
 MECHANISMS = (
-    _past(_CHANGED, "another past of who acts (control)", "redrawn"),
-    _past(_CHANGED, "order of timesteps shuffled, bag (control)", "shuffled", "bag"),
-    _past(_CHANGED, "shuffled, states and actions paired", "paired"),
-    _past(_CHANGED, "shuffled, as rows", "shuffled"),
-    _past(_CHANGED, "shuffled, states and actions apart", "torn"),
-    _past(_CHANGED, "another controller's, to the same state", "transplanted"),
-    _past(_CHANGED, "the best controller's, to the same state", "better"),
-    _tested("trained with 5, used with 5", 5, "trained"),
-    _tested("trained with 20, used with 5", 20, "5"),
-    _tested("trained with 20, used with 1", 20, "1"),
-    _tested("trained with 1 to 20, used with 5", 20, "5", "1"),
-    _tested("trained with 1 to 20, used with 1", 20, "1", "1"),
-    _tested("trained with 5, used with 20", 5, "20"),
-    _tested("trained with 1, used with 20", 1, "20"),
-    _with(_TOLD, "who acts", "condition", "policy-id+time", "time", **_GRU),
-    _with(_TOLD, "the time (against nothing)", "condition", "time", "none", **_GRU),
+    _past("another past of who acts (control)", "redrawn"),
+    _past("in random order, the bag (control)", "shuffled", mixer="bag"),
+    _past("in random order, each action with its state", "paired"),
+    _past("in random order, each action with the next state", "shuffled"),
+    _past("states and actions in different orders", "torn"),
+    _past("another controller's, ending in the same state", "transplanted"),
+    _past("the best controller's, ending in the same state", "better"),
+    _tested(20, "5"),
+    _tested(20, "1"),
+    _tested(20, "trained", least=1),
+    _tested(20, "5", least=1),
+    _tested(20, "1", least=1),
+    _tested(5, "20"),
+    _tested(5, "trained"),
+    _tested(5, "1"),
+    _tested(1, "20"),
+    _tested(1, "5"),
+    _with("Told", "who acts", "condition", "policy-id+time", "time", exact=False),
+    _with("Told", "the time (against nothing)", "condition", "time", "none"),
     _shows("past actions only", "actions"),
     _shows("past states only", "states"),
-    _with("Training", "loss at the last position", "train.loss", "last", "all", mixer="gru"),
-    _with("Data", "4 controllers", "data", f"{_BY_POLICIES}4", PLAIN["data"], **_GRU),
-    _with("Data", "8 controllers", "data", f"{_BY_POLICIES}8", PLAIN["data"], **_GRU),
-    _with(
-        "Data",
-        "drawn anew at each step (control)",
-        "data",
-        "lq-mix/step-3000",
-        PLAIN["data"],
-        **_GRU,
-    ),
-    _filtered("without memory, actions filtered by 0.5", "0.5"),
-    _filtered("without memory, actions filtered by 0.8", "0.8"),
+    _with("Training", "loss at the last position", "train.loss", "last", "all", exact=False),
+    _on("4 controllers", "lq-mix/episode-3000-of-4"),
+    _on("8 controllers", "lq-mix/episode-3000-of-8"),
+    _on("drawn anew at each step (control)", "lq-mix/step-3000"),
+    _filtered("0.5"),
+    _filtered("0.8"),
 )
 PANELS = {
-    "past.action_error": "of what memory takes off the action error",
-    "past.regret": "of what memory does to the regret",
+    "past.action_error": "takes off the action error",
+    "past.regret": "does to the regret",
 }
 SHOWN = (-1.2, 2.2)  # of the axis: shares
 
@@ -736,7 +750,7 @@ def mechanisms(results: Results) -> base.Drawn | None:
     found: list[tuple[Mechanism, dict[str, estimators.Finding]]] = []
     for mechanism in MECHANISMS:
         shares: dict[str, estimators.Finding] = {}
-        for metric in (*PANELS, "past.clone_error"):
+        for metric in (*PANELS, *["past.clone_error"] * mechanism.exact):
             try:
                 shares[metric] = mechanism.share(done, metric)
             except (Untold, KeyError):
@@ -766,7 +780,7 @@ def mechanisms(results: Results) -> base.Drawn | None:
             if metric == "past.action_error" and "past.clone_error" in shares:
                 beyond |= _share(panel, shares["past.clone_error"], place + 0.32, _CLONE)
         panel.set_xlim(*SHOWN)
-        panel.set_xlabel(f"share {said}\nthat is gone")
+        panel.set_xlabel(f"share gone of what\nmemory {said}")
         panel.tick_params(axis="y", length=0)
     panels[0].set_ylim(height - 0.4, -0.7)
     panels[0].set_yticks(
