@@ -43,7 +43,7 @@ from ablate.study.contrast import level_text
 from ablate.words import Response
 
 # Of what is measured here. Change it whenever that changes: all rows are then measured again.
-VERSION = "4b1d0e7a93f2"
+VERSION = "9c02b5f7e1d4"
 CHUNK = 2048  # windows that are encoded at once
 Floats = np.ndarray
 
@@ -507,7 +507,9 @@ class Probe(Measurement):
 
     Early is in timesteps 1 to 7: at 0 there is no past, and later the state alone tells nearly as much. A multinomial
     logistic regression over all timesteps is fitted on the even episodes and asked on the odd ones, and the other way
-    round.
+    round. An action is a controller's gain times the state, so that a belief may stand in the features only in products
+    with the state, which no linear map reads; so it is also asked whose action the model's own is nearest to. That of the
+    exact posterior is nearest to the likelier of two.
     """
 
     responses = (
@@ -516,7 +518,18 @@ class Probe(Measurement):
         Response("early", "early accuracy of the probe", "fraction", "higher"),
         Response("exact_early", "early accuracy of the exact posterior", "fraction", "higher"),
         Response("short", "early accuracy that the probe lacks", "fraction", "lower"),
+        Response("nearest", "share of actions that are nearest to who acts", "fraction", "higher"),
+        Response(
+            "nearest_early", "early share of actions nearest to who acts", "fraction", "higher"
+        ),
         Response("accuracy_at", "accuracy of the probe", "fraction", "higher", index="timestep"),
+        Response(
+            "nearest_at",
+            "share of actions nearest to who acts",
+            "fraction",
+            "higher",
+            index="timestep",
+        ),
         Response(
             "exact_at", "accuracy of the exact posterior", "fraction", "higher", index="timestep"
         ),
@@ -535,18 +548,23 @@ class Probe(Measurement):
         windows = logged(data.fields, data.timestep, targets, context)
         timed = "time" in system.config["condition"]
         best = beliefs(windows, mixing, policies, context, timed).argmax(1) == who  # (T,)
-        right = []
+        means = exact.controller_actions(episodes.observations, policies)  # (T, Z, 2)
+        read_right, done_right = [], []
         for model in trained.models:
             parts = [
                 hidden(model, *(x[0] for x in agent.windows(rows, data.timestep, part[None])))
                 for part in targets.split(CHUNK)
             ]
-            right.append(cross_read(torch.cat(parts).cpu().numpy(), who, episodes) == who)
-        right = np.stack(right)  # (S, T)
+            features = torch.cat(parts)
+            action = acted_on(model, features).cpu().numpy()
+            apart = np.square(means - action[:, None]).sum(-1)  # (T, Z)
+            done_right.append(apart.argmin(1) == who)
+            read_right.append(cross_read(features.cpu().numpy(), who, episodes) == who)
+        right, nearest = np.stack(read_right), np.stack(done_right)  # (S, T)
         early = (episodes.timestep > 0) & (episodes.timestep < EARLY)
         span = np.searchsorted(SPANS, episodes.timestep, side="right") - 1
-        at = [right[:, span == i].mean(1) for i in range(len(SPANS))]
-        known = np.array([best[span == i].mean() for i in range(len(SPANS))])
+        spans = [span == i for i in range(len(SPANS))]
+        known = np.array([best[one].mean() for one in spans])
         size = len(right)
         return {
             "accuracy": right.mean(1),
@@ -554,7 +572,10 @@ class Probe(Measurement):
             "early": right[:, early].mean(1),
             "exact_early": np.full(size, best[early].mean()),
             "short": best[early].mean() - right[:, early].mean(1),
-            "accuracy_at": np.stack(at, axis=1),
+            "nearest": nearest.mean(1),
+            "nearest_early": nearest[:, early].mean(1),
+            "accuracy_at": np.stack([right[:, one].mean(1) for one in spans], axis=1),
+            "nearest_at": np.stack([nearest[:, one].mean(1) for one in spans], axis=1),
             "exact_at": np.tile(known, (size, 1)),
             "timestep": np.array(SPANS),
         }
@@ -571,6 +592,13 @@ def hidden(model: Model, rows: torch.Tensor, lengths: torch.Tensor) -> torch.Ten
     """What the head of a model reads at the last position of windows (R, K, F) with lengths (R,): (R, W)."""
     mixed = model.mixer.last(model.embed(rows), model.embed.length(lengths))
     found: torch.Tensor = model.norm(mixed)
+    return found
+
+
+@torch.no_grad()
+def acted_on(model: Model, features: torch.Tensor) -> torch.Tensor:
+    """The mean action (R, 2) of what the head of a model reads, (R, W)."""
+    found: torch.Tensor = model.head.mean(model.head(features))
     return found
 
 
@@ -836,7 +864,7 @@ def probe(results: Results) -> base.Drawn | None:
             return None
         done = done[done[factor].map(level_text) == level_text(level)]
     series = results.series.merge(done[["trial", "mixer", "context", "seed"]], on="trial")
-    at = series[series["response"] == "probe.accuracy_at"]
+    at = series[series["response"].isin(_READ)]
     known = series[series["response"] == "probe.exact_at"]
     if not len(at):
         return None
@@ -850,43 +878,58 @@ def probe(results: Results) -> base.Drawn | None:
         spots = [_log(x) for x in exactly.index]
         panel.plot(spots, exactly, color="#1a1a1a", linewidth=0.9, linestyle="--")
         for mixer in mixers:
-            one = at[(at["context"] == context) & (at["mixer"] == mixer)]
-            if not len(one):
-                continue
-            cells = [
-                summaries.mean_interval(x["value"].to_numpy(dtype=float))
-                for _, x in one.groupby("index")
-            ]
             look = looks[mixer]
-            panel.plot(
-                spots, [c.mean for c in cells], color=look.colour, marker=look.marker, linewidth=0.9
-            )
-            panel.vlines(
-                spots,
-                [c.low for c in cells],
-                [c.high for c in cells],
-                color=look.colour,
-                linewidth=0.7,
-            )
+            here = at[(at["context"] == context) & (at["mixer"] == mixer)]
+            for response, one in here.groupby("response"):
+                cells = [
+                    summaries.mean_interval(x["value"].to_numpy(dtype=float))
+                    for _, x in one.groupby("index")
+                ]
+                panel.plot(
+                    spots,
+                    [c.mean for c in cells],
+                    color=look.colour,
+                    marker=look.marker,
+                    linestyle=_READ[str(response)],
+                    linewidth=0.9,
+                )
+                panel.vlines(
+                    spots,
+                    [c.low for c in cells],
+                    [c.high for c in cells],
+                    color=look.colour,
+                    linewidth=0.7,
+                )
         base.title(panel, words.setting("context", context))
         panel.set_xticks(spots, [f"{x:g}" for x in exactly.index])
         panel.set_ylim(0.4, 1.02)
         panel.set_xlabel("timestep from which on")
     base.label(panels[0], "accuracy of who acts")
-    line = Line2D([], [], color="#1a1a1a", linewidth=0.9, linestyle="--", label="exact posterior")
-    base.legend(figure, "mixer", looks, [line], place)
+    lines = [
+        Line2D([], [], color="#1a1a1a", linewidth=0.9, linestyle=line, label=label)
+        for line, label in (
+            ("--", "exact posterior"),
+            ("-", "read linearly"),
+            (":", "by its action"),
+        )
+    ]
+    base.legend(figure, "mixer", {m: replace(x, line="") for m, x in looks.items()}, lines, place)
     return base.Drawn(
         figure=figure,
         title="Who acts, read from the features",
         caption=(
             "How often the likeliest controller by a logistic regression on the last hidden vector is the one who acts,"
-            " on held-out episodes that the regression wasn't fitted on, by timestep of the episode (each mark: up to"
+            " on held-out episodes that the regression wasn't fitted on (solid), and the model's own action is nearest"
+            " to that of who acts (dotted), by timestep of the episode (each mark: up to"
             f" the next); means over {base.seeds(cells)} seeds with 95 % intervals. Dashed: the likeliest controller by"
             f" the exact posterior with the same window. {words.data(PLAIN['data'])}."
         ),
         trials=tuple(dict.fromkeys(at["trial"])),
         appended=True,
     )
+
+
+_READ = {"probe.accuracy_at": "-", "probe.nearest_at": ":"}  # response -> line
 
 
 def _log(timestep: float) -> float:

@@ -284,8 +284,10 @@ def test_the_head_reads_what_the_probe_reads(own, cells):
     shown, lengths = agent.windows(rows, timestep, torch.arange(40).expand(2, -1))
     wanted = agent.stack(shown, lengths)
     for place, model in enumerate(trained.models):
-        found = model.head(own.hidden(model, shown[place], lengths[place]))
-        torch.testing.assert_close(found, wanted[place], rtol=1e-4, atol=1e-6)
+        features = own.hidden(model, shown[place], lengths[place])
+        torch.testing.assert_close(model.head(features), wanted[place], rtol=1e-4, atol=1e-6)
+        actions = agent.stack.head.mean(wanted)[place]
+        torch.testing.assert_close(own.acted_on(model, features), actions, rtol=1e-4, atol=1e-6)
 
 
 def test_the_probe_finds_what_is_told_and_nothing_where_there_is_nothing(own, cells):
@@ -303,6 +305,19 @@ def test_the_probe_finds_what_is_told_and_nothing_where_there_is_nothing(own, ce
 
 
 # --- what makes no sense, and the figure ---
+
+
+def test_the_nearest_controller_is_that_of_the_action(own, cells, monkeypatch):
+    """Models that do three fifths of the better controller's action and two fifths of the worse one's."""
+    trained = cells("gru")
+    held = trained.system.data.held_out
+    means = exact.controller_actions(held.observations)
+    mixed = torch.from_numpy(0.6 * means[:, 0] + 0.4 * means[:, 1])
+    monkeypatch.setattr(own, "acted_on", lambda model, features: mixed)
+    found = own.Probe()(trained, None)
+    np.testing.assert_allclose(found["nearest"], (held.behaviour_id == 0).mean())
+    early = (held.timestep > 0) & (held.timestep < 8)
+    np.testing.assert_allclose(found["nearest_early"], (held.behaviour_id[early] == 0).mean())
 
 
 @pytest.mark.parametrize(
@@ -401,13 +416,16 @@ def test_the_probe_is_drawn_by_timestep(own, study):
         [
             (trial, f"probe.{name}", timestep, 0.9)
             for trial in table["trial"]
-            for name in ("accuracy_at", "exact_at")
+            for name in ("accuracy_at", "nearest_at", "exact_at")
             for timestep in own.SPANS
         ],
         columns=["trial", "response", "index", "value"],
     )
     drawn = own.probe(type("Results", (), {"rows": table, "study": study, "series": series})())
-    assert [each.get_title() or each.get_title("left") for each in drawn.figure.axes[:2]] == ["K = 1", "K = 20"]
+    assert [each.get_title() or each.get_title("left") for each in drawn.figure.axes[:2]] == [
+        "K = 1",
+        "K = 20",
+    ]
     assert "5 seeds" in drawn.caption
     none = type("Results", (), {"rows": table, "study": study, "series": series[:0]})()
     assert own.probe(none) is None
