@@ -507,8 +507,10 @@ class Probe(Measurement):
 
     Early is in timesteps 1 to 7: at 0 there is no past, and later the state alone tells nearly as much. A multinomial
     logistic regression over all timesteps is fitted on the even episodes and asked on the odd ones, and the other way
-    round. An action is a controller's gain times the state, so that a belief may stand in the features only in products
-    with the state, which no linear map reads; so it is also asked whose action the model's own is nearest to. That of the
+    round.
+
+    An action is a controller's gain times the state, so that a belief may stand in the features only in products with
+    the state, which no linear map reads. So it is also asked whose action the model's own is nearest to: that of the
     exact posterior is nearest to the likelier of two.
     """
 
