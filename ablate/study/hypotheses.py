@@ -232,8 +232,7 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
         among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
         where.pop(pairs_of, None)
         asked = [
-            (f"{a} - {b}", hypothesis.pair(a, b), None)
-            for a, b in itertools.combinations(among, 2)
+            (f"{a} - {b}", hypothesis.pair(a, b), None) for a, b in itertools.combinations(among, 2)
         ]
     replicates = 1 if hypothesis.estimand == "population" else 2
     if hypothesis.each is None:
