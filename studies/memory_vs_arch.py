@@ -1,4 +1,5 @@
-"""What only this study shows: the effect of context group by group, and beside an earlier measurement.
+"""What only the studies of memory and architecture estimate and show: memory against the widest gap between
+architectures, and the effect of context group by group.
 
 A group is a data set with everything but mixer and context held still. Its effect is the mean at its longest minus
 that at its shortest context, averaged with equal weights over the mixers run at both: the fixed estimand (these
@@ -7,34 +8,79 @@ mixers, new seeds).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from ablate import words
-from ablate.analyse import intervals, replication
-from ablate.analyse import tidy as frame
+from ablate.analyse import intervals
+from ablate.analyse.estimators import Asked, ByT, Estimator, Untold, jackknife, seeds_paired
 from ablate.analyse.intervals import Estimate
-from ablate.registry import register
+from ablate.registry import Section, register
 from ablate.report import style, summaries
 from ablate.report.figures import base
 from ablate.report.grid import Grid
 from ablate.report.results import Results
+from ablate.study.contrast import Level, level_text
 
-SCORE = "rollout.score"
-METRICS = (SCORE, "held-out.action_error_early")
-HISTORY = "states+actions"  # what the mixers of an earlier measurement are taken to have seen
+METRICS = (
+    "rollout.regret",
+    "rollout.score",
+    "held-out.action_error",
+)  # of which a group has two at most
 _STEP = 0.1  # inches of a condition
 _LEAST = 0.3  # inches of a row, which has a label of two lines
-_ROW = 0.3  # inches of an earlier effect
-_EARLIER = style.Look("#5b2a86", "D", "-")
-_AVERAGE = style.Look("#1a1a1a", "o", "-")
 Row = tuple[str, str]  # data set, head
+
+
+@register("estimator", "beyond-gaps")
+class BeyondGaps(Estimator):
+    """How much more one factor does than the widest gap between the levels of another.
+
+    |m(high) - m(low)| - max over k in {low, high} of (max over f of m(k, f) - min over f of m(k, f)), where m(k, f) is
+    the mean over seeds of the cells with level k of `over` and level f of `factor`, and m(k) their mean over f. The
+    maximum of noisy gaps errs upwards, so that the estimate errs on the side of `factor`. Variance by the jackknife
+    over seeds (Efron & Stein 1981), which share targets, streams and episodes among all cells.
+    """
+
+    class Options(Section):
+        """factor: whose gaps. over: the factor whose effect from `low` to `high` stands against them."""
+
+        factor: str
+        over: str
+        low: Level
+        high: Level
+
+    def __call__(self, rows: pd.DataFrame, asked: Asked) -> ByT:
+        o = self.options
+        for name in (o.factor, o.over):
+            if name not in rows.columns:
+                raise Untold(f"the table has no column '{name}'")
+        ends = [level_text(o.low), level_text(o.high)]
+        by = rows.assign(end=rows[o.over].map(level_text), which=rows[o.factor].map(level_text))
+        by = by[by["end"].isin(ends) & np.isfinite(by[asked.metric].to_numpy(dtype=float))]
+        cells = by.groupby(["end", "which"]).size().unstack()
+        if set(cells.index) != set(ends) or cells.isna().any(axis=None) or cells.shape[1] < 2:
+            raise Untold(f"not every {o.factor} was run at {o.over} {' and '.join(ends)}")
+
+        def beyond(part: pd.DataFrame) -> np.ndarray:
+            means = part.groupby(["end", "which"])[asked.metric].mean().unstack()
+            gap = (means.max(axis=1) - means.min(axis=1)).max()
+            effect = means.loc[ends[1]].mean() - means.loc[ends[0]].mean()
+            return np.array([abs(effect) - gap])
+
+        value, covariance, n = jackknife(by, beyond, asked.paired)
+        estimate = Estimate(float(value[0]), float(covariance[0, 0]), n - 1.0, 1, 0)
+        return ByT(estimate, n, seeds_paired(n) if asked.paired else "unpaired: runs are the units")
+
+    @property
+    def says(self) -> str:
+        o = self.options
+        return (
+            f"|{o.over}[{o.high}] - {o.over}[{o.low}]| - the widest gap between two of {o.factor}"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +99,8 @@ class Change:
 def context_change(rows: pd.DataFrame, metric: str, keep: set[str] | None = None) -> Change | None:
     """What the longest context of `rows` changes against the shortest, over the mixers run at both.
 
-    keep: only these mixers. None where no mixer was run at both with at least two seeds each.
+    keep: only these mixers. The unit is the seed: its cells share targets, streams and evaluation episodes, so the
+    change is taken within each. None where fewer than two seeds have every cell.
     """
     if metric not in rows.columns or rows.empty:
         return None
@@ -62,34 +109,29 @@ def context_change(rows: pd.DataFrame, metric: str, keep: set[str] | None = None
         rows = rows[rows["mixer"].isin(keep)]
     if rows["context"].nunique() < 2:
         return None
-    low, high = rows["context"].min(), rows["context"].max()
-    cells: list[np.ndarray] = []
-    mixers: list[str] = []
-    trials: list[str] = []
-    for name, group in rows.groupby("mixer", sort=True):
-        short, long = (group[group["context"] == level] for level in (low, high))
-        if len(short) >= 2 and len(long) >= 2:
-            cells += [frame.values(long, metric), frame.values(short, metric)]
-            mixers.append(str(name))
-            trials += [*short["trial"], *long["trial"]]
-    if not cells:
+    low, high = int(rows["context"].min()), int(rows["context"].max())
+    rows = rows[rows["context"].isin([low, high])]
+    both = rows.pivot_table(index="seed", columns=["context", "mixer"], values=metric)
+    mixers = sorted(set(both[low].columns) & set(both[high].columns))
+    whole = both[[(end, mixer) for end in (low, high) for mixer in mixers]].dropna()
+    if not mixers or len(whole) < 2:
         return None
-    n = len(mixers)
+    short, long = (whole[end].to_numpy().mean(axis=1) for end in (low, high))  # (seeds,)
+    used = rows[rows["mixer"].isin(mixers) & rows["seed"].isin(whole.index)]
     return Change(
-        short=float(np.mean([cell.mean() for cell in cells[1::2]])),
-        long=float(np.mean([cell.mean() for cell in cells[::2]])),
-        estimate=intervals.combine([1 / n, -1 / n] * n, cells),
-        ends=(int(low), int(high)),
+        short=float(short.mean()),
+        long=float(long.mean()),
+        estimate=intervals.combine([1.0], [long - short]),
+        ends=(low, high),
         mixers=tuple(mixers),
-        trials=tuple(trials),
+        trials=tuple(used["trial"]),
     )
 
 
 def context_effect(
     rows: pd.DataFrame, metric: str, keep: set[str] | None = None
 ) -> summaries.Interval | None:
-    """The change of `context_change` with its 95 % interval: Welch-Satterthwaite over the cells
-    (Welch 1947, Satterthwaite 1946)."""
+    """The change of `context_change` with its 95 % interval: Student's t over seeds."""
     change = context_change(rows, metric, keep)
     if change is None:
         return None
@@ -106,25 +148,11 @@ def context_mixers(rows: pd.DataFrame) -> set[str]:
     return set(counts.index[(counts.fillna(0) >= 2).all(axis=1)])
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A row of an earlier measurement with ours beside it.
-
-    alike: the effect of the mixer it was made with; average: that of all mixers; None where not
-    run. `..._word` of the two: reproduces, refutes or open, empty where not run.
-    """
-
-    earlier: dict[str, Any]
-    ends: tuple[int, int] | None
-    alike: Change | None
-    average: Change | None
-    alike_word: str
-    average_word: str
-
-    @property
-    def half_width(self) -> float:
-        """Of the earlier 95 % interval; NaN where none is known."""
-        return float(self.earlier["half_width"])
+def measured(table: pd.DataFrame) -> list[str]:
+    """How a policy acts and how it predicts: the first of either that the table has."""
+    here = [m for m in METRICS if m in table.columns and table[m].notna().any()]
+    acting = [m for m in here if m.startswith("rollout.")][:1]
+    return acting + [m for m in here if not m.startswith("rollout.")]
 
 
 def factorial(table: pd.DataFrame) -> bool:
@@ -158,7 +186,7 @@ def effects(results: Results) -> Grid | None:
     table = results.rows
     if not factorial(table):
         return None
-    metrics = [m for m in METRICS if m in table.columns and table[m].notna().any()]
+    metrics = measured(table)
     rows: list[tuple[str, ...]] = []
     trials: list[str] = []
     last = ""
@@ -189,12 +217,10 @@ def effects(results: Results) -> Grid | None:
         "context_effect",
         "Effect of context",
         "Effect of context for every data set, head and condition: mean at the shortest and at the "
-        "longest context run there, and their difference with its 95 % Welch–Satterthwaite "
-        "interval, averaged with equal weights over all mixers run at both contexts (the placebo "
-        "too): the fixed estimand, of new seeds of these mixers. Early action error is that of "
-        "the first timesteps of an episode, as a fraction of the variance of the acting "
-        "controller's action (0 is perfect; 1 is no better than the mean action, over whole "
-        "episodes).",
+        "longest context run there, and their difference with its 95 % interval over seeds, averaged with "
+        "equal weights over all mixers run at both contexts (the placebo too): the fixed estimand, of new "
+        "seeds of these mixers. The action error is a fraction of the variance of the acting controller's "
+        "action (0 is perfect; 1 is no better than the mean action).",
         tuple(head),
         tuple(rows),
         tuple(dict.fromkeys(trials)),
@@ -215,131 +241,156 @@ def _effect(change: Change | None, response: words.Response) -> str:
     if change is None:
         return "not run"
     low, high = intervals.interval(change.estimate)
-    return plus_minus(change.estimate.value, (high - low) / 2, response)
+    shown = response.amount(change.estimate.value, sign=True)
+    return f"{shown} ± {response.amount((high - low) / 2)}"
 
 
-def plus_minus(value: float, half: float, response: words.Response) -> str:
-    """`+1.2 ± 0.3`, or the value alone where no interval is known."""
-    shown = response.amount(value, sign=True)
-    return shown if math.isnan(half) else f"{shown} ± {response.amount(half)}"
+@dataclass(frozen=True)
+class Arrow:
+    """What memory does to one mixer in one group: means at its shortest and its longest context."""
+
+    group: str
+    mixer: str
+    ends: tuple[int, int]
+    means: dict[str, tuple[summaries.Interval, summaries.Interval]]  # by response
+    bayes: tuple[float, float]  # action errors of the exact posterior; NaN where it isn't known
 
 
-def compare(
-    table: pd.DataFrame, reference: pd.DataFrame, margin: float | None, alpha: float
-) -> list[Compared]:
-    """Each row of `reference` (see `ablate.report.reference`) with our effect of context in the same group.
-
-    The margin is one of points, so it serves for the score only; for other metrics signs are
-    compared.
-    """
-    done = summaries.finished(table)
-    if "history" in done.columns:
-        done = done[done["history"] == HISTORY]
+def arrows(results: Results) -> list[Arrow]:
+    """One for each mixer of each group that has two contexts; the groups as the study lists its data sets."""
+    table, metrics = results.rows, measured(results.rows)
+    known = results.yardsticks
     out = []
-    for row in reference.to_dict("records"):
-        named = {str(name): value for name, value in row.items()}
-        keys = [k for k in ("data", "head", "condition") if k in done.columns]
-        rows = summaries.at(done, {k: named[k] for k in keys})
-        metric = str(named["metric"])
-        alike = context_change(rows, metric, {str(named["mixer"])})
-        average = context_change(rows, metric)
-        said = [
-            ""
-            if change is None
-            else replication.judge(
-                change.estimate,
-                float(named["effect"]),
-                float(named["half_width"]),
-                margin if words.response(metric).points else None,
-                alpha,
+    for name, levels, rows in groups(table):
+        ends = int(rows["context"].min()), int(rows["context"].max())
+        short = {k: v for k, v in levels.items() if k not in ("condition", "head")}
+        if words.held(short) or str(levels.get("head", "mse")) != "mse":
+            continue  # another size, or a head that draws its actions
+        said = words.data(name)
+        condition = str(levels.get("condition", "time"))
+        if condition != "time":
+            said += f", {words.level('condition', condition)}"
+        exact = known[known["data"] == name] if condition == "time" else known[:0]
+        bayes = [exact[exact["context"] == end].get("action_error", pd.Series()) for end in ends]
+        for mixer in words.levels("mixer", rows["mixer"].unique()):
+            cells = [rows[(rows["mixer"] == mixer) & (rows["context"] == end)] for end in ends]
+            if min(len(cell) for cell in cells) < 2:
+                continue
+            low, high = cells
+            out.append(
+                Arrow(
+                    said,
+                    str(mixer),
+                    ends,
+                    {m: (_mean(low, m), _mean(high, m)) for m in metrics},
+                    (_only(bayes[0]), _only(bayes[1])),
+                )
             )
-            for change in (alike, average)
-        ]
-        found = average or alike
-        out.append(Compared(named, None if found is None else found.ends, alike, average, *said))
-    return out
+    order = {name: place for place, name in enumerate(map(words.data, results.study.data))}
+    return sorted(out, key=lambda one: order.get(one.group.partition(", ")[0], len(order)))
 
 
-def compared_in(results: Results) -> list[Compared]:
-    """The earlier measurement with our effects beside it; empty where there is none."""
-    if results.reference.empty or not factorial(results.rows):
-        return []
-    return compare(results.rows, results.reference, results.study.margin, results.study.alpha)
+def _mean(cell: pd.DataFrame, metric: str) -> summaries.Interval:
+    return summaries.mean_interval(cell[metric].to_numpy(dtype=float), tuple(cell["trial"]))
 
 
-@register("table", "replication", order=20)
-def comparison(results: Results) -> Grid | None:
-    """The table of earlier and present effects; None where nothing of it was run."""
-    compared, margin = compared_in(results), results.study.margin
-    if not any(one.average for one in compared):
+def _only(values: pd.Series) -> float:
+    return float(values.iloc[0]) if len(values) else float("nan")
+
+
+@register("figure", "memory", order=5)
+def memory(results: Results) -> base.Drawn | None:
+    """An arrow a mixer from no memory to memory, a panel a response; None where nothing has two contexts."""
+    if not factorial(results.rows):
         return None
-    rows: list[tuple[str, ...]] = []
-    last = ""
-    for one in compared:
-        row = one.earlier
-        metric = str(row["metric"])
-        response = words.response(metric)
-        if metric != last:
-            rows.append((response.axis("change in"),))
-            last = metric
-        rows.append(
-            (
-                _label_of(row),
-                plus_minus(float(row["effect"]), one.half_width, response),
-                _effect(one.alike, response),
-                _word(one, one.alike, one.alike_word),
-                _effect(one.average, response),
-                _word(one, one.average, one.average_word),
+    found = arrows(results)
+    metrics = measured(results.rows)
+    if not found or not metrics:
+        return None
+    names = list(dict.fromkeys(one.group for one in found))
+    looks = style.looks("mixer", words.levels("mixer", {one.mixer for one in found}))
+    heights, top = [], 0.0
+    for before, one in zip([None, *found], found, strict=False):
+        top += 1.0 if before is None or before.group == one.group else 1.9
+        heights.append(top)
+    figure = style.new_figure(0.9 + 0.115 * (top + 1.0))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for panel, metric in zip(panels, metrics, strict=True):
+        for height, one in zip(heights, found, strict=True):
+            look, (low, high) = looks[one.mixer], one.means[metric]
+            panel.annotate(
+                "",
+                (high.mean, height),
+                (low.mean, height),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": look.colour,
+                    "linewidth": 1.0,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "mutation_scale": 6,
+                },
             )
-        )
-    first = compared[0].earlier
-    sources = words.listing(dict.fromkeys(str(one.earlier["source"]) for one in compared))
-    ours = words.listing(dict.fromkeys(f"K = {a} → {b}" for a, b in _ends(compared)))
-    notes = dict.fromkeys(
-        f"{words.response(str(one.earlier['metric'])).said}: {one.earlier['note']}"
-        for one in compared
-        if math.isnan(one.half_width) and isinstance(one.earlier["note"], str)
+            panel.plot(
+                [high.low, high.high], [height] * 2, color=look.colour, linewidth=2.4, alpha=0.35
+            )
+            panel.plot(
+                low.mean,
+                height,
+                marker="o",
+                color=look.colour,
+                markerfacecolor="white",
+                markersize=3,
+            )
+        if metric.startswith("held-out."):
+            for name in names:
+                rows = [
+                    (h, one) for h, one in zip(heights, found, strict=True) if one.group == name
+                ]
+                ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
+                for value, line in zip(rows[0][1].bayes, (":", "-"), strict=True):
+                    panel.plot(
+                        [value] * 2,
+                        ends,
+                        color="#1a1a1a",
+                        linewidth=0.8,
+                        linestyle=line,
+                        zorder=0.5,
+                    )
+        panel.set_xlim(left=0)
+        panel.tick_params(axis="y", length=0)
+        panel.set_xlabel(words.response(metric).axis().replace(" (", "\n("), linespacing=1.0)
+    panels[0].set_yticks(
+        [
+            float(np.mean([h for h, one in zip(heights, found, strict=True) if one.group == name]))
+            for name in names
+        ],
+        ["\n".join(base.wrap(name, 24)) for name in names],
+        fontsize=style.SMALL,
+        linespacing=1.0,
     )
-    rule = (
-        f" An effect is none when it is within the margin of {margin:g} points of zero (ours by "
-        "TOST; the earlier one when its whole interval is)."
-        if margin
-        else ""
-    )
-    shown = words.level("mixer", str(first["mixer"]))
-    return Grid(
-        "replication",
-        "Beside an earlier measurement",
-        f"Effect of context in an earlier measurement ({sources}; one {shown}, "
-        f"K = {first['context_low']} → {first['context_high']}) and "
-        f"here ({ours}), with 95 % intervals: with the {shown}, and averaged over all mixers run. "
-        "Ours reproduces the earlier effect when both are none, or when neither is and both "
-        "intervals exclude zero on the same side; it refutes it when neither is none and they exclude "
-        "zero on opposite sides, or when one is none and the other's interval lies wholly beyond the margin; "
-        f"anything else leaves it open.{rule} An earlier effect without an interval cannot be "
-        "judged; of it we say whether the sign agrees."
-        + (f" Earlier {words.listing(notes)}." if notes else ""),
-        ("data; condition; head", "earlier", f"ours, {shown}", "verdict", "ours, all", "verdict"),
-        tuple(rows),
-        tuple(
+    panels[0].set_ylim(top + 0.8, 0.2)
+    base.legend(figure, "mixer", looks)
+    low, high = found[0].ends
+    return base.Drawn(
+        figure=figure,
+        title="What memory does to each architecture",
+        caption=(
+            f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}), with 95 % intervals of "
+            "the latter over seeds; an arrow to the left lowers a regret or an error. Rows: data set, and what "
+            "the policy is told besides time. Vertical lines: the exact posterior's error without memory (dotted) "
+            "and with it."
+        ),
+        trials=tuple(
             dict.fromkeys(
-                t for one in compared for c in (one.alike, one.average) if c for t in c.trials
+                t
+                for one in found
+                for ends in one.means.values()
+                for cell in ends
+                for t in cell.trials
             )
         ),
     )
-
-
-def _ends(compared: Sequence[Compared]) -> list[tuple[int, int]]:
-    return [one.ends for one in compared if one.ends is not None]
-
-
-def _word(one: Compared, change: Change | None, word: str) -> str:
-    if change is None:
-        return "–"
-    if math.isnan(one.half_width):
-        same = change.estimate.value * float(one.earlier["effect"]) > 0
-        return "open; same sign" if same else "open; other sign"
-    return word
 
 
 @register("figure", "interaction", order=22)
@@ -350,7 +401,7 @@ def interaction(results: Results) -> base.Drawn | None:
     if not factorial(table):
         return None
     done = summaries.finished(table)
-    metrics = [m for m in METRICS if m in done and done[m].notna().any()]
+    metrics = measured(done)
     if "condition" not in done or not metrics:
         return None
     found: dict[str, dict[tuple, summaries.Interval]] = {metric: {} for metric in metrics}
@@ -436,8 +487,7 @@ def _plot(
         caption=(
             "Context × condition × data set: change from the shortest to the longest context, "
             "averaged over the mixers that were run under every condition of a row, with 95 % "
-            "Welch–Satterthwaite intervals."
-            + (" Left of zero on the right, longer context lowers the error." * (len(found) > 1))
+            "intervals over seeds. Left of zero, longer context lowers a regret or an error."
             + (f" The band marks effects within the margin (±{margin:g} points)." if margin else "")
             + base.OFF_AXIS * beyond
         ),
@@ -469,118 +519,3 @@ def _label(row: Row, ends: tuple[int, int], several: bool) -> str:
     name, head = row
     said = f"{words.setting('head', head)}, " if several else ""
     return f"{words.data(name)}\n{said}K = {ends[0]} → {ends[1]}"
-
-
-@register("figure", "replication", order=23)
-def beside(results: Results) -> base.Drawn | None:
-    """One row an earlier effect on the score: it, the same mixer's here, and the mean over mixers.
-
-    None where none of them was run.
-    """
-    margin = results.study.margin
-    rows = [one for one in compared_in(results) if one.earlier["metric"] == SCORE and one.average]
-    if not rows:
-        return None
-    figure = style.new_figure(0.75 + _ROW * len(rows))
-    panel = figure.subplots()
-    if margin:
-        style.shade(panel, -margin, margin)
-    panel.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
-    mixer = str(rows[0].earlier["mixer"])
-    alike = style.looks("mixer", [mixer])[mixer]
-    for place, one in enumerate(rows):
-        effect, half = float(one.earlier["effect"]), one.half_width
-        _bar(panel, place - 0.24, effect, (effect - half, effect + half), _EARLIER, hollow=True)
-        for shift, change, look in ((0.0, one.alike, alike), (0.24, one.average, _AVERAGE)):
-            if change is not None:
-                _bar(
-                    panel,
-                    place + shift,
-                    change.estimate.value,
-                    intervals.interval(change.estimate),
-                    look,
-                )
-        if one.alike_word:
-            panel.text(
-                1.02,
-                place,
-                one.alike_word,
-                transform=panel.get_yaxis_transform(),
-                va="center",
-                fontsize=style.SMALL,
-            )
-        if place:
-            panel.axhline(place - 0.5, color="#cccccc", linewidth=0.4, zorder=0)
-    labels = ["\n".join(base.wrap(_label_of(one.earlier), 38)) for one in rows]
-    panel.set_yticks(range(len(rows)), labels, linespacing=1.0)
-    panel.set_ylim(len(rows) - 0.5, -0.5)
-    panel.tick_params(axis="y", length=0)
-    panel.set_xlabel(words.response(SCORE).axis("change in"))
-    first, shown = rows[0].earlier, words.level("mixer", mixer)
-    earlier = f"earlier {shown}, K = {first['context_low']} → {first['context_high']}"
-    handles = [
-        _handle(_EARLIER, earlier, hollow=True),
-        _handle(alike, f"our {shown}"),
-        _handle(_AVERAGE, "all our mixers"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    return base.Drawn(
-        figure=figure,
-        title="An earlier measurement and ours",
-        caption=(
-            "Effect of context on the score, shortest to longest, in an earlier measurement "
-            f"({first['source']}) and here, with 95 % intervals; rows are data set, condition and "
-            f"head. On the right: what our {shown} says of the earlier effect, by the "
-            "rule in the table's caption."
-            + (f" The band is the margin (±{margin:g} points)." if margin else "")
-        ),
-        trials=tuple(
-            dict.fromkeys(
-                t
-                for one in rows
-                for change in (one.alike, one.average)
-                if change
-                for t in change.trials
-            )
-        ),
-    )
-
-
-def _bar(
-    panel: Any,
-    row: float,
-    value: float,
-    ends: tuple[float, float],
-    look: style.Look,
-    hollow: bool = False,
-) -> None:
-    panel.plot(ends, [row] * 2, color=look.colour, linewidth=0.9, zorder=2)
-    panel.plot(
-        value,
-        row,
-        color=look.colour,
-        marker=look.marker,
-        markersize=3.6,
-        markerfacecolor="white" if hollow else look.colour,
-        markeredgewidth=0.8,
-        zorder=3,
-    )
-
-
-def _handle(look: style.Look, label: str, hollow: bool = False) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        color=look.colour,
-        marker=look.marker,
-        markerfacecolor="white" if hollow else look.colour,
-        markeredgewidth=0.8,
-        linewidth=0.9,
-        label=label,
-    )
-
-
-def _label_of(row: dict[str, Any]) -> str:
-    """The data set, condition and head of an earlier effect."""
-    at = {name: row[name] for name in ("condition", "head")}
-    return f"{words.data(str(row['data']))}; {words.held(at)}"

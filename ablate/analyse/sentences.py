@@ -22,6 +22,7 @@ from ablate.analyse.verdict import (
 )
 from ablate.errors import UserError
 from ablate.study.contrast import ACROSS, parse
+from ablate.study.hypotheses import pairs
 
 INTERPLAY, OTHER = "interplay", "other"  # of several themes, of none
 
@@ -128,8 +129,10 @@ def theme_of(verdict: Verdict) -> str:
     """What the contrast varies: the theme of its factors, other where they have none, or interplay of several."""
     if verdict.estimator:
         return OTHER
-    if verdict.contrast.startswith("each pair of "):
-        factors = {verdict.contrast.removeprefix("each pair of ").strip()}
+    pair = pairs(verdict.contrast)
+    if pair is not None:
+        beside = verdict.contrast.partition(":")[2]
+        factors = {pair, *(parse(beside).factors if beside else ())}
     else:
         contrast = parse(verdict.contrast)
         # A factor at one level throughout only says where; it isn't what the contrast varies.
@@ -439,8 +442,7 @@ def _compared(verdict: Verdict) -> str:
     """` for context 20 against 1`; empty where the contrast is no difference within one factor."""
     if verdict.decided_by:
         return f" for {_minus(verdict.decided_by)}, the least favourable claim"
-    pairs = verdict.contrast.startswith("each pair of ")
-    if pairs or verdict.estimator or is_level(verdict.contrast):
+    if pairs(verdict.contrast) or verdict.estimator or is_level(verdict.contrast):
         return ""
     contrast = parse(verdict.contrast)
     if len(contrast.factors) != 1:

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ablate import registry
 from ablate.config import STANDARD
 from ablate.errors import UserError
-from ablate.report.reference import read_reference
 from ablate.report.results import Results
 from ablate.report.write import check, printed, write_index, write_paper, write_report
 from ablate.study.foreign import arranged, is_foreign, load_foreign, tidy
@@ -47,10 +44,7 @@ def ours(study: Study, results: Path) -> Results:
     registration = folder.read()
     study = tuned(study, folder, registration["data"])
     table = read_table(folder.table)
-    found: dict[str, Any] = {
-        "yardsticks": kept.yardsticks(folder),
-        "reference": _earlier(study),
-    }
+    found: dict[str, Any] = {"yardsticks": kept.yardsticks(folder)}
     if folder.curves.exists():  # of fits; each trial has those of its fit
         fits = table[["trial", "fit"]]
         found["curves"] = fits.merge(read_curves(folder.curves), on="fit").drop(columns="fit")
@@ -193,13 +187,6 @@ def _asked(asked: dict[str, Any], results: Path) -> Results:
         registry.load_plugin(source)
     overrides = [*(asked["set"] or ()), *([f"seeds={asked['seeds']}"] if asked["seeds"] else ())]
     return ours(load(Path(asked["study"]), asked["profile"], overrides), results)
-
-
-def _earlier(study: Study) -> pd.DataFrame | None:
-    """An earlier measurement, which lies beside the study file."""
-    if study.file is None:
-        return None
-    return read_reference(study.file.with_name(f"{study.study}.reference.csv"))
 
 
 def _place(results: Results, root: Path, paper: Path | None) -> Path:

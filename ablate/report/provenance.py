@@ -33,7 +33,6 @@ TABLES = (  # of `Results`
     "series",
     "tuning",
     "yardsticks",
-    "reference",
     "replications",
 )
 

@@ -21,7 +21,6 @@ from ablate.analyse.verdict import by_budget
 from ablate.config import STANDARD
 from ablate.report import story, subject, summaries
 from ablate.report.findings import Finding
-from ablate.report.reference import COLUMNS as REFERENCE
 from ablate.report.story import Story
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
@@ -40,10 +39,9 @@ class Results:
     table: one row a trial, as it was read; `rows` are those of the profile. curves: trial, update and what
     was recorded during training. series: trial, response, index, value of the responses over an index.
     tuning: arm, draws, value, the best judged value after so many draws. audit: one record a model.
-    yardsticks: data, context and the responses of the exact posterior. reference: an earlier measurement,
-    columns as in `reference.COLUMNS`. replications: what every hypothesis came to under other streams, columns as
-    in `replication.COLUMNS`. foreign: the table is not ours; said_paired: its runs of one seed
-    were said to share something; reading: how it was read, in words.
+    yardsticks: data, context and the responses of the exact posterior. replications: what every hypothesis came to
+    under other streams, columns as in `replication.COLUMNS`. foreign: the table is not ours; said_paired: its runs
+    of one seed were said to share something; reading: how it was read, in words.
     registration: content of study.json, empty for a table that is not ours. folder: results/<study>, where
     the record of looks lies.
     """
@@ -58,7 +56,6 @@ class Results:
     tuning: pd.DataFrame = field(default_factory=lambda: _none("arm", "draws", "value"))
     audit: Sequence[dict[str, Any]] = ()
     yardsticks: pd.DataFrame = field(default_factory=lambda: _none("data", "context"))
-    reference: pd.DataFrame = field(default_factory=lambda: _none(*REFERENCE))
     replications: pd.DataFrame = field(default_factory=lambda: _none(*REPLICATIONS))
     foreign: bool = False
     said_paired: bool = False

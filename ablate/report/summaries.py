@@ -16,7 +16,7 @@ import pandas as pd
 from ablate import words
 from ablate.analyse import descriptive
 from ablate.analyse import tidy as frame
-from ablate.study.hypotheses import Hypothesis
+from ablate.study.hypotheses import Hypothesis, pairs
 
 MOST_SERIES = 10  # levels told apart by colour and marker
 
@@ -40,7 +40,7 @@ def finished(table: pd.DataFrame) -> pd.DataFrame:
 def mentioned(name: str, hypotheses: Sequence[Hypothesis]) -> int:
     """How many hypotheses compare levels of the factor `name`."""
     return sum(
-        f"{name}[" in one.contrast or one.contrast == f"each pair of {name}" or one.each == name
+        f"{name}[" in one.contrast or pairs(one.contrast) == name or one.each == name
         for one in hypotheses
     )
 

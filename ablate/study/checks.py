@@ -195,11 +195,15 @@ def _contrast(source: Source, study: Claiming, hypothesis: Hypothesis, key: Key)
     if pairs_of is not None:
         if pairs_of not in study.levels:
             raise source.unknown(here, "each pair of", pairs_of, study.levels)
-        if len(hypothesis.levels_at(pairs_of) or study.levels[pairs_of]) < 2:
+        among = hypothesis.levels_at(pairs_of) or study.levels[pairs_of]
+        if len(among) < 2:
             raise source.refuse(here, f"'{hypothesis.contrast}' needs two levels or more.")
-        return {pairs_of}
     try:
-        contrast = parse(hypothesis.contrast, study.levels)
+        contrast = (
+            parse(hypothesis.contrast, study.levels)
+            if pairs_of is None
+            else parse(hypothesis.pair(*among[:2]).text, study.levels)
+        )
     except UserError as error:
         raise source.refuse(here, str(error)) from None
     return set(contrast.factors)
@@ -217,7 +221,7 @@ def _where(
         here = (*key, "where", factor)
         if factor not in study.levels:
             raise source.unknown(here, "the factor", factor, study.levels)
-        if factor in named and hypothesis.pairs_of is None:
+        if factor in named and factor != hypothesis.pairs_of:
             raise source.refuse(
                 here,
                 f"the contrast of '{hypothesis.id}' already says which levels of {factor} count.",

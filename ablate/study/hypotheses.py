@@ -31,14 +31,20 @@ from ablate.study.contrast import (
     parse,
 )
 
-_PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*")
+_PAIRS = re.compile(r"\s*each pair of ([A-Za-z_][A-Za-z0-9_.-]*)\s*(?::(.*))?", re.DOTALL)
+
+
+def pairs(contrast: str) -> str | None:
+    """The factor of "each pair of FACTOR", with or without a further contrast, else None."""
+    match = _PAIRS.fullmatch(contrast)
+    return match[1] if match else None
 
 
 class Hypothesis(Section):
     """One line of the study's claims.
 
     contrast: see `ablate.study.contrast`, or "each pair of FACTOR": it must hold for every pair of
-        its levels.
+        its levels. "each pair of FACTOR : CONTRAST" is about the pair's interaction with another contrast.
     estimator: in place of `contrast`, a registered estimator with its options, e.g.
         {ratio: {of: "...", over: "..."}} (see `ablate.analyse.estimators`).
     where: the levels at which the cells are taken, e.g. {data: lq-mix/single, condition: time}; a
@@ -126,8 +132,15 @@ class Hypothesis(Section):
     @property
     def pairs_of(self) -> str | None:
         """The factor of "each pair of FACTOR", else None."""
+        return pairs(self.contrast)
+
+    def pair(self, first: Level, second: Level) -> Contrast:
+        """The contrast of one pair of levels of `pairs_of`."""
         match = _PAIRS.fullmatch(self.contrast)
-        return match[1] if match else None
+        assert match is not None
+        factor, beside = match.groups()
+        apart = f"{named(factor, first)} - {named(factor, second)}"
+        return parse(f"({apart}) : ({beside})" if beside else apart)
 
     def levels_at(self, factor: str) -> list[Level] | None:
         """The levels that `where` keeps of a factor, or None when it keeps all."""
@@ -219,8 +232,7 @@ def claims(hypothesis: Hypothesis, levels: Mapping[str, Sequence[Level]]) -> lis
         among = hypothesis.levels_at(pairs_of) or levels[pairs_of]
         where.pop(pairs_of, None)
         asked = [
-            (f"{a} - {b}", parse(f"{named(pairs_of, a)} - {named(pairs_of, b)}"), None)
-            for a, b in itertools.combinations(among, 2)
+            (f"{a} - {b}", hypothesis.pair(a, b), None) for a, b in itertools.combinations(among, 2)
         ]
     replicates = 1 if hypothesis.estimand == "population" else 2
     if hypothesis.each is None:

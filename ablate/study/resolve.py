@@ -4,7 +4,7 @@ line."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
     """
     names, readings = entries(source)
     try:
-        file = File.model_validate({**source.tree, "data": names} if names else source.tree)
+        file = File.model_validate(_shape(source.tree) | ({"data": names} if names else {}))
     except ValidationError as error:
         raise _refusal(source, error) from None
     factors = {name: _declared(source, name, levels) for name, levels in file.factors.items()}
@@ -289,17 +289,33 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
             (section, field),
             f"'{name}' is a factor; its levels stand under 'factors', so remove it here.",
         )
-    return _valid_levels(source, key, SECTIONS[section], field, levels)
+    beside = source.tree.get(section)
+    return _valid_levels(source, key, SECTIONS[section], field, levels, beside)
+
+
+def _shape(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The file with the largest budget that it varies as its budget, which its checkpoints lie within."""
+    factors, train = tree.get("factors"), tree.get("train")
+    levels = factors.get("train.updates") if isinstance(factors, Mapping) else None
+    counts = [n for n in levels if type(n) is int and n > 0] if isinstance(levels, list) else []
+    if not counts or not isinstance(train, Mapping):
+        return dict(tree)
+    return {**tree, "train": {"updates": max(counts), **train}}
 
 
 def _valid_levels(
-    source: Source, key: Key, section: type[BaseModel], field: str, levels: Sequence[Level]
+    source: Source,
+    key: Key,
+    section: type[BaseModel],
+    field: str,
+    levels: Sequence[Level],
+    beside: Mapping[str, Any] | None = None,
 ) -> tuple[Level, ...]:
-    """Levels of one setting, each checked by the section that it belongs to."""
+    """Levels of one setting, each checked by the section that it belongs to, with what stands `beside` it."""
     values = []
     for index, level in enumerate(levels):
         try:
-            values.append(getattr(section.model_validate({field: level}), field))
+            values.append(getattr(section.model_validate({**(beside or {}), field: level}), field))
         except ValidationError as error:
             raise source.refuse(
                 (*key, index), f"{key[-1]}: {quoted(level)}: {said(error.errors()[0])}."

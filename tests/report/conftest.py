@@ -94,7 +94,6 @@ def written(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Written:
         curves=samples.curves(table),
         audit=samples.audits(),
         yardsticks=samples.yardsticks(),
-        reference=samples.reference(),
         registration=samples.registration(study),
         folder=root / "results/small",
     )

@@ -185,26 +185,6 @@ def yardsticks() -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def reference() -> pd.DataFrame:
-    """An earlier measurement of one MLP: an effect, none, one nobody ran here, one without an
-    interval."""
-    rows = [
-        ("lq-mix/episode", "time", "rollout.score", 50.0, 66.0, 16.0, 3.0),
-        ("lq-mix/single", "time", "rollout.score", 95.0, 95.1, 0.1, 0.2),
-        ("lq-mix/step", "time", "rollout.score", 95.0, 95.0, 0.0, 0.2),
-        ("lq-mix/episode", "time", "held-out.action_error_early", 1.0, 0.4, -0.6, float("nan")),
-    ]
-    names = ["data", "condition", "metric", "value_low", "value_high", "effect", "half_width"]
-    return pd.DataFrame(rows, columns=names).assign(
-        source="a pilot",
-        mixer="mlp",
-        head="mse",
-        context_low=1,
-        context_high=16,
-        note=["", "", "", "other units"],
-    )
-
-
 def audits(mixers: tuple[str, ...] = ("attention", "bag", "gru", "mlp")) -> list[dict[str, Any]]:
     """Records as `Audit.record` gives them; the MLP is caught looking at the future."""
     lags = list(range(-2, 24))

@@ -1,20 +1,21 @@
-"""What only the study of memory and architecture shows: effects of context, and an earlier measurement."""
+"""What only the studies of memory and architecture estimate and show."""
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import report_samples as samples
+from scipy import stats
 
 from ablate import registry
-from ablate.errors import UserError
-from ablate.report import figures, reference, style, summaries, tables
+from ablate.analyse.estimators import Asked, Untold
+from ablate.report import figures, style, summaries, tables
 from ablate.report.results import Results
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -30,8 +31,8 @@ def own() -> Any:
 
 @pytest.fixture(scope="module")
 def results(study) -> Results:
-    """The sample results with an earlier measurement beside them."""
-    return samples.results(study, reference=samples.reference())
+    """The sample results."""
+    return samples.results(study)
 
 
 def shortened(results: Results) -> Results:
@@ -70,59 +71,45 @@ def test_the_effect_is_the_mean_over_the_mixers_run_at_both(own, results):
     assert own.context_effect(means[means["seed"] == 0], "rollout.score") is None
 
 
-def test_an_earlier_measurement_is_compared_row_by_row(own, results):
-    compared = own.compared_in(results)
-    assert [one.alike_word for one in compared] == ["reproduces", "reproduces", "", "open"]
-    effect, _, absent, error = compared
-    assert effect.alike is not None
-    assert effect.alike.mixers == ("mlp",)
-    assert effect.average is not None
-    assert len(effect.average.mixers) == 4
-    assert absent.average is None
-    assert math.isnan(error.half_width)
-    grid = own.comparison(results)
-    assert grid is not None
-    assert "K = 1 → 16" in grid.caption
-    assert "other units" in grid.caption
-    words = [row[3] for row in grid.rows if len(row) > 1]
-    assert words == ["reproduces", "reproduces", "–", "open; same sign"]
-    lone = results.reference[results.reference["data"] == "lq-mix/step"]
-    assert own.comparison(replace(results, reference=lone)) is None
-
-
 def test_figures_and_tables_of_the_study_stand_among_ours(own, results):
     assert figures.chosen(results)[:4] == ["forest", "lines", "levels", "interaction"]
     with style.paper_style():
-        effect, beside = own.interaction(results), own.beside(results)
+        effect = own.interaction(results)
         assert own.interaction(shortened(results)) is None
-        assert own.beside(replace(results, reference=results.reference[:0])) is None
     assert [panel.get_xlabel() for panel in effect.figure.axes] == [
         "change in score\n(points)",
-        "change in early action error\n(fraction of the action variance)",
+        "change in action error\n(fraction of the action variance)",
     ]
-    assert "MLP" in beside.caption
-    assert {"context_effect", "replication"} <= {grid.name for grid in tables.grids(results)}
+    assert {"context_effect"} <= {grid.name for grid in tables.grids(results)}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda table: table.drop(columns="half_width"), "no column half_width"),
-        (lambda table: table.assign(effect="large"), "column effect holds text"),
-        (lambda table: table.iloc[:0, :0], "not a table"),
-    ],
-)
-def test_a_broken_reference_is_refused_in_one_line(tmp_path, change, said):
-    path = tmp_path / "small.reference.csv"
-    change(samples.reference()).to_csv(path, index=False)
-    with pytest.raises(UserError, match=said) as refusal:
-        reference.read_reference(path)
-    assert str(refusal.value).startswith(str(path))
-    assert "\n" not in str(refusal.value)
-    assert reference.read_reference(tmp_path / "none.csv") is None
+def test_memory_is_compared_with_the_widest_gap_between_architectures(own):
+    rng = np.random.default_rng(0)
+    means = {("gru", 1): 10.0, ("mlp", 1): 11.0, ("gru", 20): 3.0, ("mlp", 20): 6.0}
+    rows = pd.DataFrame(
+        [
+            {"data": "a", "mixer": m, "context": k, "seed": s, "rollout.regret": x + e}
+            for (m, k), x in means.items()
+            for s, e in enumerate(rng.normal(0.0, 0.1, 8))
+        ]
+    )
+    options = {"factor": "mixer", "over": "context", "low": 1, "high": 20}
+    found = own.BeyondGaps(options)(rows, Asked("rollout.regret"))
+    noise = rows["rollout.regret"].groupby([rows["mixer"], rows["context"]]).mean()
+    assert found.value == pytest.approx(
+        abs(noise[:, 20].mean() - noise[:, 1].mean()) - (noise["mlp", 20] - noise["gru", 20])
+    )
+    assert found.value == pytest.approx(6.0 - 3.0, abs=0.3)
 
-
-def test_the_shipped_reference_can_be_read(own):
-    shipped = reference.read_reference(STUDIES / "memory_vs_arch.reference.csv")
-    assert isinstance(shipped, pd.DataFrame)
-    assert set(shipped["metric"]) == set(own.METRICS)
+    # Where one pair is the widest throughout, the estimate is a mean over seeds, and so is its error.
+    wide = rows.pivot_table(index="seed", columns=["mixer", "context"], values="rollout.regret")
+    each = (
+        (wide["gru", 1] + wide["mlp", 1]) / 2
+        - (wide["gru", 20] + wide["mlp", 20]) / 2
+        - (wide["mlp", 20] - wide["gru", 20])
+    )
+    low, high = stats.t.interval(0.95, 7, each.mean(), stats.sem(each))
+    assert found.interval(0.95) == pytest.approx((low, high))
+    lone = rows[~((rows["mixer"] == "mlp") & (rows["context"] == 20))]
+    with pytest.raises(Untold, match="not every mixer was run at context 1 and 20"):
+        own.BeyondGaps(options)(lone, Asked("rollout.regret"))

@@ -11,9 +11,6 @@ import pytest
 from tiny_study import ROOT, TEXT, Tiny
 
 from ablate import registry
-from ablate.errors import UserError
-from ablate.report import reference
-from ablate.report.commands import every
 
 PROFILES = (
     TEXT.replace(
@@ -114,21 +111,6 @@ def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone, run):
     ended = clone.command("report", "--check")
     assert ended.code == 1
     assert "main.tex:32: 12 is typed by hand" in ended.out
-
-
-def test_what_was_measured_earlier_lies_beside_the_study_file(clone, run, monkeypatch):
-    run()
-    path = clone.folder / "studies/tiny.reference.csv"
-    path.write_text(
-        ",".join(reference.COLUMNS) + "\n" + "a," * (len(reference.COLUMNS) - 1) + "b\n"
-    )
-    with pytest.raises(UserError, match="holds text, where a number belongs"):
-        list(every(clone.results))
-    elsewhere = clone.folder / "elsewhere"
-    elsewhere.mkdir()
-    file = str(clone.folder / "studies/tiny.yaml")
-    monkeypatch.chdir(elsewhere)
-    assert str(path) in clone.command("report", file, "--results", str(clone.results)).line
 
 
 def test_results_without_a_study_file_are_told(clone, run):

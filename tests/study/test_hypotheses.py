@@ -45,6 +45,18 @@ def test_pairs_make_a_claim_for_every_two_levels() -> None:
     assert all(c.where == {"context": ("1",)} for c in found)
 
 
+def test_pairs_interact_with_another_contrast() -> None:
+    found = claims(made(contrast="each pair of mixer : (context[20] - context[1])"), LEVELS)
+    assert [c.label for c in found] == ["mlp - gru", "mlp - bag", "gru - bag"]
+    assert found[0].contrast.factors == ("mixer", "context")
+    assert found[0].contrast.terms == {
+        ("mlp", "20"): 1,
+        ("mlp", "1"): -1,
+        ("gru", "20"): -1,
+        ("gru", "1"): 1,
+    }
+
+
 def test_pairs_and_each_cross_and_keep_to_where() -> None:
     where = {"mixer": ["mlp", "gru"], "context": 20}
     found = claims(made(contrast="each pair of mixer", each="data", where=where), LEVELS)

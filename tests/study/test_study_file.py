@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from study_samples import TEXT, changed, loaded, made_up_lab
 
+from ablate.errors import UserError
 from ablate.study.contrast import level_text
 from ablate.study.expand import cells, frame
 from ablate.study.hypotheses import coverage
@@ -81,35 +82,46 @@ class TestTheShippedStudy:
     def test_standard_has_all_cells_that_its_comments_promise(self) -> None:
         study = load(SHIPPED)
         table = frame(cells(study), study)
-        assert len(table) == 72 + 18 + 18 + 6 + 12 + 6 + 6 + 9 + 18 + 12 + 24
-        assert study.seeds == 10
+        assert len(table) == 14 + 12 + 6 + 6 + 12 + 3 + 6 + 7 + 3 + 6 + 4 + 4 + 3
+        assert study.seeds == 5
         assert table.groupby(["mixer"]).size()["bag"] >= 1
 
-    def test_quick_is_small_and_covers_every_data_set_of_standard(self) -> None:
+    def test_quick_is_small_and_has_every_mixer(self) -> None:
         quick, standard = (load(SHIPPED, p) for p in ("quick", "standard"))
         small, large = (frame(cells(s), s) for s in (quick, standard))
-        assert len(small) <= 45
+        assert len(small) <= 35
         assert quick.seeds == 3
-        assert set(small["data"]) == set(large["data"])
         assert set(small["mixer"]) == set(large["mixer"])
 
-    def test_full_can_be_planned_without_its_data(self) -> None:
-        study = load(SHIPPED, "full")
-        table = frame(cells(study), study)
-        assert "d4rl/hopper-medium-v2" in set(table["data"])
-        assert all(coverage(h, study.levels, table).tested for h in study.hypotheses)
+    def test_every_hypothesis_is_tested(self) -> None:
+        for profile in ("standard", "full"):
+            study = load(SHIPPED, profile)
+            table = frame(cells(study), study)
+            assert {coverage(h, study.levels, table).words for h in study.hypotheses} == {"tested"}
 
-    def test_standard_tests_every_hypothesis_that_needs_no_d4rl_and_no_far_cue(self) -> None:
+    def test_the_control_without_memory_compares_every_pair(self) -> None:
         study = load(SHIPPED)
         table = frame(cells(study), study)
-        words = {h.id: coverage(h, study.levels, table).words for h in study.hypotheses}
-        untested = {name for name, said in words.items() if said != "tested"}
-        assert untested == {"P5a-locomotion", "P5b"}
-
-    def test_the_control_without_memory_compares_every_pair_on_each_control(self) -> None:
-        study = load(SHIPPED)
-        table = frame(cells(study), study)
-        (control,) = [h for h in study.hypotheses if h.id == "no-memory-no-difference"]
+        (control,) = [h for h in study.hypotheses if h.id == "agree-without-memory"]
         found = coverage(control, study.levels, table)
-        assert len(found.claims) == 2 * 15
+        assert len(found.claims) == 15
         assert all(level_text(1) in claim.where["context"] for claim in found.claims)
+
+
+@pytest.mark.usefixtures("lab")
+class TestBudgetsAsAFactor:
+    """`train.updates` may be varied beside checkpoints, which must lie within every level."""
+
+    BUDGETS = "factors:\n  train.updates: [30, 900]\n"
+
+    def text(self, checkpoint: int) -> str:
+        text = TEXT.replace("factors:\n", self.BUDGETS, 1).replace("train: {updates: 10}", "", 1)
+        return text.replace("train: {updates: 100}", f"train: {{checkpoints: [{checkpoint}]}}")
+
+    def test_every_level_may_have_the_checkpoint(self, tmp_path: Path) -> None:
+        study = loaded(tmp_path, self.text(30))
+        assert {tuple(cell.config["train"]["checkpoints"]) for cell in cells(study)} == {(30,)}
+
+    def test_a_level_below_the_checkpoint_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"30.*checkpoints: found 31, after the last of 30"):
+            loaded(tmp_path, self.text(31))
