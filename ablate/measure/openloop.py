@@ -186,10 +186,11 @@ def simulated(
 
 @dataclass(frozen=True)
 class Happened:
-    """What happens after the beginnings of a seed, raw: rows (E,), truth (E, h, N), futures of the simulator
-    (E, r, h, N) or None."""
+    """What happens after the beginnings of a seed, raw: rows (E,) with `past` timesteps before them, truth (E, h, N),
+    futures of the simulator (E, r, h, N) or None."""
 
     rows: Floats
+    past: int
     truth: Floats
     simulated: Floats | None
 
@@ -220,6 +221,7 @@ def happened(
 ) -> Happened:
     """What happens under the logged actions, or under the behaviour's: the same for all models of a seed."""
     data = asked.data
+    past = max(0, min(past, int(data.held_out.lengths.max()) - horizon - 1))
     rows = beginnings(data.held_out, past, horizon, count, name, seed)
     drawn = streams.entropy(name, seed, "open-loop/truth") % (1 << 63)
     ahead = rows[:, None] + np.arange(horizon)
@@ -239,7 +241,7 @@ def happened(
             )
         truth = once[:, 0]
     futures = simulated(data, rows, horizon, samples, played(1), drawn + 1)
-    return Happened(rows, truth, futures)
+    return Happened(rows, past, truth, futures)
 
 
 # --- the measurement ---
@@ -285,7 +287,7 @@ class OpenLoop(Measurement):
     class Options(Section):
         """horizon: timesteps ahead. samples: futures of each beginning, where they are drawn. beginnings: how many, or
         all that there are where there are fewer; past: timesteps that each has before it, whatever the model sees of
-        them. actions: those that were logged; the model's own, whose states are then to be compared as distributions;
+        them, or as many as the longest episode leaves. actions: those that were logged; the model's own, whose states are then to be compared as distributions;
         or those of the data's behaviour, which acts on what is imagined, beside the simulator under that behaviour.
         sampling: of each number a draw, the likeliest value, or the mean. propagation: which member of an ensemble
         makes a step, see `ablate.plan.futures`."""
@@ -314,16 +316,17 @@ class OpenLoop(Measurement):
                 options.samples, trained.streams, seed,
             )  # fmt: skip
             dynamics = system.dynamics(model, options.sampling, options.propagation)
-            imagined = self._imagined(trained, dynamics, there.rows, options, seed)
+            imagined = self._imagined(trained, dynamics, there, options, seed)
             found.append(summary(imagined, there, data, scales, binned(model)))
         made = {name: np.stack([one[name] for one in found]) for name in found[0]}
         return {**made, "horizon": np.arange(1, options.horizon + 1)}
 
     @staticmethod
     def _imagined(
-        trained: Trained, dynamics: Dynamics, rows: Floats, options: Any, seed: int
+        trained: Trained, dynamics: Dynamics, there: Happened, options: Any, seed: int
     ) -> Floats:
         """The model's futures (E, r, h, N), raw."""
+        rows = there.rows
         system, truth = trained.system, trained.system.data.held_out
         drawn = streams.entropy(trained.streams, seed, "open-loop") % (1 << 63)
         settled = options.sampling != "draw"
@@ -335,7 +338,7 @@ class OpenLoop(Measurement):
             assert system.data.spec.behaviour is not None
             rng = np.random.default_rng(drawn)
             actions = Playing(system.data.spec.behaviour(), rng, settled)
-        before = min(system.context - 1, options.past)
+        before = min(system.context - 1, there.past)
         found = dynamics.imagine(
             system.rows(truth)[0][rows[:, None] + np.arange(-before, 0)],  # (E, K-1, D)
             torch.from_numpy(truth.observations)[rows].to(system.device),

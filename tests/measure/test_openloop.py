@@ -25,11 +25,13 @@ from ablate.errors import UserError
 from ablate.measure.base import Trained
 from ablate.measure.openloop import (
     LEAST,
+    Asked,
     OpenLoop,
     Playing,
     area,
     beginnings,
     errors,
+    happened,
     impossible,
     simulated,
     sliced,
@@ -254,6 +256,12 @@ def test_every_response_is_given_whoever_acts(measured: Any, actions: str) -> No
     # The simulator is the same for all models of a seed, and another for another seed.
     assert not np.array_equal(found["simulator_rmse"][0], found["simulator_rmse"][1])
     assert (found["area_energy"] > 0.5).all()  # they are not trained
+
+
+def test_short_episodes_leave_a_shorter_past(lq: DataSet) -> None:
+    found = [happened(Asked(lq), "logged", past, 95, 5, 2, "test", 0) for past in (19, 2)]
+    assert [one.past for one in found] == [4, 2]
+    assert (lq.held_out.timestep[found[0].rows] == 4).all()
 
 
 def test_one_future_is_enough_where_nothing_is_drawn(measured: Any) -> None:
