@@ -200,9 +200,9 @@ def foresight(results: Results) -> base.Drawn | None:
         caption=(
             "Root mean squared error of the mean of the futures that a model draws, by timesteps ahead, under the"
             " actions that were logged; geometric means over seeds with 95 % intervals. Dotted: the true simulator"
-            " from the same states under the same actions; dashed: its futures once they went through the bins. A model can be"
-            " below the simulator where noise drives the system, as logged actions of a controller that saw the states"
-            " tell of the noise; the exact filter is what can be made of that."
+            " from the same states under the same actions; dashed: its futures once they went through the bins. A"
+            " model can be below the simulator where noise drives the system, as logged actions of a controller that"
+            " saw the states tell of the noise; the exact filter is what can be made of that."
         ),
         trials=tuple(sorted(trials)),
     )

@@ -287,10 +287,10 @@ class OpenLoop(Measurement):
     class Options(Section):
         """horizon: timesteps ahead. samples: futures of each beginning, where they are drawn. beginnings: how many, or
         all that there are where there are fewer; past: timesteps that each has before it, whatever the model sees of
-        them, or as many as the longest episode leaves. actions: those that were logged; the model's own, whose states are then to be compared as distributions;
-        or those of the data's behaviour, which acts on what is imagined, beside the simulator under that behaviour.
-        sampling: of each number a draw, the likeliest value, or the mean. propagation: which member of an ensemble
-        makes a step, see `ablate.plan.futures`."""
+        them, or as many as the longest episode leaves. actions: those that were logged; the model's own, whose states
+        are then to be compared as distributions; or those of the data's behaviour, which acts on what is imagined,
+        beside the simulator under that behaviour. sampling: of each number a draw, the likeliest value, or the mean.
+        propagation: which member of an ensemble makes a step, see `ablate.plan.futures`."""
 
         horizon: int = Field(default=50, ge=1)
         samples: int = Field(default=8, ge=2)
