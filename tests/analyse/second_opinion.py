@@ -96,7 +96,52 @@ def better_clone(folder: Path) -> dict[str, Numbers]:
     }
 
 
-OPINIONS: dict[str, Callable[[Path], dict[str, Numbers]]] = {"better_clone": better_clone}
+def left_out(statistic: Callable[[set[str]], float], seeds: list[str]) -> Numbers:
+    """A statistic of the seeds with the 95 % interval of a t by leaving each seed out in turn."""
+    whole, n = statistic(set(seeds)), len(seeds)
+    values = np.array([statistic(set(seeds) - {seed}) for seed in seeds])
+    error = float(np.sqrt((n - 1) / n * np.square(values - values.mean()).sum()))
+    reach = float(stats.t.ppf(0.975, n - 1)) * error
+    return whole, whole - reach, whole + reach
+
+
+def memory_vs_arch(folder: Path) -> dict[str, Numbers]:
+    """A primary claim and a prediction: memory against the widest gap between architectures, and its harm."""
+    found = rows(folder)
+    mixers = ("attention", "gru", "lstm", "conv", "mlp", "ssm")
+    regret = "rollout.regret"
+    plain: dict[str, object] = {
+        "data": "lq-mix/episode-3000",
+        "condition": "time",
+        "head": "mse",
+        "model__parameters": 16000,
+    }
+
+    def at(context: int, *which: str) -> dict[str, float]:
+        return by_seed(found, regret, **plain, context=context, mixer=which)
+
+    alone = {(k, m): at(k, m) for k in (1, 20) for m in mixers}
+
+    def beyond(seeds: set[str]) -> float:
+        means = {
+            cell: np.mean([x for seed, x in of.items() if seed in seeds])
+            for cell, of in alone.items()
+        }
+        by = {k: [means[k, m] for m in mixers] for k in (1, 20)}
+        return float(
+            abs(np.mean(by[20]) - np.mean(by[1])) - max(max(x) - min(x) for x in by.values())
+        )
+
+    return {
+        "harm": by_t(difference(at(20, *mixers), at(1, *mixers))),
+        "memory-over-architecture": left_out(beyond, sorted(alone[1, "gru"])),
+    }
+
+
+OPINIONS: dict[str, Callable[[Path], dict[str, Numbers]]] = {
+    "better_clone": better_clone,
+    "memory_vs_arch": memory_vs_arch,
+}
 
 
 if __name__ == "__main__":
