@@ -29,6 +29,7 @@ from ablate.cli.shared import (
     transfer,
 )
 from ablate.errors import UserError
+from ablate.study import shipped
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
@@ -59,8 +60,20 @@ def _every_command(
     pass
 
 
+def _found(study: Path | None) -> Path | None:
+    """The study file that an argument names, be it one that comes with `ablate`; says so where it isn't as given."""
+    if study is None or (found := shipped.find(study)) == study:
+        return study
+    print(f"note: there is no file {study} here; taken: {found}", file=sys.stderr)
+    return found
+
+
 StudyFile = Annotated[
-    Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
+    Path,
+    typer.Argument(
+        callback=_found,
+        help="The study file, or the name of one that comes with ablate, e.g. memory_vs_arch.",
+    ),
 ]
 Profile = Annotated[str | None, typer.Option(help="Profile of the study file [standard].")]
 Set = Annotated[
@@ -188,10 +201,12 @@ def run(
 @command
 def report(
     study: Annotated[
-        Path | None, typer.Argument(help="The study file [all that have results].")
+        Path | None,
+        typer.Argument(callback=_found, help="The study file [all that have results]."),
     ] = None,
     study_: Annotated[
-        Path | None, typer.Option("--study", help="The study file, as an option.")
+        Path | None,
+        typer.Option("--study", callback=_found, help="The study file, as an option."),
     ] = None,
     table: Annotated[
         Path | None,
