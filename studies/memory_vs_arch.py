@@ -378,7 +378,8 @@ def memory(results: Results) -> base.Drawn | None:
         caption=(
             f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}), with 95 % intervals of "
             "the latter over seeds; an arrow to the left lowers a regret or an error. Rows: data set, and what "
-            "the policy is told besides time. Vertical lines: the exact posterior's error without memory (dotted) and with it."
+            "the policy is told besides time. Vertical lines: the exact posterior's error without memory (dotted) "
+            "and with it."
         ),
         trials=tuple(
             dict.fromkeys(

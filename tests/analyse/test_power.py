@@ -29,13 +29,14 @@ FACTORS = ["data", "mixer", "context", "condition", "history", "head"]
 
 @cache
 def shipped():
-    """A shipped study, its hypotheses about responses that are known here."""
+    """A shipped study, its hypotheses about responses and by estimators that are known here."""
     made = load(STUDY)
     renamed = [
         h.model_copy(
             update={"metric": h.metric.rpartition(".")[2].replace("score", "sample.score")}
         )
         for h in made.hypotheses
+        if h.estimator is None
     ]
     return made.model_copy(update={"hypotheses": tuple(renamed)})
 
