@@ -15,7 +15,6 @@ is imported before it is asked for.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from typing import Any
 import pandas as pd
 
 from ablate.analyse.answer import analyse
-from ablate.analyse.verdict import Verdict
 from ablate.config import Config
 from ablate.errors import UserError, quoted, unknown
 from ablate.launch import single
 from ablate.measure.base import Measured
 from ablate.registry import checked
 from ablate.report import commands
+from ablate.report.export import verdict_table
 from ablate.report.results import Results
 from ablate.study import checks, contrast, expand, presets, shipped
 from ablate.study.hypotheses import Hypothesis
@@ -43,13 +42,6 @@ from ablate.track.kept import cache_folder
 
 __all__ = ["Model", "Tables", "fit", "load_model", "load_study", "results", "verdicts"]
 RESULTS = Path("results")
-# The numbers of a verdict, in the metric's unit.
-NUMBERS = ("estimate", "low", "high", "confidence", "margin", "threshold", "around", "p", "p_holm")
-VERDICT = (
-    *("hypothesis", "says", "verdict", "metric", "unit", "test", "contrast", "estimator"),
-    *NUMBERS,
-    *("estimand", "primary", "status", "n_trials", "n_failed", "n_missing", "sentence"),
-)
 
 
 def load_study(
@@ -102,8 +94,9 @@ class Tables:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row a hypothesis of the study, columns `VERDICT`; what was not tested has no numbers."""
-        return _frame(self.found.analysis.verdicts)
+        """One row a hypothesis of the study; what was not tested has no numbers. Columns as
+        `ablate.report.export.VERDICT` says."""
+        return verdict_table(self.found.analysis.verdicts)
 
     @property
     def answer(self) -> str:
@@ -134,7 +127,7 @@ def verdicts(
     profile: str | None = None,
     folder: str | Path = RESULTS,
 ) -> pd.DataFrame:
-    """One row a hypothesis, columns `VERDICT`: those of the study, or of further ones about the same trials.
+    """One row a hypothesis, as of `Tables.verdicts`: those of the study, or of further ones about the same trials.
 
     hypotheses: as a study file writes them, {"id": ..., "says": ..., "contrast": ..., "metric": ..., "test": ...};
     they were written after the runs and are exploratory. trials: of `Tables.trials`, the rows that count; all of them
@@ -153,7 +146,7 @@ def verdicts(
         of = of.model_copy(update={"hypotheses": tuple(asked)})
         checks.hypotheses(Source("hypotheses", {}, {}), of, of.responses)
     made = analyse(rows, of.hypotheses, of.levels, alpha=of.alpha, margin=of.margin)
-    return _frame(made.verdicts)
+    return verdict_table(made.verdicts)
 
 
 @dataclass(frozen=True)
@@ -253,13 +246,3 @@ def _cell(study: Study, data: str | None, levels: Mapping[str, contrast.Level]) 
 def _texts(changes: Mapping[str, Any] | None) -> list[str]:
     """Changes as `--set` has them; JSON is YAML."""
     return [f"{name}={json.dumps(value)}" for name, value in (changes or {}).items()]
-
-
-def _frame(found: Sequence[Verdict]) -> pd.DataFrame:
-    """Verdicts as a table."""
-    rows = []
-    for verdict in found:
-        row = {one.name: getattr(verdict, one.name) for one in dataclasses.fields(verdict)}
-        rows.append({**row, "unit": verdict.response.unit})
-    made = pd.DataFrame(rows, columns=list(VERDICT))
-    return made.astype(dict.fromkeys(NUMBERS, "float64"))

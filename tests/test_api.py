@@ -15,8 +15,9 @@ from scipy import stats
 from tiny_study import ROOT, Tiny
 
 import ablate
-from ablate.api import VERDICT, Tables
+from ablate.api import Tables
 from ablate.registry import process
+from ablate.report.export import VERDICT
 
 LOSS = ROOT / "studies" / "loss.yaml"
 PAGE = (ROOT / "docs" / "python.md").read_text("utf-8")

@@ -67,8 +67,8 @@ def train(
 ) -> Model:
     """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
-    note: told what hardly fits the data. streams: names the random streams. Goes on where an interrupted training stopped. Raises UserError for what
-    the user has to mend, also when the model fails its audit or diverges.
+    note: told what hardly fits the data. streams: names the random streams. Goes on where an interrupted
+    training stopped. Raises UserError for what the user has to mend, also when the model fails its audit or diverges.
     """
     check_device(device)
     spec = catalogue.spec(config["data"], config["reading"])
