@@ -1,5 +1,17 @@
 """Comparators, mixers and algorithms, through the interface that a user's own would use."""
 
-from baselines import bag, conv, convformer, cql, gru, iql, lstm, mlp, ssm, td3_bc
+from baselines import bag, conv, convformer, cql, ensemble, gru, iql, lstm, mlp, ssm, td3_bc
 
-__all__ = ["bag", "conv", "convformer", "cql", "gru", "iql", "lstm", "mlp", "ssm", "td3_bc"]
+__all__ = [
+    "bag",
+    "conv",
+    "convformer",
+    "cql",
+    "ensemble",
+    "gru",
+    "iql",
+    "lstm",
+    "mlp",
+    "ssm",
+    "td3_bc",
+]

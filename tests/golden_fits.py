@@ -222,6 +222,13 @@ FITS: dict[str, Fit] = {
         joint(settings={"cosine": 5, "clamped": False, "repeats": "kept"}, context=1)
     ),
     "joint, bfloat16": Fit(joint(train={"precision": "bfloat16"})),
+    # one-step models
+    **{
+        f"one-step, {name}": Fit(
+            config(algorithm="one-step", settings=settings, context=2, train={"loss": "all", "least_visible": 2})
+        )
+        for name, settings in (("ensemble", {"members": 3}), ("unrolled", {"members": 1, "unroll": 4}))
+    },
     # layouts and input
     "layout modality": Fit(config(layout="modality", mixer="attention", condition="return-to-go")),
     "layout dimension": Fit(config(layout="dimension", mixer="gru")),

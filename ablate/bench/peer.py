@@ -1,30 +1,39 @@
-"""One update of a public repository in the user's own checkout, at hopper's sizes and its own settings.
+"""One update, or one plan, of a public repository in the user's own checkout, at hopper's sizes and its own settings.
 
-The repository's model does the work, and its own training step where that can be called; its windows are handed to it
-ready made. What it imports beside torch and numpy is replaced by thin stand-ins: of transformers, the parts of GPT-2
-that the model is built from, as they compute there; of everything else, things that can be imported and do nothing.
+The repository's model does the work, and its own training step or search where that can be called; its windows are
+handed to it ready made. What it imports beside torch and numpy is replaced by thin stand-ins: of transformers, the
+parts of GPT-2 that the model is built from, as they compute there; of everything else, things that can be imported and
+do nothing.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib
 import importlib.util
+import io
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablate.bench.transformer import ACTIONS, LONGEST, OBSERVATIONS
 from ablate.errors import UserError, one_line
+from ablate.plan.options import PlanOptions
 
 Update = Callable[[], object]
+Planner = Callable[[PlanOptions], Callable[[], object]]  # to one search, in float32
+Known = TypeVar("Known")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -38,19 +47,41 @@ class Peer:
 
 def peer(folder: Path) -> Peer:
     """What lies in the folder. Raises UserError where it is no checkout that is known, or can't be run."""
+
+    def made(known: tuple[str, str, Callable[[Path], Update]]) -> Peer:
+        name, preset, make = known
+        update = make(folder)
+        update()
+        return Peer(name, preset, update)
+
+    return _found(folder, KNOWN, made)
+
+
+def planner(folder: Path) -> tuple[str, Planner]:
+    """The name of the repository in the folder, and its search. Raises UserError as `peer` does."""
+
+    def made(known: tuple[str, Callable[[Path], Planner]]) -> tuple[str, Planner]:
+        name, make = known
+        plan = make(folder)
+        plan(PlanOptions(horizon=1, beam=1))()
+        return name, plan
+
+    return _found(folder, PLANNERS, made)
+
+
+def _found(folder: Path, known: Mapping[str, Known], make: Callable[[Known], Made]) -> Made:
+    """What is made of the first of the known files that the folder has."""
     where = f"bench --peer {folder}"
-    for path, (name, preset, make) in KNOWN.items():
+    for path, each in known.items():
         if (folder / path).is_file():
             try:
                 with torch.random.fork_rng(devices=[]):
-                    update = make(folder)
-                    update()
+                    return make(each)
             except Exception as error:  # whatever the checkout's own code raises
                 said = one_line(f"{type(error).__name__}: {error}", 200)
                 raise UserError(f"{where}: {path} cannot be run ({said}).") from error
-            return Peer(name, preset, update)
     raise UserError(
-        f"{where}: found no checkout that is known; allowed: a folder that holds {' or '.join(KNOWN)}."
+        f"{where}: found no checkout that is known; allowed: a folder that holds {' or '.join(known)}."
     )
 
 
@@ -147,20 +178,13 @@ def trajectory_transformer(folder: Path) -> Update:
     """The settings of config/offline.py and scripts/train.py; the lines of `Trainer.train`'s loop."""
     with importing_from(folder):
         model_of = importlib.import_module("trajectory.models.transformers")
-    bins, timesteps, batch, slots = 100, 10, 256, OBSERVATIONS + ACTIONS + 2
-    length = timesteps * slots - 1
-    model = model_of.GPT(
-        SimpleNamespace(
-            vocab_size=bins, block_size=length, n_layer=4, n_head=4, n_embd=4 * 32,
-            observation_dim=OBSERVATIONS, action_dim=ACTIONS, transition_dim=slots,
-            action_weight=5, reward_weight=1, value_weight=1,
-            embd_pdrop=0.1, resid_pdrop=0.1, attn_pdrop=0.1,
-        )
-    )  # fmt: skip
+    timesteps, batch = 10, 256
+    model = _gpt(model_of, timesteps)
     optimiser = model.configure_optimizers(
         SimpleNamespace(weight_decay=0.1, learning_rate=6e-4, betas=(0.9, 0.95))
     )
-    tokens = torch.randint(0, bins, (batch, length + 1))
+    length = timesteps * SLOTS - 1
+    tokens = torch.randint(0, BINS, (batch, length + 1))
     mask = torch.ones(batch, length)
     model.train(True)
 
@@ -175,6 +199,46 @@ def trajectory_transformer(folder: Path) -> Update:
     return update
 
 
+def trajectory_planner(folder: Path) -> Planner:
+    """`beam_plan` after a full context, as scripts/plan.py calls it; with mode full it crops nothing."""
+    with importing_from(folder):
+        model_of = importlib.import_module("trajectory.models.transformers")
+        core = importlib.import_module("trajectory.search.core")
+        bins_of = importlib.import_module("trajectory.utils.discretization")
+        arrays: Any = importlib.import_module("trajectory.utils.arrays")
+    arrays.DEVICE = "cpu"  # which its own setting of a device leaves as it was
+    rows = np.random.default_rng(0).normal(size=(10_000, SLOTS)).astype(np.float32)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it tests of itself
+        bins = bins_of.QuantileDiscretizer(rows, BINS)
+
+    def plan(options: PlanOptions) -> Callable[[], object]:
+        whole = options.mode == "full"
+        model = _gpt(model_of, options.executed + options.horizon if whole else 10)
+        told = torch.randint(0, BINS, (1, options.executed * SLOTS + OBSERVATIONS))
+        return lambda: core.beam_plan(
+            model, lambda probs: bins.value_fn(probs, options.percentile), told,
+            options.horizon, options.beam, options.n_expand, OBSERVATIONS, ACTIONS,
+            options.discount, None if whole else options.max_context_transitions, verbose=False,
+            k_obs=options.k_obs, k_act=options.k_act, k_rew=options.k_rew,
+            cdf_obs=options.cdf_obs, cdf_act=options.cdf_act, cdf_rew=options.cdf_rew,
+        )  # fmt: skip
+
+    return plan
+
+
+def _gpt(module: Any, timesteps: int) -> Any:
+    """The released model, for windows of so many timesteps."""
+    return module.GPT(
+        SimpleNamespace(
+            vocab_size=BINS, block_size=timesteps * SLOTS - 1, n_layer=4, n_head=4, n_embd=4 * 32,
+            observation_dim=OBSERVATIONS, action_dim=ACTIONS, transition_dim=SLOTS,
+            action_weight=5, reward_weight=1, value_weight=1,
+            embd_pdrop=0.1, resid_pdrop=0.1, attn_pdrop=0.1,
+        )
+    )  # fmt: skip
+
+
+BINS, SLOTS = 100, OBSERVATIONS + ACTIONS + 2  # of the Trajectory Transformer
 CORL = ("algorithms/offline/dt.py", "algorithms/dt.py")
 # A file that only this repository has: its name, our preset, how an update is made.
 KNOWN: dict[str, tuple[str, str, Callable[[Path], Update]]] = {
@@ -186,6 +250,9 @@ KNOWN: dict[str, tuple[str, str, Callable[[Path], Update]]] = {
         "Trajectory Transformer", "tt", trajectory_transformer,
     ),
 }  # fmt: skip
+PLANNERS: dict[str, tuple[str, Callable[[Path], Planner]]] = {
+    "trajectory/search/core.py": ("Trajectory Transformer", trajectory_planner),
+}
 
 
 def windows(batch: int, length: int) -> tuple[Tensor, ...]:
@@ -205,7 +272,7 @@ def windows(batch: int, length: int) -> tuple[Tensor, ...]:
 
 
 class Nothing:
-    """Stands for a module, a class, a decorator or a value that is imported and not needed for an update."""
+    """Stands for a module, a class, a decorator or a value that is imported and not needed here."""
 
     def __init__(self, **parts: Any) -> None:
         self.__dict__.update(parts)
@@ -287,7 +354,10 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     ".utils.model_parallel_utils": {},
     ".models.gpt2.configuration_gpt2": {"GPT2Config": gpt2_config},
 }
-NEEDLESS = ("d4rl", "gym", "pyrallis", "tqdm", "tqdm.auto", "wandb")
+NEEDLESS = (
+    "d4rl", "git", "gym", "mujoco_py", "pyrallis", "skvideo", "skvideo.io", "tap", "tqdm",
+    "tqdm.auto", "wandb",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -299,9 +369,15 @@ def stand_ins() -> Iterator[None]:
     made |= {name: Nothing() for name in NEEDLESS}
     before = {name: sys.modules.get(name) for name in made}
     sys.modules.update(made)
+    older = not hasattr(collections, "Mapping")  # where Python had it until 3.10
+    if older:
+        collections.Mapping = Mapping  # type: ignore[attr-defined]
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # the compiler's, of the code
+            yield
     finally:
+        if older:
+            del collections.Mapping  # type: ignore[attr-defined]
         for name, module in before.items():
             if module is None:
                 sys.modules.pop(name, None)

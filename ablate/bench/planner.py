@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ablate.bench.update import Row, one_thread
+from ablate.bench.peer import planner
+from ablate.bench.update import Body, Row, one_thread, rounds
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.spec import ModelSpec
@@ -34,6 +38,42 @@ CASES = (
 )
 SHORT = PlanOptions(horizon=5, beam=64)
 SEVERAL = (SHORT, SHORT.model_copy(update={"mode": "full"}))
+
+
+# Beside a peer: what, our options, and whether the peer, too, is run with a window that holds everything.
+BESIDE = (
+    ("H 15, beam 128, context 5", HOPPER, False),
+    ("H 5, beam 64, context 5", SHORT, True),
+)
+
+
+def peer_rows(
+    folder: Path, chunks: int = 2, cases: tuple[tuple[str, PlanOptions, bool], ...] = BESIDE
+) -> list[Row]:
+    """One row a case, mode and window of the peer: CPU seconds of a plan, in rounds that alternate.
+
+    folder: a checkout of a public repository (`ablate.bench.peer`). "times": its seconds over ours, the median over
+    the rounds, from "least" to "most". Its window crops as released, to the context; where it holds everything, it
+    looks at what ours does in mode full.
+    """
+    rows: list[Row] = []
+    with one_thread():
+        name, plan = planner(folder)
+        for what, options, whole in cases:
+            full = options.model_copy(update={"mode": "full"})
+            bodies = {mode.mode: searching(mode, 1) for mode in (options, full)}
+            others: dict[str, Body] = {"cropped": plan(options)}
+            if whole:
+                others["whole"] = plan(full)
+            seconds = rounds(bodies | others, chunks, 1, warm=0)
+            pairs = [(mode, "cropped") for mode in bodies] + [("full", "whole")] * whole
+            for mode, window in pairs:
+                ratios = [b / a for a, b in zip(seconds[mode], seconds[window], strict=True)]
+                row: Row = {"what": what, "mode": mode, "seconds": min(seconds[mode])}
+                row |= {"peer": name, "its window": window, "peer seconds": min(seconds[window])}
+                row |= {"times": median(ratios), "least": min(ratios), "most": max(ratios)}
+                rows.append(row | {"load": os.getloadavg()[0]})
+    return rows
 
 
 def planner_rows(chunks: int = 2) -> list[Row]:
@@ -119,17 +159,23 @@ def hopper(options: PlanOptions) -> Model:
     return build(spec, generator, data, Discretiser.fit(data, spec.bins)).eval()
 
 
-def seconds_of(options: PlanOptions, episodes: int, chunks: int) -> tuple[float, Plan]:
-    """CPU seconds of one search, the least of `chunks`, and the plan."""
+def searching(options: PlanOptions, episodes: int) -> Callable[[], Plan]:
+    """A search, ready to be called."""
     model = hopper(options)
     generator = torch.Generator().manual_seed(1)
     context = torch.randn(episodes, options.executed, model.spec.slots, generator=generator)
     observation = torch.randn(episodes, OBSERVATIONS, generator=generator)
     shape = (episodes, options.horizon, options.beam * options.n_expand, model.spec.slots)
     noise = torch.rand(shape, generator=generator)
+    return lambda: search(model, context, observation, options, noise)
+
+
+def seconds_of(options: PlanOptions, episodes: int, chunks: int) -> tuple[float, Plan]:
+    """CPU seconds of one search, the least of `chunks`, and the plan."""
+    run = searching(options, episodes)
     best = float("inf")
     for _ in range(chunks):
         start = time.process_time()
-        plan = search(model, context, observation, options, noise)
+        plan = run()
         best = min(best, time.process_time() - start)
     return best, plan

@@ -12,7 +12,7 @@ from ablate.bench.acting import acting_rows
 from ablate.bench.data import data_rows
 from ablate.bench.inference import inference
 from ablate.bench.memory import memory_rows
-from ablate.bench.planner import planner_rows
+from ablate.bench.planner import peer_rows, planner_rows
 from ablate.bench.scale import scale_rows
 from ablate.bench.update import Row, cohort_throughput, update_rows
 from ablate.errors import UserError, unknown
@@ -45,7 +45,7 @@ PARTS: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "planner": (
         "A plan of the Trajectory Transformer's search at hopper's sizes: CPU seconds on one thread, beside the"
         " time its matrix products alone would take, and token positions computed (bound: every new token once,"
-        " nothing cropped)",
+        " nothing cropped); with --peer, beside a public repository's own search",
         planner_rows,
     ),
     "scale": (
@@ -64,17 +64,19 @@ def show(
 ) -> None:
     """Measure and print one part, or all; raises UserError for an unknown one.
 
-    runs: real runs for the part `inference`, see there. peer: a checkout of a public repository for the part `update`.
+    runs: real runs for the part `inference`, see there. peer: a checkout of a public repository for the parts
+    `update` and `planner`.
     """
     if part and part not in PARTS:
         raise unknown("bench", part, PARTS)
     if runs is not None and part != "inference":
         raise UserError("bench --table: it is read by the part inference only.")
-    if peer is not None and part != "update":
-        raise UserError("bench --peer: it is measured by the part update only.")
+    if peer is not None and part not in ("update", "planner"):
+        raise UserError("bench --peer: it is measured by the parts update and planner only.")
     of_user: dict[str, Callable[[], list[Row]]] = {
         "inference": lambda: inference(runs),
         "update": lambda: update_rows(peer),
+        "planner": lambda: planner_rows() if peer is None else peer_rows(peer),
     }
     for name, (title, measure) in PARTS.items():
         if part in ("", name):

@@ -35,13 +35,13 @@ Body = Callable[[], object]
 
 
 def rounds(
-    bodies: dict[str, Body], chunks: int = CHUNKS, repeats: int = REPEATS
+    bodies: dict[str, Body], chunks: int = CHUNKS, repeats: int = REPEATS, warm: int = 2
 ) -> dict[str, list[float]]:
-    """CPU seconds of each body in each of `chunks` rounds: the mean of `repeats` calls."""
+    """CPU seconds of each body in each of `chunks` rounds: the mean of `repeats` calls, after `warm` uncounted ones."""
     found: dict[str, list[float]] = {name: [] for name in bodies}
     for body in bodies.values():
-        body()
-        body()
+        for _ in range(warm):
+            body()
     for _ in range(chunks):
         for name, body in bodies.items():
             start = time.process_time()

@@ -556,8 +556,8 @@ def bench(
     peer: Annotated[
         Path | None,
         typer.Option(
-            help="For update: your checkout of kzl/decision-transformer, CORL or trajectory-transformer."
-            " Its code is run."
+            help="For update: your checkout of kzl/decision-transformer, CORL or trajectory-transformer;"
+            " for planner: of the last. Its code is run."
         ),
     ] = None,
 ) -> int:

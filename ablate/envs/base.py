@@ -62,6 +62,8 @@ class VectorEnv(ABC):
     observation_dim: int
     action_dim: int
     horizon: int
+    # Steps in which a small difference of two states grows e-fold where the same actions are done; None if unknown.
+    lyapunov: float | None = None
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> Floats:
@@ -103,6 +105,18 @@ class VectorEnv(ABC):
     def simulator_state(self) -> NDArray[np.float64] | None:
         """(B, S), enough to put the simulator back here (MuJoCo: qpos, then qvel); None if unknown."""
         return None
+
+    def set_simulator_state(self, states: np.ndarray, goals: np.ndarray | None = None) -> Floats:
+        """Put every episode, begun by `reset`, into states (B, S) as `simulator_state` gives them; what is seen there.
+
+        goals: (B, G), of a task that has some. The timestep and the noise to come stay as they are. Raises UserError
+        where an environment can't, and for another shape.
+        """
+        raise UserError(f"{type(self).__name__}: a simulator state can't be set.")
+
+    def impossible(self, observations: np.ndarray) -> NDArray[np.bool_]:
+        """Which observations (..., N) no state can give, (...,), as far as that is known here."""
+        return np.zeros(np.shape(observations)[:-1], dtype=bool)
 
     def mujoco_model(self) -> Any:
         """The first episode's `mujoco.MjModel`, by which `simulator_state` can be drawn; else None."""
@@ -211,6 +225,22 @@ class SimulatedEnv(VectorEnv):
         self._info = old | {key: laid(self, key, told[key], at, old.get(key)) for key in told}
         return self._last.copy()
 
+    def set_simulator_state(self, states: np.ndarray, goals: np.ndarray | None = None) -> Floats:
+        now, name = self.simulator_state(), type(self).__name__
+        if now is None or type(self)._lay_simulator_state is SimulatedEnv._lay_simulator_state:
+            return super().set_simulator_state(states, goals)
+        if np.shape(states) != now.shape:
+            raise UserError(
+                f"{name}.set_simulator_state: found shape {np.shape(states)}; {now.shape} is needed."
+            )
+        seen = self._lay_simulator_state(np.array(states, dtype=np.float64), goals)
+        self._last = seen.astype(np.float32)
+        return self._last.copy()
+
+    def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
+        """Put the episodes into states (B, S); returns observations (B, N)."""
+        raise NotImplementedError
+
     def _more_state(self) -> dict[str, np.ndarray]:
         """What belongs to the state and isn't an attribute (B, ...), as such arrays by name."""
         return {}
@@ -249,6 +279,7 @@ class Wrapper(VectorEnv):
         self.observation_dim = env.observation_dim
         self.action_dim = env.action_dim
         self.horizon = env.horizon
+        self.lyapunov = env.lyapunov
 
     def reset(self, seeds: Sequence[int]) -> Floats:
         return self.env.reset(seeds)
@@ -287,6 +318,9 @@ class Wrapper(VectorEnv):
 
     def simulator_state(self) -> NDArray[np.float64] | None:
         return self.env.simulator_state()
+
+    def set_simulator_state(self, states: np.ndarray, goals: np.ndarray | None = None) -> Floats:
+        return self._shown_of(self.env.set_simulator_state(states, goals))
 
     def mujoco_model(self) -> Any:
         return self.env.mujoco_model()

@@ -200,6 +200,19 @@ class Locomotion(SimulatedEnv):
     def simulator_state(self) -> np.ndarray:
         return np.concatenate([self._positions(), self._velocities()], axis=1)
 
+    def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
+        """The solver then starts from rest: it has no accelerations of a step before."""
+        places = self._env.model.nq
+        for row, state in enumerate(states):
+            model, simulation = self._models[row], self._simulations[0]
+            mujoco.mj_setState(model, simulation, self._physics[row], PHYSICS)
+            simulation.qpos[:], simulation.qvel[:] = state[:places], state[places:]
+            simulation.qacc_warmstart[:] = 0.0
+            mujoco.mj_forward(model, simulation)
+            mujoco.mj_getState(model, simulation, self._physics[row], PHYSICS)
+            self._torso[row] = simulation.xpos[1, :2]
+        return self._observed()
+
 
 def _threads() -> int:
     import torch  # late: who steps no robot needs no PyTorch here

@@ -45,6 +45,7 @@ class LinearQuadratic(SimulatedEnv):
     """
 
     per_place = ("_state", "_noise", "_brake")
+    lyapunov = float(1.0 / np.log(np.abs(np.linalg.eigvals(A)).max()))
 
     def __init__(self, num_envs: int, friction_spread: float = 0.0) -> None:
         if not 0.0 <= friction_spread < 1.0:
@@ -78,6 +79,13 @@ class LinearQuadratic(SimulatedEnv):
         if self._spread:
             self._state[:, VELOCITIES] -= self._brake * velocity
         return self._state, rewards, np.zeros(len(force), dtype=bool), {}
+
+    def simulator_state(self) -> np.ndarray:
+        return self._state.copy()
+
+    def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
+        self._state = states
+        return states
 
 
 def reward(state: np.ndarray, force: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import copy
 import functools
 import importlib.util
 import xml.etree.ElementTree as ET
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,6 +77,7 @@ class BallEnv(SimulatedEnv):
             )
         self.cells = free_cells(maze)
         self.spread = spread
+        self._goal = np.zeros((num_envs, 0))
         self.strength = np.ones(num_envs)
         self._ball = Ball(maze)
 
@@ -84,6 +86,22 @@ class BallEnv(SimulatedEnv):
 
     def simulator_state(self) -> np.ndarray:
         return np.concatenate([self._position, self._velocity], axis=1)
+
+    def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
+        self._position, self._velocity = states[:, :2], states[:, 2:]
+        if goals is not None:
+            self._goal = np.array(goals, dtype=np.float64)
+        return self._observe()
+
+    @abstractmethod
+    def _observe(self) -> np.ndarray:
+        """What is seen, (B, N)."""
+
+    def impossible(self, observations: np.ndarray) -> np.ndarray:
+        """Where the ball's centre lies in no free cell."""
+        apart = np.abs(observations[..., None, :2] - self.cells)  # (..., C, 2)
+        inside: np.ndarray = (apart.max(-1) <= 0.5).any(-1)
+        return ~inside
 
     def _place(self, seeds: list[int], position: np.ndarray, velocity: np.ndarray) -> None:
         """Put the balls at (B, 2) with velocities (B, 2), and draw their motors' strength."""

@@ -50,7 +50,11 @@ def audit_models(
 
 
 def audit_model(config: Mapping[str, Any]) -> Audit:
-    """The audit of a configuration's model."""
+    """The audit of a configuration's model: the system's own where it has one."""
+    system = get("system", get("algorithm", config["algorithm"]).system)
+    if hasattr(system, "audit"):
+        own: Audit = system.audit(config)
+        return own
     return audit_config(
         config["mixer"],
         timesteps(config),

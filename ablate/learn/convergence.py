@@ -15,10 +15,10 @@ def loss_fall(curve: Sequence[Mapping[str, float]]) -> float:
     three points, no held-out loss, or a loss that never fell. A schedule that ends at a small rate hides
     slow learning: read it at a constant rate.
     """
+    # a joint model's loss weighs slots and masks some; what it learns is the density of a timestep
+    loss = "heldout_loss" if any("heldout_loss" in row for row in curve) else "timestep_nll"
     points = [
-        (row["update"], row["heldout_loss"])
-        for row in curve
-        if not math.isnan(row.get("heldout_loss", math.nan))
+        (row["update"], row[loss]) for row in curve if not math.isnan(row.get(loss, math.nan))
     ]
     if len(points) < 3:
         return math.nan

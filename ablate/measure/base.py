@@ -16,7 +16,7 @@ A user's own is one file::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,6 +72,14 @@ class Measurement(ABC):
     def refusal(cls, config: Mapping[str, Any]) -> str:
         """Why models of this configuration can't be measured so; empty where they can."""
         return ""
+
+    @classmethod
+    def seconds(
+        cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Callable[[], int]
+    ) -> float | None:
+        """Estimated seconds of measuring one model of this configuration on one worker; None: by the episodes and the
+        search that the options ask for. tokens: how many a timestep takes."""
+        return None
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:

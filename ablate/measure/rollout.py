@@ -115,7 +115,7 @@ def rollout(
         noise = None
         if noise_dim:
             drawn = np.stack([g.random((episodes, noise_dim)) for g in noise_streams])
-            noise = _tensor(drawn, device)
+            noise = _tensor(drawn, _noise_device(agent))
         chosen = actor.act(fields, noise)  # (S, E, M)
         # A diverged policy may answer NaN; it is reported as failed, and must not stop the others' episodes.
         action = torch.nan_to_num(chosen).cpu().numpy().astype(np.float32)  # (S, E, M)
@@ -211,7 +211,13 @@ def drawn_ahead(
         return None
     shape = (counts[1], counts[0], agent.noise_dim)
     drawn = [streams.stream(study, seed, "eval-act").random(shape) for seed in seeds]
-    return _tensor(np.stack(drawn, axis=1), agent.device)
+    return _tensor(np.stack(drawn, axis=1), _noise_device(agent))
+
+
+def _noise_device(agent: Actable) -> torch.device:
+    """Where an agent wants its noise: with the fields, where it doesn't say that its host reads it."""
+    found: torch.device = getattr(agent, "noise_device", agent.device)
+    return found
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> torch.Tensor:

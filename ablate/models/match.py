@@ -12,7 +12,7 @@ import torch
 
 from ablate.config import WIDEST
 from ablate.errors import UserError
-from ablate.models.assembly import Model, count_parameters
+from ablate.models.assembly import count_parameters
 from ablate.models.spec import ModelSpec
 from ablate.registry import get
 
@@ -31,7 +31,7 @@ class Matched:
 def parameters_at(spec: ModelSpec, width: int) -> int:
     """Number of parameters of `spec` at `width`, counted without allocating any."""
     with torch.device("meta"):
-        return count_parameters(Model(spec.at(width)))
+        return count_parameters(spec.at(width).build())
 
 
 def width_multiple(spec: ModelSpec) -> int:

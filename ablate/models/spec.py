@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from ablate.config import timesteps
 from ablate.errors import UserError
 from ablate.models.layouts import Layout
@@ -128,6 +130,12 @@ class ModelSpec:
         )
         rows = Rows(observation_dim + action_dim + 2, action_dim, columns)
         return dataclasses.replace(cls.of(config, rows), predicts="all", **options)
+
+    def build(self) -> nn.Module:
+        """A model of this shape, as it is counted; see `ablate.models.assembly.build` for one that is trained."""
+        from ablate.models.assembly import Model  # late: it is made of specs
+
+        return Model(self)
 
     @property
     def slots(self) -> int:

@@ -30,6 +30,7 @@ class TrajectoryAgent:
     """
 
     noise_dim = 1  # the seed of a timestep's draws
+    noise_device = torch.device("cpu")  # where generators are seeded
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ doesn't grow, so there is nothing to share.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -183,17 +184,16 @@ class Cache:
         rows, count, width = tokens.shape
         self.positions += rows * count
         kept = self.reads(positions)
-        stored = torch.nonzero(kept).flatten()
+        stored = places_on(torch.nonzero(kept).flatten(), tokens.device)
         everything = len(stored) == count
         own = None  # which of the new keys a new token sees: a single one sees itself
         if count > 1 or not everything:
-            own = (stored <= torch.arange(count)[:, None]).to(tokens.device)  # (n, kept)
+            own = stored <= torch.arange(count, device=tokens.device)[:, None]  # (n, kept)
         if self.mixer.positions is not None or self.mixer.order == "rotary":
-            positions = positions.to(tokens.device)
+            positions = places_on(positions, tokens.device)
         turn = self.mixer.turn(positions, tokens)
         if self.mixer.positions is not None:
             tokens = tokens + self.mixer.positions[positions]
-        stored = stored.to(tokens.device)
         parts = {"shared": self.shared, "body": self.body, "tail": self.tail}
         home = parts.pop(where)
         assert home is not None
@@ -237,6 +237,22 @@ class Cache:
             self.shared.buffers[number][..., begin : begin + tokens, :] = old[:, :, :1, :tokens]
             self.body.buffers[number] = old[..., tokens:, :]
         self.body.used -= tokens
+
+
+def places_on(places: Tensor, device: torch.device) -> Tensor:
+    """Ascending places (n,) that the host knows, on the device, to which nothing is copied twice."""
+    if places.device == device:
+        return places
+    known = tuple(places.tolist())
+    first, last = (known[0], known[-1]) if known else (0, -1)
+    if last - first + 1 == len(known):
+        return torch.arange(first, last + 1, device=device)
+    return _copied(known, device)
+
+
+@lru_cache(maxsize=1024)
+def _copied(places: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(places, device=device)
 
 
 def attend(q: Tensor, parts: list[tuple[Tensor, Tensor]], begin: int, own: Tensor | None) -> Tensor:

@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ablate.models.assembly import Model
 from ablate.models.slots import Slots
-from ablate.plan.cache import carrier
+from ablate.plan.cache import carrier, places_on
 from ablate.plan.options import cropped, observation_tokens
 
 VALUE_PLACEHOLDER = 1e6  # the value of an executed timestep, which isn't known; as released
+
+
+def looks(device: torch.device) -> bool:
+    """Whether the host looks at what was drawn, to compute once what sequences have in common.
+
+    On an accelerator that would make it wait, which costs more than computing everything for each.
+    """
+    return device.type == "cpu"
 
 
 class Imagination:
@@ -42,6 +51,7 @@ class Imagination:
         prefix: Tensor | None = None,
     ) -> None:
         self.model, self.spec, self.cap = model, model.spec, cap
+        self.looks = looks(observation.device)
         self.heads: Slots = model.head
         self.per_step = len(self.heads.stream)
         episodes, length, slots = context.shape
@@ -151,10 +161,8 @@ class Imagination:
 
     def select(self, index: Tensor) -> None:
         """Keep the sequences `index` (E, r'), each episode's own, in that order."""
-        if self.rows == index.shape[1] and self.cache.tail is None:
-            same = torch.arange(self.rows, device=index.device)
-            if bool((index == same).all()):
-                return
+        if self.rows == index.shape[1] == 1 and self.cache.tail is None:
+            return
         episodes = torch.arange(self.episodes, device=index.device)[:, None]
         flat = (episodes * self.rows + index).flatten()
         anew = not self.settled and cropped(self.tokens + 1, self.cap, self.per_step) > self.crop
@@ -177,7 +185,7 @@ class Imagination:
 
     def _share_common(self) -> None:
         """Timesteps that all sequences of an episode have in common are kept once."""
-        if not self.cache.sharable or self.per_step == 1:
+        if not self.looks or not self.cache.sharable or self.per_step == 1:
             return
         slots, per_step = self.spec.slots, self.per_step
         agreed = (self.entries == self.entries[:, :1]).all(1).all(0).long().cumprod(0).sum()
@@ -200,8 +208,8 @@ class Imagination:
         padded = window.new_zeros(rows, whole * slots)
         padded[:, : window.shape[1]] = window
         count = self.tokens - self.crop * self.per_step
-        common = count
-        if self.rows > 1:
+        common = count if self.rows == 1 else 0
+        if self.rows > 1 and self.looks:
             agreed = (self.entries == self.entries[:, :1]).all(1).all(0)[self.crop * slots :]
             common = min(count, self._tokens_in(int(agreed.long().cumprod(0).sum())))
         firsts = torch.arange(0, rows, self.rows, device=window.device)
@@ -222,10 +230,14 @@ class Imagination:
         begin = common
         per_episode = window.view(self.episodes, self.rows, -1)
         while begin < count:
-            end = min(count, (begin // self.per_step + 1) * self.per_step)
-            seen = min(self._slots_in(end), window.shape[1])
-            since = self._slots_in(begin) if begin else 0
-            fresh, parent, first = distinct(node, per_episode[..., since:seen])
+            end = count
+            fresh = first = torch.arange(self.rows, device=node.device).expand_as(node)
+            parent = node
+            if self.looks:
+                end = min(count, (begin // self.per_step + 1) * self.per_step)
+                seen = min(self._slots_in(end), window.shape[1])
+                since = self._slots_in(begin) if begin else 0
+                fresh, parent, first = distinct(node, per_episode[..., since:seen])
             nodes = parent.shape[1]
             cache.select(parent, end - begin)  # one cached row a node
             chosen = self._picked(padded.view(self.episodes, self.rows, -1), first)
@@ -249,7 +261,8 @@ class Imagination:
         positions = self.ahead + torch.arange(begin, end)
         needed = self.cache.reads(positions) | (positions == self.ahead + count - 1)
         if not bool(needed.all()):
-            tokens, positions = tokens[:, needed], positions[needed]
+            places = places_on(torch.nonzero(needed).flatten(), tokens.device)
+            tokens, positions = tokens[:, places], positions[needed]
         if not len(positions):
             return tokens.new_zeros(tokens.shape[0], self.spec.width)
         return self.cache.extend(tokens, positions, where)[:, -1]
@@ -284,9 +297,9 @@ class Imagination:
 
     def _row(self, entries: Tensor) -> Tensor:
         """Encoded rows (E r, D) that hold the entries (E r, g) of the token's slots."""
-        row = entries.new_zeros(len(entries), self.spec.slots)
-        row[:, list(self.slots)] = entries
-        return row
+        # they follow one another, from the row's end to its beginning
+        row = F.pad(entries, (0, self.spec.slots - entries.shape[1]))
+        return row.roll(self.slots[0], -1)
 
     def _entry(self, symbols: Tensor, slot: int) -> Tensor:
         """What the model reads of symbols (E, r)."""

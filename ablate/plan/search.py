@@ -200,8 +200,9 @@ def _by_likelihood(imagination: Imagination, options: PlanOptions) -> Tensor:
     total = imagination.feature.new_zeros(imagination.episodes, 1)
     for _ in range(options.horizon * spec.slots - spec.observation_dim):
         log_probs = total[..., None] + imagination.log_probabilities()  # (E, r, N+1)
-        possible = int((log_probs > float("-inf")).sum((1, 2)).min())
-        total, index = log_probs.flatten(1).topk(min(options.beam, possible), dim=1)
+        # at first also impossible ones, at -inf, which possible ones drive out
+        count = min(options.beam, log_probs[0].numel())
+        total, index = log_probs.flatten(1).topk(count, dim=1)
         imagination.select(index // log_probs.shape[-1])
         imagination.push(index % log_probs.shape[-1])
     return total[:, 0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablate import registry
 from ablate.config import timesteps
+from ablate.study.expand import tokens_per_timestep
 
 REFERENCE_PARAMETERS = 16_000
 # Seconds of one thread for a timestep seen in training, forward and backward, at the reference
@@ -39,9 +41,15 @@ def fit_seconds(config: Mapping[str, Any], pace: float | None = None) -> float:
 def measure_seconds(config: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> float:
     """Estimated seconds of one measurement of one fit at one budget.
 
-    By the episodes and samples that its options ask for: an episode encodes its window anew at each step, on top
-    of what stepping costs at any context, and a search takes a step for each sequence that it keeps.
+    As the measurement says, or by the episodes and samples that its options ask for: an episode encodes its window
+    anew at each step, on top of what stepping costs at any context, and a search takes a step for each sequence that
+    it keeps.
     """
+    said = registry.get("measurement", name).seconds(
+        config, options, lambda: tokens_per_timestep(config)
+    )
+    if said is not None:
+        return float(said)
     episode = SECONDS_PER_EPISODE * (0.2 + timesteps(config) / 20)
     searched = options.get("horizon", 1) * options.get("beam", 1) / 8
     return float(options.get("episodes", 1) * episode * max(1.0, searched))

@@ -30,6 +30,7 @@ from ablate.models.match import Matched, match
 from ablate.models.spec import ModelSpec
 from ablate.models.stack import Stack
 from ablate.plan.agent import TrajectoryAgent
+from ablate.plan.futures import Dynamics, JointDynamics, Propagation, Sampling
 from ablate.plan.options import PlanOptions
 from ablate.registry import get, register
 
@@ -115,6 +116,12 @@ class JointSystem:
         """The models as they act: by search as the `plan` of `options` says, or without one directly."""
         plan = options.get("plan", PlanOptions(objective="direct"))
         return TrajectoryAgent(models, self.layout, plan)
+
+    def dynamics(
+        self, model: Model, sampling: Sampling = "draw", propagation: Propagation = "ts-inf"
+    ) -> Dynamics:
+        """One model as it imagines what happens next. It is no ensemble: `propagation` says nothing of it."""
+        return JointDynamics(model, sampling)
 
     def source(self, program: JointProgram) -> JointSource:
         """What the trainer reads."""

@@ -1,7 +1,8 @@
 """What an algorithm makes of a configuration: a system, found by the name that the algorithm gives.
 
 A further kind of system is one class with `prepare`, registered with ``@register("system", NAME)``; an algorithm
-says ``system = NAME`` to be trained and measured by it.
+says ``system = NAME`` to be trained and measured by it. One whose models say what happens next also has
+``dynamics(model, sampling, propagation)``, a `plan.futures.Dynamics`; one with models of its own has ``audit(config)``.
 """
 
 from __future__ import annotations

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peer_samples import CORL, GYM, TRAJECTORY, checkout
+from peer_samples import CORL, GYM, PLANNER, TRAJECTORY, checkout
 from rich.console import Console
 
 from ablate.bench import table
-from ablate.bench.peer import KNOWN, Conv1D, Nothing, gpt2_config, peer
+from ablate.bench.peer import KNOWN, PLANNERS, Conv1D, Nothing, gpt2_config, peer, planner
+from ablate.bench.planner import peer_rows
 from ablate.errors import UserError
+from ablate.plan.options import PlanOptions
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,42 @@ def test_a_checkout_is_known_by_its_files_and_runs_without_its_requirements(
     assert not [n for n in left if n.startswith("decision_transformer")]
 
 
+def test_a_search_is_asked_for_what_ours_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules, had = set(sys.modules), hasattr(collections, "Mapping")
+    name, plan = planner(checkout(tmp_path, PLANNER))
+    assert name == "Trajectory Transformer"
+    options = PlanOptions(horizon=3, beam=2, max_context_transitions=4)
+    plan(options)()
+    asked: Any = plan(options.model_copy(update={"mode": "full"}))()
+    assert asked[1:] == [(4 * 16 + 11, 3, 4, 159), (4 * 16 + 11, 3, None, 7 * 16 - 1)]
+    left = {name.split(".")[0] for name in set(sys.modules) - modules}
+    assert not left & {"trajectory", "git", "gym", "tap", "mujoco_py", "skvideo"}
+    assert hasattr(collections, "Mapping") == had
+    assert capsys.readouterr().out == ""
+
+
+def test_a_search_is_timed_beside_ours_in_each_of_its_windows(tmp_path: Path) -> None:
+    small = PlanOptions(horizon=2, beam=2, max_context_transitions=2)
+    rows = peer_rows(checkout(tmp_path, PLANNER), 1, (("a", small, True), ("b", small, False)))
+    assert [(row["what"], row["mode"], row["its window"]) for row in rows] == [
+        ("a", "reference", "cropped"),
+        ("a", "full", "cropped"),
+        ("a", "full", "whole"),
+        ("b", "reference", "cropped"),
+        ("b", "full", "cropped"),
+    ]
+    for row in rows:
+        assert row["times"] == row["peer seconds"] / row["seconds"] == row["least"] == row["most"]
+
+
+def test_a_checkout_without_a_search_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkout that is known") as error:
+        planner(checkout(tmp_path, CORL))
+    assert all(name in str(error.value) for name in PLANNERS)
+
+
 def test_another_folder_and_a_checkout_that_fails_are_refused_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="no checkout that is known; allowed: a folder that holds"
@@ -48,8 +88,8 @@ def test_another_folder_and_a_checkout_that_fails_are_refused_in_a_line(tmp_path
     assert "\n" not in str(error.value)
 
 
-def test_a_peer_is_for_the_update_only(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="measured by the part update only"):
+def test_a_peer_is_for_the_update_and_the_planner_only(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="measured by the parts update and planner only"):
         table.show(Console(), "acting", peer=tmp_path)
 
 

@@ -8,6 +8,7 @@ from ablate.envs.forkcommit import ForkCommit
 from ablate.envs.fourrooms import FourRooms
 from ablate.envs.locomotion import Locomotion
 from ablate.envs.lq import LinearQuadratic
+from ablate.envs.pendulum import DoublePendulum
 from ablate.envs.pointmaze import PointMaze
 from ablate.envs.stitch import Stitch
 from ablate.envs.tmaze import PassiveTMaze
@@ -22,6 +23,7 @@ MAKERS = {
     "fourrooms": FourRooms,
     "stitch": lambda n: Stitch(n, 1, "AB"),
     "forkcommit": lambda n: ForkCommit(n, 6),
+    "pendulum": DoublePendulum,
 }
 
 
@@ -139,3 +141,26 @@ def test_a_mask_keeps_the_coordinates_and_nothing_else():
         np.testing.assert_array_equal(a[0][:, [2, 0]], b[0])
         np.testing.assert_array_equal(a[1], b[1])
     assert (masked.observation_dim, masked.action_dim, masked.horizon) == (2, 2, full.horizon)
+
+
+@pytest.mark.parametrize("kind", ["lq", "pointmaze", "hopper", "masked", "fourrooms", "stitch"])
+def test_a_simulator_state_is_put_back(kind):
+    env, other = MAKERS[kind](2), MAKERS[kind](2)
+    env.reset([0, 1])
+    other.reset([2, 3])
+    for _ in range(5):
+        seen = env.step(np.full((2, env.action_dim), 0.2))[0]
+    again = other.set_simulator_state(env.simulator_state(), env.goals())
+    np.testing.assert_allclose(again, seen, atol=1e-6)
+    after = other.step(np.full((2, env.action_dim), 0.1))[0]
+    assert np.isfinite(after).all()
+    if kind not in ("lq", "masked"):  # these have noise
+        expected = env.step(np.full((2, env.action_dim), 0.1))[0]
+        np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
+def test_a_simulator_state_that_cannot_be_put():
+    env = PassiveTMaze(1, 6)
+    env.reset([0])
+    with pytest.raises(UserError, match="a simulator state can't be set"):
+        env.set_simulator_state(np.zeros((1, 1)))

@@ -44,3 +44,9 @@ def test_an_exponential_falls_by_what_the_formula_says() -> None:
 
 def test_a_curve_without_a_held_out_loss_says_nothing() -> None:
     assert math.isnan(loss_fall([{"update": u, "train_loss": 1.0 / u} for u in (1, 2, 3)]))
+
+
+def test_a_joint_models_curve_is_that_of_the_density_of_a_timestep() -> None:
+    points = [(30, 4.0), (60, 2.0), (90, 1.0)]
+    found = loss_fall([{"update": update, "timestep_nll": loss} for update, loss in points])
+    assert found == pytest.approx(1 / 3)

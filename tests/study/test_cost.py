@@ -53,3 +53,21 @@ def test_workers_share_the_work_and_the_longest_job_is_waited_for() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(12, "12 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_said_in_the_right_size(seconds: float, words: str) -> None:
     assert spell(seconds) == words
+
+
+def test_a_measurement_may_say_what_it_costs() -> None:
+    config = {
+        **CONFIG,
+        **{"algorithm": "joint", "data": "lq-mix/single", "reading": {}, "condition": "none"},
+        **{
+            "layout": "dimension",
+            "head": "categorical",
+            "history": "states",
+            "input": "continuous",
+        },
+        **{"settings": {}, "model": {"parameters": 16_000, "timesteps": 0, "width": None}},
+    }
+    options = {"beginnings": 10, "samples": 2, "horizon": 5, "sampling": "draw"}
+    once = measure_seconds(config, "open-loop", options)
+    assert once > 0
+    assert measure_seconds(config, "open-loop", options | {"horizon": 10}) == 2 * once

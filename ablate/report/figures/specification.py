@@ -109,10 +109,11 @@ def _estimates(panel: Any, rows: pd.DataFrame) -> None:
                 zorder=4,
             )
     panel.axhline(0.0, color="#000000", linewidth=0.5, zorder=1)
-    middle = rows["estimate"].to_numpy(dtype=float)
-    reach = np.concatenate([rows["low"].to_numpy(dtype=float), rows["high"].to_numpy(dtype=float)])
-    low, high = np.nanquantile(reach, [0.03, 0.97])  # a few huge intervals are cut
-    low, high = min(low, np.nanmin(middle), 0.0), max(high, np.nanmax(middle), 0.0)
+    middle, *ends = (rows[name].to_numpy(dtype=float) for name in ("estimate", "low", "high"))
+    middle = middle[np.isfinite(middle)]
+    reach = np.concatenate([middle, *(end[np.isfinite(end)] for end in ends)])  # some are unbounded
+    low, high = np.quantile(reach, [0.03, 0.97])  # a few huge intervals are cut
+    low, high = min(low, middle.min(), 0.0), max(high, middle.max(), 0.0)
     pad = 0.05 * max(high - low, 1e-9)
     panel.set_ylim(low - pad, high + pad)
     panel.set_xlim(-1, len(rows))
