@@ -81,10 +81,12 @@ def beyond(
         reasons["anova"] = str(error)
     primary = [h for h in hypotheses if h.primary] or list(hypotheses)
     other: Multiverse | None = None
-    if primary:
+    try:
+        if not primary:
+            raise UserError("the study has no hypothesis.")
         other = multiverse(table, primary, levels, curves, **judged)
-    else:
-        reasons["multiverse"] = "the study has no hypothesis."
+    except UserError as error:
+        reasons["multiverse"] = str(error)
     return Beyond(
         attribution=attribution,
         variance=found,

@@ -35,6 +35,7 @@ from ablate import words
 from ablate.analyse.intervals import Floats
 from ablate.analyse.tidy import factor_columns, last_budget, usable
 from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
+from ablate.errors import UserError
 from ablate.study.contrast import Level, level_text, level_texts
 from ablate.study.hypotheses import Hypothesis
 
@@ -86,11 +87,14 @@ def multiverse(
 ) -> Multiverse:
     """Judge the hypotheses in every universe that the table and the curves can serve.
 
-    Arguments as of `verdict.judge`; curves: trial, update, metrics. Raises UserError as it does.
+    Arguments as of `verdict.judge`; curves: trial, update, metrics. Raises UserError as it does, and where no trial
+    is on a data set that the hypotheses are about.
     """
     before = registered if registered is not None else {h.id: True for h in hypotheses}
     metrics = sorted({h.metric for h in hypotheses})
     table = concerned(last_budget(table), hypotheses).reset_index(drop=True)
+    if table.empty:
+        raise UserError("no trial is on a data set that its hypotheses are about.")
     scored, unserved = _scores(table, curves, metrics)
     blocks = _blocks(table)
     if len(blocks) == 1:

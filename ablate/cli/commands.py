@@ -29,6 +29,7 @@ from ablate.cli.shared import (
     transfer,
 )
 from ablate.errors import UserError
+from ablate.study import shipped
 
 app = typer.Typer(
     help="Controlled ablations of sequence modelling in offline RL: memory, architecture or objective?",
@@ -59,14 +60,27 @@ def _every_command(
     pass
 
 
+def _found(study: Path | None) -> Path | None:
+    """The study file that an argument names, be it one that comes with `ablate`; says so where it isn't as given."""
+    if study is None or (found := shipped.find(study)) == study:
+        return study
+    print(f"note: there is no file {study} here; taken: {found}", file=sys.stderr)
+    return found
+
+
 StudyFile = Annotated[
-    Path, typer.Argument(help="The study file, e.g. studies/memory_vs_arch.yaml.")
+    Path,
+    typer.Argument(
+        callback=_found,
+        help="The study file, or the name of one that comes with ablate, e.g. memory_vs_arch.",
+    ),
 ]
 Profile = Annotated[str | None, typer.Option(help="Profile of the study file [standard].")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override, e.g. --set train.updates=1000; repeatable."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print records as JSON.")]
 Seeds = Annotated[int | None, typer.Option(help="Number of seeds; short for --set seeds=N.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes [one a core].")]
 
@@ -188,10 +202,12 @@ def run(
 @command
 def report(
     study: Annotated[
-        Path | None, typer.Argument(help="The study file [all that have results].")
+        Path | None,
+        typer.Argument(callback=_found, help="The study file [all that have results]."),
     ] = None,
     study_: Annotated[
-        Path | None, typer.Option("--study", help="The study file, as an option.")
+        Path | None,
+        typer.Option("--study", callback=_found, help="The study file, as an option."),
     ] = None,
     table: Annotated[
         Path | None,
@@ -283,6 +299,36 @@ def _stale(found: list[str]) -> int:
     return 1 if found else 0
 
 
+@app.command(epilog="Example: python -m ablate export studies/loss.yaml --format parquet")
+@command
+def export(
+    study: StudyFile,
+    format_: Annotated[
+        str, typer.Option("--format", help="parquet (tables) or tensorboard (learning curves).")
+    ] = "parquet",
+    to: Annotated[
+        Path | None, typer.Option(help="The folder to write into [export/STUDY].")
+    ] = None,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """A study's tables, verdicts too, as parquet files, or its learning curves for TensorBoard."""
+    from ablate.report import commands as room
+    from ablate.report.export import export as write
+
+    room.refuse_foreign(study)
+    _plugins(plugin, study, results)
+    found = room.ours(_study(study, profile, set_, seeds), results)
+    assert found.folder is not None
+    into = to or Path("export", found.folder.relative_to(results))
+    written = write(found, format_, into)
+    print(f"{into}: {len(written)} {'tables' if format_ == 'parquet' else 'fits'} written.")
+    return 0
+
+
 @app.command(epilog="Example: python -m ablate power studies/memory_vs_arch_locomotion.yaml")
 @command
 def power(
@@ -350,6 +396,7 @@ def status(
     study: StudyFile,
     profile: Profile = None,
     set_: Set = None,
+    as_json: Json = False,
     plugin: Plugin = None,
     results: Results = RESULTS,
 ) -> int:
@@ -357,7 +404,8 @@ def status(
     from ablate.launch import standing
 
     plugins = _of_study(plugin, study, results)
-    print(standing.asked(study, profile, set_ or [], plugins, results))
+    found = standing.asked(study, profile, set_ or [], plugins, results)
+    print(json.dumps(found.record(), indent=1) if as_json else found.text())
     return 0
 
 
@@ -474,7 +522,7 @@ def audit(
     history: Annotated[str, typer.Option(help="What of the past is shown.")] = "states+actions",
     condition: Annotated[str, typer.Option(help="What the policy is told.")] = "return-to-go+time",
     head: Annotated[str, typer.Option(help="The distribution of the action.")] = "mse",
-    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON.")] = False,
+    as_json: Json = False,
     plugin: Plugin = None,
 ) -> int:
     """Which lags, rows and conditions a model depends on, as trained and as acting; refuses what leaks."""

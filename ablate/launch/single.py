@@ -24,9 +24,9 @@ from ablate.errors import UserError, unknown
 from ablate.launch.audits import audit_model
 from ablate.launch.run import check_device
 from ablate.launch.work import CohortJob, MeasureJob, work
-from ablate.learn.checkpoint import described, load_policy, put
+from ablate.learn.checkpoint import Description, described, load_policy, put
 from ablate.measure.acting import act, target_return
-from ablate.measure.base import Trained, possible
+from ablate.measure.base import Measured, Trained, possible
 from ablate.registry import checked, get
 from ablate.study.expand import Fit, Trial, in_timesteps
 from ablate.systems import remarks
@@ -63,11 +63,12 @@ def train(
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda fraction, text: None,
     note: Callable[[str], None] = lambda line: None,
+    streams: str = STUDY,
 ) -> Model:
     """Train one configuration with one seed, and measure it; the same again is not trained twice.
 
-    note: told what hardly fits the data. Goes on where an interrupted training stopped. Raises UserError for what
-    the user has to mend, also when the model fails its audit or diverges.
+    note: told what hardly fits the data. streams: names the random streams. Goes on where an interrupted
+    training stopped. Raises UserError for what the user has to mend, also when the model fails its audit or diverges.
     """
     check_device(device)
     spec = catalogue.spec(config["data"], config["reading"])
@@ -83,7 +84,7 @@ def train(
         "plain": data.anchors == PLAIN,
         "split": _split(data),
     }
-    fit = Fit(STUDY, seed, fit_part(config), content)
+    fit = Fit(streams, seed, fit_part(config), content)
     one = Trial(fit, dict(config), config["train"]["updates"])
     folder = StudyFolder(results / STUDY, STUDY)
     path = trial.checkpoint(folder.checkpoints, fit.id, one.budget)
@@ -104,7 +105,7 @@ def train(
             raise UserError(f"audit: {audit.name}: refused. {'; '.join(audit.findings)}")
         job = CohortJob(
             study=STUDY,
-            streams=STUDY,
+            streams=streams,
             cohort=fit.id,
             config=config,
             fits={seed: fit.id},
@@ -185,24 +186,77 @@ def evaluate(
     of the first episode at the first target. Raises UserError for a folder without a checkpoint, for data without
     a simulator, and as the configuration does.
     """
+    path, tensors, said = _opened(path, device)
+    measured = said.config["measure"]
+    name = next((n for n in ACTS if n in measured), ACTS[0])
+    options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
+    models = _made(path, tensors, said, cache, {name: options}, reading, device)
+    config = models.system.config
+    asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
+    measurement = get("measurement", name)
+    scores = []
+    for target in asked_for:
+        asked = target_return(models.system.data, target)
+        settings = {**config["measure"][name], "target": asked}
+        chosen = checked(measurement.Options, settings, f"evaluate: measure.{name}")
+        rollouts = act(models, chosen, measurement.settings(chosen), video)
+        video = None
+        returns = rollouts.returns[0]
+        scores.append(
+            Score(asked, returns, models.system.data.anchors.score(returns), rollouts.success[0])
+        )
+    return scores
+
+
+def measure(
+    path: Path,
+    cache: Path,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    reading: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Measured:
+    """One measurement of a trained model: its responses by name, and those that run over an index.
+
+    path: its checkpoint, or a folder that holds one. options: laid over those that it was trained with. Raises
+    UserError as `evaluate` does, and for a measurement that can't be had of this model.
+    """
+    get("measurement", name, f"measure {path}: the measurement")
+    path, tensors, said = _opened(path, device)
+    asked = {name: {**said.config["measure"].get(name, {}), **options}}
+    models = _made(path, tensors, said, cache, asked, reading, device)
+    (found,) = trial.measure(models, name, models.system.config["measure"][name])
+    return found
+
+
+def _opened(path: Path, device: str) -> tuple[Path, dict[str, torch.Tensor], Description]:
+    """The checkpoint at `path`, what it holds and what it says of it."""
     check_device(device)
     torch.set_num_threads(1)
     path = checkpoint(path)
     tensors, about = load_policy(path)
-    said = described(path, tensors, about)
-    measured = said.config["measure"]
-    name = next((n for n in ACTS if n in measured), ACTS[0])
-    options = {**measured.get(name, {}), "episodes": episodes, **_settings(overrides)}
+    return path, tensors, described(path, tensors, about)
+
+
+def _made(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    said: Description,
+    cache: Path,
+    measured: Mapping[str, Mapping[str, Any]],
+    reading: Mapping[str, Any] | None,
+    device: str,
+) -> Trained:
+    """The model of an opened checkpoint, to be measured as `measured` says."""
     read = {**said.config["reading"], **(reading or {})}
     if "environment" not in (reading or {}):
         _refuse_import(path, read)
-    config = complete(
-        {**said.config, "reading": read, "measure": {name: options}}, f"evaluate {path}"
-    )
+    config = complete({**said.config, "reading": read, "measure": measured}, f"evaluate {path}")
     _, why = possible(config["measure"], catalogue.spec(config["data"], config["reading"]))
-    if why:
+    refusals = (get("measurement", name).refusal(config) for name in measured)
+    if why := why or next(filter(None, refusals), ""):
         raise UserError(f"evaluate {path}: {why}")
-    asked_for = [_number(target) for target in targets] or [config["measure"][name]["target"]]
     try:
         system = trial.prepare(config, cache, device)
         if system.matched.parameters > sum(each.numel() for each in tensors.values()):
@@ -212,20 +266,7 @@ def evaluate(
         line = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: it doesn't describe the model that it holds ({line}).") from error
     put(path, tensors, model)
-    models = Trained(system, [model.eval()], said.streams, [said.seed], said.budget)
-    measurement = get("measurement", name)
-    scores = []
-    for target in asked_for:
-        asked = target_return(system.data, target)
-        settings = {**config["measure"][name], "target": asked}
-        chosen = checked(measurement.Options, settings, f"evaluate: measure.{name}")
-        rollouts = act(models, chosen, measurement.settings(chosen), video)
-        video = None
-        returns = rollouts.returns[0]
-        scores.append(
-            Score(asked, returns, system.data.anchors.score(returns), rollouts.success[0])
-        )
-    return scores
+    return Trained(system, [model.eval()], said.streams, [said.seed], said.budget)
 
 
 def _refuse_import(path: Path, reading: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from ablate.report.write import check, printed, write_index, write_paper, write_
 from ablate.study.foreign import arranged, is_foreign, load_foreign, tidy
 from ablate.study.load import load
 from ablate.study.schema import Study
+from ablate.study.shipped import find
 from ablate.study.tuning import by_draws
 from ablate.track import kept
 from ablate.track.book import tuned, tuning_arms
@@ -29,7 +30,7 @@ PAPER = Path("paper")
 def last_run(results: Path) -> dict[str, Any]:
     """How the study that was run last was called; before any run, the shipped one as it is."""
     folder = kept.newest(results)
-    return (folder and kept.asked(folder)) or _as_it_is(Path(SHIPPED))
+    return (folder and kept.asked(folder)) or _as_it_is(find(Path(SHIPPED)))
 
 
 def ours(study: Study, results: Path) -> Results:
@@ -100,21 +101,22 @@ def elsewhere(study: Path, table: Path, results: Path, paired: bool = False) -> 
 def every(results: Path) -> Iterator[Results]:
     """All studies that have results of their own profile under `results`, each as it was run last.
 
-    A study's file is the one that was run, or `studies/<study>.yaml` beside `results`. What a study's
-    own code registers is there until the next study is asked for. Raises UserError where a study has no
-    file.
+    A study's file is the one that was run, or `studies/<study>.yaml` beside `results`, or the one of this name
+    that comes with `ablate`. What a study's own code registers is there until the next study is asked for. Raises
+    UserError where a study has no file.
     """
     for path in sorted(results.glob("*/study.json")):
         folder = path.parent
         if not (folder / "trials.csv").exists():
             continue
-        shipped = results.parent / "studies" / f"{folder.name}.yaml"
-        asked = kept.asked(folder) or _as_it_is(shipped)
+        beside = results.parent / "studies" / f"{folder.name}.yaml"
+        known = beside if beside.is_file() else find(Path(folder.name))
+        asked = kept.asked(folder) or _as_it_is(known)
         if not Path(asked["study"]).is_file():
-            asked = _as_it_is(shipped)
+            asked = _as_it_is(known)
         if not Path(asked["study"]).is_file():
             raise UserError(
-                f"{folder}: whose results are these? There is no {shipped}; put the study's file there, "
+                f"{folder}: whose results are these? There is no {beside}; put the study's file there, "
                 "or move the folder away."
             )
         with registry.scope():

@@ -11,6 +11,7 @@ from typing import Any
 from ablate import yaml_text
 from ablate.config import assignment
 from ablate.errors import UserError, unknown
+from ablate.study import shipped
 from ablate.yaml_text import Node, Unreadable
 
 Key = tuple[str | int, ...]
@@ -115,6 +116,8 @@ def read(path: Path) -> Source:
         node = yaml_text.read(path)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        if shipped.can_name(path):
+            near += shipped.names()
         if near:
             raise unknown("there is no study file", str(path), near) from error
         raise UserError(f"{path}: there is no such study file.") from error

@@ -19,6 +19,7 @@ from ablate.analyse.leave_out import (
 )
 from ablate.analyse.multiverse import multiverse, summarised
 from ablate.analyse.verdict import judge
+from ablate.errors import UserError
 
 MEMORY = claim(threshold=3.0, primary=True)
 SAME = claim("architecture", "mixer[gru] - mixer[mlp]", test="equivalence", primary=True)
@@ -195,3 +196,10 @@ def test_failed_trials_count_as_the_worst_of_their_data_set():
     dead = broken.assign(status=np.where(broken["data"] == "lq-mix/episode", "FAILED", "COMPLETED"))
     kept = worst_for_failed(dead.assign(score=dead["score"].fillna(0.0)), ["score"])
     assert (kept.loc[kept["data"] == "lq-mix/episode", "status"] == "FAILED").all()
+
+
+def test_what_was_run_may_hold_none_of_the_data_sets_of_the_hypotheses():
+    table = tidy(effect, seeds=3)
+    elsewhere = claim(where={"data": "elsewhere"}, primary=True)
+    with pytest.raises(UserError, match="no trial is on a data set"):
+        multiverse(table, [elsewhere], levels_of(table))

@@ -1,4 +1,4 @@
-"""The documentation quotes the examples as they are, and its links lead somewhere."""
+"""The documentation quotes the examples as they are, its links lead somewhere, and a newcomer finds every page."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_study import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code, in which a bracket is no link."""
+    return re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+
+
+def links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a forge names the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -30,9 +47,19 @@ def test_nothing_else_is_quoted() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https://") or (page.parent / target).exists(), target
+    for target in links(page):
+        if target.startswith("https://"):
+            continue
+        place, _, anchor = target.partition("#")
+        found = page.parent / place if place else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_every_page_and_every_example_stands_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
+    assert {*DOCS, *EXAMPLES} - {index} <= listed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -43,3 +70,16 @@ def test_lines_are_short(page: Path) -> None:
 def test_the_readme_is_one_screen_before_its_first_heading_of_detail() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.split("\n## ")[0].splitlines()) <= 40
+
+
+def test_files_for_other_programs_are_well_formed() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert cited["version"] == version[1]
+    assert f"## {version[1]}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    assert [step.get("run") for step in workflow["jobs"]["ci"]["steps"]][-1] == ".ci/run"
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    assert [hook["id"] for hook in hooks[0]["hooks"]] == ["ruff", "ruff-format", "mypy"]

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 from tiny_study import ROOT, Ran, Tiny
 
+import ablate
 from ablate import registry
 from ablate.data import catalogue
 from ablate.registry import load_plugin
@@ -164,6 +165,20 @@ def test_an_algorithm_whose_factors_are_those_that_it_reads(tiny: Tiny) -> None:
     line = tiny.command("plan", "noisy.yaml").line
     assert "noisy.yaml:" in line
     assert "the levels end and start of train.windows lead to the same model" in line
+
+
+def test_an_estimator_in_a_hypothesis(tiny: Tiny) -> None:
+    table = run(tiny, "percent")
+    means = table.pivot(index="seed", columns="context", values="held-out.action_error")
+    change = 100 * (means[10] / means[1] - 1)
+    small = {**dict(text.split("=") for text in SMALL), "seeds": 2}
+    changes = {name: int(value) for name, value in small.items()}
+    (found,) = ablate.verdicts(ablate.results("percent.yaml", changes=changes)).to_dict("records")
+    assert (found["estimator"], found["unit"]) == ("percent-change", "%")
+    low, high = stats.t.interval(0.95, 1, change.mean(), stats.sem(change))
+    assert (found["estimate"], found["low"], found["high"]) == pytest.approx(
+        (change.mean(), low, high)
+    )
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)

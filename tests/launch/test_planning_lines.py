@@ -148,7 +148,7 @@ def test_status_has_totals_before_any_run(tmp_path: Path) -> None:
     path.write_text(TEXT)
     study = load(path, None, ["seeds=3"])
     count = 3 * len(cells(study))
-    told = standing(study, tmp_path / "results")
+    told = standing(study, tmp_path / "results").text()
     assert told == f"no runs yet: 0 of {count} fits trained, 0 of {count} trials completed"
 
 

@@ -1,5 +1,6 @@
 """`status` lists a study's trials once and counts from then on, without importing what trains or draws."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(study: Path, *overrides: str) -> str:
-    return standing.asked(study, None, overrides, [], study.parent / "results")
+    return standing.asked(study, None, overrides, [], study.parent / "results").text()
 
 
 def test_what_was_listed_is_not_listed_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +48,13 @@ def test_what_was_listed_is_not_listed_again(study: Path, monkeypatch: pytest.Mo
     study.write_text(TEXT.replace("[1, 3]", "[1, 3, 4]"))
     with pytest.raises(TypeError):  # another file is read anew
         told(study)
+
+
+def test_a_program_reads_what_a_person_does(study: Path) -> None:
+    found = standing.asked(study, None, (), [], study.parent / "results")
+    record = json.loads(json.dumps(found.record()))
+    assert (record["fits"], record["trials"], record["completed"]) == (6, 6, 0)
+    assert (record["begun"], record["without_a_result"], record["ended"]) == (False, 6, [])
 
 
 def test_a_list_that_is_not_as_it_was_written_is_made_again(study: Path) -> None:
