@@ -7,7 +7,6 @@ from typing import Any
 
 from ablate import registry
 from ablate.config import timesteps
-from ablate.study.expand import tokens_per_timestep
 
 REFERENCE_PARAMETERS = 16_000
 # Seconds of one thread for a timestep seen in training, forward and backward, at the reference
@@ -45,9 +44,13 @@ def measure_seconds(config: Mapping[str, Any], name: str, options: Mapping[str, 
     anew at each step, on top of what stepping costs at any context, and a search takes a step for each sequence that
     it keeps.
     """
-    said = registry.get("measurement", name).seconds(
-        config, options, lambda: tokens_per_timestep(config)
-    )
+
+    def tokens() -> int:
+        from ablate.study.expand import tokens_per_timestep  # late: `status` needs no models
+
+        return tokens_per_timestep(config)
+
+    said = registry.get("measurement", name).seconds(config, options, tokens)
     if said is not None:
         return float(said)
     episode = SECONDS_PER_EPISODE * (0.2 + timesteps(config) / 20)
