@@ -144,13 +144,12 @@ def multiverse(
 
 
 def concerned(table: pd.DataFrame, hypotheses: Sequence[Hypothesis]) -> pd.DataFrame:
-    """The rows of the data sets that the hypotheses may be about, which is faster to judge; all where none was run."""
+    """The rows of the data sets that the hypotheses may be about, which is faster to judge."""
     named = [h.levels_at("data") for h in hypotheses]
     if any(levels is None for levels in named):
         return table
     kept = {level_text(level) for levels in named for level in levels or ()}
-    rows = table[level_texts(table["data"]).isin(kept)]
-    return rows if len(rows) else table
+    return table[level_texts(table["data"]).isin(kept)]
 
 
 def _told(verdict: Verdict) -> dict[str, object]:

@@ -65,6 +65,7 @@ class BallEnv(SimulatedEnv):
     """
 
     per_place: ClassVar[tuple[str, ...]] = ("_position", "_velocity", "strength")
+    _goal: np.ndarray  # (B, 2) in tasks that have one
 
     def __init__(
         self, num_envs: int, maze: str, observation_dim: int, horizon: int, spread: float
@@ -77,7 +78,6 @@ class BallEnv(SimulatedEnv):
             )
         self.cells = free_cells(maze)
         self.spread = spread
-        self._goal = np.zeros((num_envs, 0))
         self.strength = np.ones(num_envs)
         self._ball = Ball(maze)
 

@@ -74,13 +74,6 @@ def test_a_clear_verdict_stands_in_every_universe():
     assert "the curves hold no score" in found.unserved["checkpoint of score"]
 
 
-def test_claims_about_data_that_were_not_run_are_not_tested_anywhere():
-    elsewhere = claim(where={"data": "lq-mix/single"}, primary=True)
-    table = tidy(effect, seeds=4)
-    found = multiverse(table, [elsewhere], {**levels_of(table), "data": ("lq-mix/single",)})
-    assert set(found.rows["verdict"]) == {"not tested"}
-
-
 def test_blocks_of_seeds_are_counted_within_data_sets():
     table = tidy(effect, seeds=6)
     shifted = table["data"] == "tmaze/passive-20"

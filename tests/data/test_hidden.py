@@ -52,7 +52,7 @@ def test_the_order_is_fixed_and_doesnt_follow_the_coordinates() -> None:
 @pytest.mark.skipif(not STUDY.exists(), reason="the study's results aren't here")
 def test_committed_results_are_still_about_these_data(tmp_path: Path) -> None:
     committed = json.loads(STUDY.read_text())["data"]
-    for name in ("lq-mix/single@mask-velocity", "lq-mix/episode"):
+    for name in ("lq-mix/episode-3000@mask-velocity", "lq-mix/step-3000"):
         assert load(name, tmp_path).content_hash == committed[name]
 
 

@@ -72,7 +72,7 @@ def test_the_effect_is_the_mean_over_the_mixers_run_at_both(own, results):
 
 
 def test_figures_and_tables_of_the_study_stand_among_ours(own, results):
-    assert figures.chosen(results)[:4] == ["forest", "lines", "levels", "interaction"]
+    assert figures.chosen(results)[:5] == ["memory", "forest", "lines", "levels", "interaction"]
     with style.paper_style():
         effect = own.interaction(results)
         assert own.interaction(shortened(results)) is None
