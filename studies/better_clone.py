@@ -23,7 +23,7 @@ from ablate.data.behaviour import Acted, Behaviour, censored_logp
 from ablate.data.catalogue import DataSpec, Family
 from ablate.data.collect import collect
 from ablate.data.exact import EXPLORATION
-from ablate.data.families.lq import LinearMixtures
+from ablate.data.families import lq
 from ablate.data.trajectories import Trajectories, action_variance
 from ablate.envs.lq import ACTION_SCALE, HORIZON, PROCESS_NOISE, A, B, LinearQuadratic
 from ablate.errors import unknown
@@ -382,9 +382,7 @@ class Interventions(Measurement):
 def mixture(spec: DataSpec) -> tuple[str, int]:
     """How the controllers of a linear-quadratic data set are mixed, and how many there are; the exact clone's own
     episodes are those of the clone of an episode mixture."""
-    family, _, member = spec.name.partition("/")
-    mixing = "episode" if family == "lq-clone" else member.partition("-")[0]
-    return mixing, max(2, spec.num_policies)
+    return ("episode", 2) if spec.family == "lq-clone" else lq.mixture(spec)
 
 
 # --- the clone's own episodes as data ---
@@ -424,7 +422,7 @@ class Clones(Family):
         if not found:
             raise unknown("data", name, self.names())
         context, episodes = int(found[1]), int(found[2])
-        base = LinearMixtures().resolve("episode", name)
+        base = lq.LinearMixtures().resolve("episode", name)
 
         def part(number: int, which: str) -> Trajectories:
             steps = number * HORIZON

@@ -131,10 +131,7 @@ SIMULATOR, FLOOR, EXACT = (
 
 def at(rows: pd.DataFrame, levels: Mapping[str, Any]) -> pd.DataFrame:
     """The rows at these levels of the factors that the table has."""
-    for name, level in levels.items():
-        if name in rows:
-            rows = rows[rows[name].astype(str) == str(level)]
-    return rows
+    return summaries.at(rows, {name: level for name, level in levels.items() if name in rows})
 
 
 def shown(results: Results) -> pd.DataFrame:

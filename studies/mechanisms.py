@@ -25,12 +25,15 @@ from ablate import words
 from ablate.analyse import estimators
 from ablate.analyse.estimators import Asked, Untold
 from ablate.data import exact, streams
+from ablate.data.catalogue import spec
 from ablate.data.exact import EARLY, EXPLORATION
+from ablate.data.families.lq import mixture
 from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, window_rows
 from ablate.envs.lq import ACTION_SCALE, PROCESS_NOISE, A, B
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, LOST, lost, regret
+from ablate.measure.episodes import CAP, LOST, optimal_returns
+from ablate.measure.episodes import summaries as responses
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, stored
 from ablate.models.assembly import Model
@@ -202,13 +205,6 @@ def beliefs(windows: Windows, mixing: str, policies: int, context: int, timed: b
 def present(windows: Windows) -> Floats:
     """The present state of each window, (R, 4)."""
     return windows.state[np.arange(len(windows.length)), windows.length - 1]
-
-
-def mixture(name: str) -> tuple[str, int]:
-    """How the controllers of `lq-mix/...` are mixed, and how many there are."""
-    member = name.partition("/")[2]
-    of = re.search(r"-of-(\d+)$", member)
-    return member.partition("-")[0], int(of[1]) if of else 2
 
 
 # --- what is done to the past ---
@@ -400,7 +396,7 @@ class Past(Measurement):
         asked = config["measure"]["past"]
         if not re.match(r"lq-mix/[^@]*$", str(config["data"])):
             return f"the measurement 'past' needs the exact posterior; found '{config['data']}', allowed: lq-mix/..."
-        if asked["shown"] in DRAWN and mixture(str(config["data"]))[0] != "episode":
+        if asked["shown"] in DRAWN and mixture(spec(str(config["data"])))[0] != "episode":
             return f"measure.past.shown: '{asked['shown']}' needs one controller an episode; found '{config['data']}'"
         if asked["context"] == config["context"]:
             return f"measure.past.context: {asked['context']} is that of training; allowed: trained"
@@ -419,7 +415,7 @@ def acted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
     """The responses of acting, (S,) each."""
     data, seeds = trained.system.data, trained.seeds
     generators = [streams.stream(trained.streams, seed, "past-acting") for seed in seeds]
-    retold = Retold(agent, options.shown, options.smooth, mixture(data.spec.name), generators)
+    retold = Retold(agent, options.shown, options.smooth, mixture(data.spec), generators)
     found = rollout(
         retold,
         data.spec.make_env(len(seeds) * options.episodes),
@@ -430,15 +426,9 @@ def acted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
         policy=data.spec.best_policy,
         sample=True,
     )
-    scores = data.anchors.score(found.returns)
-    optimal = data.anchors.score(
-        np.stack([data.spec.optimal_returns(each.tolist()) for each in found.env_seeds])
-    )
-    return {
-        "score": scores.mean(axis=1),
-        "regret": regret(scores, optimal, options.cap),
-        "lost": lost(scores, options.below),
-    }
+    optimal = optimal_returns(data.spec, found.env_seeds)
+    every = responses(found, data.anchors, optimal, options.cap, options.below)
+    return {name: every[name] for name in ("score", "regret", "lost")}
 
 
 @torch.no_grad()
@@ -446,7 +436,7 @@ def predicted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers
     """The responses of prediction, (S,) each, on the held-out targets that every cell is measured on."""
     system = trained.system
     held, episodes = system.held(trained.streams, trained.models), system.data.held_out
-    mixing, policies = mixture(system.data.spec.name)
+    mixing, policies = mixture(system.data.spec)
     timed = "time" in system.config["condition"]
     data = stored(episodes, agent.layout, agent.device)
     # A filter needs what was predicted before, in the whole episode.
@@ -541,7 +531,7 @@ class Probe(Measurement):
         """See `Measurement`."""
         system = trained.system
         episodes, context = system.data.held_out, system.context
-        mixing, policies = mixture(system.data.spec.name)
+        mixing, policies = mixture(system.data.spec)
         agent = system.program(trained.models[:1])
         data = stored(episodes, agent.layout, agent.device)
         rows = agent.tokens(data.fields)
@@ -832,7 +822,7 @@ def mechanisms(results: Results) -> base.Drawn | None:
             "The share of the effect of memory (20 timesteps against 1) that is gone under each switch, with its 95 %"
             f" interval over {seeds} seeds (Fieller): 0 (solid) nothing is gone, 1 (dotted) all of it; below 0 the"
             " effect grows, above 1 it is more than undone. Left: the error of held-out actions, beside the exact"
-            " posterior's that reads the same windows. Right: the regret to the optimal policy, which memory raises."
+            " posterior's that reads the same windows. Right: the regret to the optimal policy."
             f" {words.data(PLAIN['data'])}." + (base.OFF_AXIS if beyond else "")
         ),
         trials=tuple(dict.fromkeys(done["trial"])),

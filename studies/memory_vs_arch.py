@@ -247,8 +247,9 @@ def _effect(change: Change | None, response: words.Response) -> str:
 
 @dataclass(frozen=True)
 class Arrow:
-    """What memory does to one mixer in one group: means at its shortest and its longest context."""
+    """What memory does to one mixer in one group, said in words: means at its shortest and its longest context."""
 
+    data: str
     group: str
     mixer: str
     ends: tuple[int, int]
@@ -279,6 +280,7 @@ def arrows(results: Results) -> list[Arrow]:
             low, high = cells
             out.append(
                 Arrow(
+                    name,
                     said,
                     str(mixer),
                     ends,
@@ -286,8 +288,7 @@ def arrows(results: Results) -> list[Arrow]:
                     (_only(bayes[0]), _only(bayes[1])),
                 )
             )
-    order = {name: place for place, name in enumerate(map(words.data, results.study.data))}
-    return sorted(out, key=lambda one: order.get(one.group.partition(", ")[0], len(order)))
+    return sorted(out, key=lambda one: results.study.data.index(one.data))
 
 
 def _mean(cell: pd.DataFrame, metric: str) -> summaries.Interval:

@@ -226,20 +226,18 @@ class SimulatedEnv(VectorEnv):
         return self._last.copy()
 
     def set_simulator_state(self, states: np.ndarray, goals: np.ndarray | None = None) -> Floats:
-        now, name = self.simulator_state(), type(self).__name__
-        if now is None or type(self)._lay_simulator_state is SimulatedEnv._lay_simulator_state:
-            return super().set_simulator_state(states, goals)
-        if np.shape(states) != now.shape:
+        now = self.simulator_state()
+        if now is not None and np.shape(states) != now.shape:
             raise UserError(
-                f"{name}.set_simulator_state: found shape {np.shape(states)}; {now.shape} is needed."
+                f"{type(self).__name__}.set_simulator_state: found shape {np.shape(states)}; {now.shape} is needed."
             )
         seen = self._lay_simulator_state(np.array(states, dtype=np.float64), goals)
         self._last = seen.astype(np.float32)
         return self._last.copy()
 
     def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
-        """Put the episodes into states (B, S); returns observations (B, N)."""
-        raise NotImplementedError
+        """Put the episodes into states (B, S); returns observations (B, N). Raises UserError where that can't be."""
+        return super().set_simulator_state(states, goals)
 
     def _more_state(self) -> dict[str, np.ndarray]:
         """What belongs to the state and isn't an attribute (B, ...), as such arrays by name."""

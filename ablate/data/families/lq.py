@@ -106,6 +106,11 @@ class LinearMixtures(Family):
         return {"position": POSITIONS, "velocity": VELOCITIES}
 
 
+def mixture(spec: DataSpec) -> tuple[str, int]:
+    """How the controllers of `lq-mix/...` are mixed, and how many there are."""
+    return str(spec.recipe["mixing"]), max(2, spec.num_policies)
+
+
 def anchors() -> Anchors:
     """Score 0 is the worse controller's expected return, 100 the better's, both exploring."""
     better, worse = (round(expected_return(gain, EXPLORATION), 6) for gain in controllers())
