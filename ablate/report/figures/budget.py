@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 
 from ablate import words
@@ -13,6 +14,7 @@ from ablate.report.figures import base
 from ablate.report.results import Results
 
 MOST_PANELS = 12
+_ROOM = 0.2  # of the axis, from one number at it to the next
 
 
 @register("figure", "budget", order=30)
@@ -114,12 +116,15 @@ def _repeated(cells: dict) -> bool:
 
 
 def _logarithmic(panel: Axes, values: list[int]) -> None:
-    """Numbers of updates or draws on a logarithmic axis with those values as its ticks."""
-    axis: pd.Series = pd.Series(values, dtype=float)
-    if axis.max() / axis.min() > 4:
+    """Numbers of updates or draws on a logarithmic axis with those values as its ticks, the last one and those that
+    leave it room with a number."""
+    places = np.array(values, dtype=float)
+    if places.max() / places.min() > 4:
         panel.set_xscale("log")
-    shown = (
-        values if len(values) <= 6 else [values[int(i)] for i in np.linspace(0, len(values) - 1, 6)]
-    )
-    panel.set_xticks(shown, [f"{value:,}" for value in shown])
+        places = np.log(places)
+    labels, last = [""] * len(values), math.inf
+    for i in reversed(range(len(values))):
+        if last - places[i] >= _ROOM * np.ptp(places):
+            labels[i], last = f"{values[i]:,}", places[i]
+    panel.set_xticks(values, labels)
     panel.minorticks_off()
