@@ -22,7 +22,7 @@ SMALL = (
     "train.checkpoints=[]",
     "measure.rollout.episodes=4",
 )
-CELL = "mixer=gru,context=1,condition=time,data=lq-mix/episode"
+CELL = "mixer=gru,context=1,condition=time,data=lq-mix/episode-3000"
 
 
 @pytest.fixture(scope="module")
