@@ -37,7 +37,7 @@ from ablate.errors import UserError, unknown
 
 SPEED = 0.25
 DECISION_STEPS = 12
-AROUND = 3  # timesteps before and after a junction's first at which it is asked what is planned
+AHEAD = 3  # timesteps before the junction from which on it is asked what is planned
 PROGRESS, JUNCTION, ACROSS, ROUTE = range(4)  # coordinates of the observation
 Cue = Literal["first", "shown", "either"]
 _TAG = 0xF0
@@ -137,8 +137,8 @@ class ForkCommit(SimulatedEnv):
         return last.astype(np.int64), up & down
 
     def decisive(self) -> np.ndarray:
-        """See `VectorEnv.decisive`: around the first timestep at the junction."""
-        near: np.ndarray = np.abs(self._now - self._begun - self.delay) <= AROUND
+        """See `VectorEnv.decisive`: from shortly before the junction to the end of the fork."""
+        near: np.ndarray = self._now - self._begun >= self.delay - AHEAD
         return near
 
     def _observe(self, now: int | np.ndarray) -> np.ndarray:

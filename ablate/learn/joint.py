@@ -77,6 +77,10 @@ class JointSettings(Section):
     action_weight: float = Field(default=5.0, ge=0)
     reward_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, ge=0)
+    # Whether what a layout can predict of a window's first observation counts, as released: with a token for each
+    # dimension all but the first number, with one for the whole observation nothing. Where not, every layout has the
+    # same targets.
+    first_observation: bool = True
     value_mask: bool = True
     cosine: int | None = Field(
         default=None, gt=0
@@ -257,6 +261,8 @@ class Joint(Objective):
         told = [self.data.told[starts]] if self.stack.spec.prefix else []
         each = self.stack(rows, *told, method="losses") * self.weights  # (S, B, K, D)
         shown = heads.predicted(rows.shape[2])
+        if not self.settings.first_observation:
+            shown[0, : self.stack.spec.observation_dim] = False
         masked = each * (counted[..., None] & shown)
         return masked.sum((1, 2, 3)) / (starts.shape[1] * shown.sum())
 

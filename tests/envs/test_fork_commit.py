@@ -222,7 +222,7 @@ def test_it_is_decisive_around_the_junction():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((3, 0), "there are 0 forks"), ((3, 1, "never"), "cue 'never' is not known")],
+    [((3, 0), "there are 0 forks"), ((3, 1, "never"), "never")],
 )
 def test_forks_that_cannot_be(arguments, said):
     with pytest.raises(UserError, match=said):
