@@ -37,7 +37,7 @@ from ablate.errors import UserError, unknown
 
 SPEED = 0.25
 DECISION_STEPS = 12
-AHEAD = 3  # timesteps before the junction from which on it is asked what is planned
+AHEAD = 2  # timesteps before the junction from which on it is asked what is planned
 PROGRESS, JUNCTION, ACROSS, ROUTE = range(4)  # coordinates of the observation
 Cue = Literal["first", "shown", "either"]
 _TAG = 0xF0

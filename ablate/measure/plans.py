@@ -450,9 +450,9 @@ class Plans(Measurement):
     coherent: share of all plans that take one way and no other; coverage: entropy of their ways, 1 where both of two
         are as likely.
     telescoping: see there, in standard deviations of the data's values; `floor_telescoping`: of the data after bins.
-    best: score of the best policy that sees as many timesteps, where the data's law is known. tokens: of the window
-        when a plan is made. positions: token positions that a plan takes to compute; latency: the processor's time,
-        which alone of all numbers isn't the same again.
+    best: score of the best policy that sees as many timesteps, where the data's law is known. timesteps: of the window
+        when it is full; tokens: of the window when a plan is made. positions: token positions that a plan takes to
+        compute; latency: the processor's time, which alone of all numbers isn't the same again.
     """
 
     responses = (
@@ -475,6 +475,7 @@ class Plans(Measurement):
         Response("coverage", "entropy of planned ways", "bits", digits=2),
         Response("telescoping", "violation of telescoping", "of the values' deviation", "lower"),
         Response("floor_telescoping", "violation of telescoping by the bins alone", "of the values' deviation"),
+        Response("timesteps", "timesteps of a plan's window", digits=0),
         Response("tokens", "tokens seen by a plan", digits=0),
         Response("positions", "token positions computed for a plan", digits=0),
         Response("latency", "processor time of a plan", "milliseconds", "lower", digits=1),
@@ -486,14 +487,14 @@ class Plans(Measurement):
     class Options(Section):
         """objective: a plan is drawn slot by slot, or searched for (`ablate.plan.options`) by likelihood or return with
         so many sequences (`beam`) and continuations (`n_expand`, return only). horizon: its timesteps. visible: those
-        that it may look at, null for the model's context; mode `reference` counts the imagined ones in, as released,
+        that it may look at, 0 for the model's context; mode `reference` counts the imagined ones in, as released,
         and `full` doesn't. samples: plans of one prefix. every: timesteps between pairs of plans that are kept, where
         the environment doesn't say what is decisive. between: who acts where no plan is kept, the model, or the data's
         behaviour, which costs nothing. episodes: of each seed."""
 
         objective: Literal["draw", "likelihood", "return"] = "draw"
         mode: Literal["reference", "full"] = "reference"
-        visible: int | None = Field(default=None, ge=1)
+        visible: int = Field(default=0, ge=0)
         horizon: int = Field(default=8, ge=4)
         samples: int = Field(default=4, ge=2)
         beam: int = Field(default=8, ge=1)
@@ -519,7 +520,7 @@ class Plans(Measurement):
                 floor_telescoping(model, rows, data.train, settings.discount, options.horizon)
                 / spread
             )
-            one["best"] = best.get("score", math.nan)
+            one |= {"best": best.get("score", math.nan), "timesteps": float(sees)}
             found.append(one)
         made = {name: np.stack([one[name] for one in found]) for name in found[0]}
         return {**made, "horizon": np.arange(1, options.horizon)}

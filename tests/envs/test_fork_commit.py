@@ -217,7 +217,7 @@ def test_it_is_decisive_around_the_junction():
     for _ in range(6 + 4):
         told.append(bool(env.decisive()[0]))
         env.step(np.array([[0.2]]))
-    assert told == [False] * 3 + [True] * 7
+    assert told == [False] * 4 + [True] * 6
 
 
 @pytest.mark.parametrize(
