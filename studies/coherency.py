@@ -85,28 +85,20 @@ def likelihood(b: Floats, x: Floats, y: Floats, chance: float, prior: bool) -> f
     return found
 
 
-def fitted(x: Floats, y: Floats, chance: float, prior: bool = True) -> tuple[Floats, float]:
-    """Coefficients (Q,) and twice the log-likelihood at its maximum, see `likelihood`.
+def fitted(
+    x: Floats, y: Floats, chance: float, prior: bool = True, begin: Floats | None = None
+) -> tuple[Floats, float]:
+    """Coefficients (Q,) and twice the log-likelihood at its maximum, see `likelihood`. begin: where to look for it.
 
     Raises Untold where there is no maximum.
     """
-    begin = np.zeros(x.shape[1])
-    best = None
-    for slope in (
-        0.0,
-        2.0,
-    ):  # the likelihood of a curve that begins at chance may have a second top
-        begin[min(1, len(begin) - 1)] = slope
-        found = optimize.minimize(
-            lambda b: -likelihood(b, x, y, chance, prior), begin, method="Nelder-Mead",
-            options={"xatol": 1e-6, "fatol": 1e-9, "maxiter": 4000, "maxfev": 4000},
-        )  # fmt: skip
-        if best is None or found.fun < best.fun:
-            best = found
-    assert best is not None
-    if not np.isfinite(best.fun) or np.abs(best.x).max() > 1e3:
+    if begin is None:
+        begin = np.zeros(x.shape[1])
+        begin[min(1, len(begin) - 1)] = 2.0  # a curve that begins at chance is to rise
+    found = optimize.minimize(lambda b: -likelihood(b, x, y, chance, prior), begin, method="BFGS")
+    if not np.isfinite(found.fun) or np.abs(found.x).max() > 1e3:
         raise Untold("the curve doesn't settle: the share jumps, or K / D doesn't vary")
-    return best.x, -2.0 * float(best.fun)
+    return found.x, -2.0 * float(found.fun)
 
 
 @register("estimator", "reach")
@@ -161,16 +153,17 @@ class Reach(Estimator):
             raise Untold("some data set has no distance, or the response isn't a share")
         columns = ["one", "x", "arm"]
 
-        def offsets(some: pd.DataFrame) -> Floats:
-            b, _ = fitted(some[columns].to_numpy(), some["y"].to_numpy(), chance)
-            return np.array([(1.0 - chance) * math.tanh(b[2] / 4.0), b[2]])
-
-        whole, covariance, n = jackknife(design, offsets, asked.paired)
         x, y = design[columns].to_numpy(), design["y"].to_numpy()
         b, with_arm = fitted(x, y, chance)
+
+        def offsets(some: pd.DataFrame) -> Floats:
+            c, _ = fitted(some[columns].to_numpy(), some["y"].to_numpy(), chance, begin=b)
+            return np.array([(1.0 - chance) * math.tanh(c[2] / 4.0), c[2]])
+
+        whole, covariance, n = jackknife(design, offsets, asked.paired)
         # The prior of both is that of the larger model, or its size would count as fit.
         without = optimize.minimize(
-            lambda some: -likelihood(np.array([*some, 0.0]), x, y, chance, True), b[:2], method="Nelder-Mead"
+            lambda some: -likelihood(np.array([*some, 0.0]), x, y, chance, True), b[:2], method="BFGS"
         )  # fmt: skip
         naive = float(np.linalg.inv(information(b, x, chance))[2, 2])
         effect = covariance[1, 1] / naive

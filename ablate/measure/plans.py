@@ -63,7 +63,7 @@ class Planner:
     def __init__(self, model: Model, options: Any, sees: int) -> None:
         """Raises UserError where the model's window can't hold what is asked for."""
         spec = model.spec
-        self.model, self.options, self.sees = model.eval(), options, min(sees, spec.context)
+        self.model, self.options, self.sees = model.eval(), options, sees
         n = per_step(spec)
         self.cap = (
             min(self.sees * n - (n > 1), block(spec)) if options.mode == "reference" else None
@@ -533,6 +533,14 @@ class Plans(Measurement):
             return (
                 "the measurement 'plans' asks for the next observation, which a window of one timestep never predicts;"
                 " found the context 1, allowed: 2 or more"
+            )
+        visible, most = (
+            config.get("measure", {}).get("plans", {}).get("visible", 0),
+            timesteps(config),
+        )
+        if visible > most:
+            return (
+                f"measure.plans.visible: found {visible}; the model's context has {most} timesteps"
             )
         return ""
 
