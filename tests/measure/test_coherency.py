@@ -165,7 +165,7 @@ def results(own: Any) -> Results:
     common = {
         "algorithm": "joint", "input": "discretised", "mixer": "attention", "status": "COMPLETED",
         "history": "states+actions+rewards", "condition": "none", "model.positions": "rotary", "budget": 250,
-        "train.updates": 250, "train.targets_per_update": 256, "measure.plans.mode": "reference",
+        "train.updates": 250, "train.points": 6, "train.targets_per_update": 256, "measure.plans.mode": "reference",
         "measure.plans.visible": 0, "measure.plans.objective": "draw", "measure.plans.between": "behaviour",
         "measure.plans.episodes": 24,
     }  # fmt: skip
