@@ -409,6 +409,17 @@ def status(
     return 0
 
 
+@app.command(epilog="Example: python -m ablate reference --plugin examples/ema.py")
+@command
+def reference(plugin: Plugin = None) -> int:
+    """Every key of a study file and every part that it may name, as a page of Markdown; your own parts too."""
+    from ablate.study import reference as page
+
+    load_plugins(plugin)
+    print(page.render(), end="")
+    return 0
+
+
 @app.command(epilog="Example: python -m ablate watch studies/memory_vs_arch.yaml")
 @command
 def watch(
