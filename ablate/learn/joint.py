@@ -71,10 +71,12 @@ class JointSettings(Section):
     bins: of each dimension. discretiser: bins of equal counts, or of equal widths. repeats: a value that fills several
     quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in a row.
     penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
-    reward_weight, value_weight: of these tokens in the loss. value_mask: past value tokens are hidden from what
-    follows, as released. cosine: updates after which the learning rate is at its lowest; null for all. floor: share of
-    the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest; as released it
-    is not. critic: a Q-function for the search, trained apart; null for none.
+    reward_weight, value_weight: of these tokens in the loss. first_observation: whether the loss counts what a layout
+    can predict of a window's first observation, as released: with a token for each dimension all but the first number,
+    with one for all of them nothing; where not, every layout has the same targets. value_mask: past value tokens are
+    hidden from what follows, as released. cosine: updates after which the learning rate is at its lowest; null for all.
+    floor: share of the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest;
+    as released it is not. critic: a Q-function for the search, trained apart; null for none.
     """
 
     bins: int = Field(default=100, ge=2)
@@ -86,9 +88,6 @@ class JointSettings(Section):
     action_weight: float = Field(default=5.0, ge=0)
     reward_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, ge=0)
-    # Whether what a layout can predict of a window's first observation counts, as released: with a token for each
-    # dimension all but the first number, with one for the whole observation nothing. Where not, every layout has the
-    # same targets.
     first_observation: bool = True
     value_mask: bool = True
     cosine: int | None = Field(default=None, gt=0)

@@ -485,12 +485,14 @@ class Plans(Measurement):
     acts = True
 
     class Options(Section):
-        """objective: a plan is drawn slot by slot, or searched for (`ablate.plan.options`) by likelihood or return with
-        so many sequences (`beam`) and continuations (`n_expand`, return only). horizon: its timesteps. visible: those
-        that it may look at, 0 for the model's context; mode `reference` counts the imagined ones in, as released,
-        and `full` doesn't. samples: plans of one prefix. every: timesteps between pairs of plans that are kept, where
-        the environment doesn't say what is decisive. between: who acts where no plan is kept, the model, or the data's
-        behaviour, which costs nothing. episodes: of each seed."""
+        """objective: a plan is drawn slot by slot, or searched for by likelihood or return (`ablate.plan.options`).
+        mode: `reference` counts imagined timesteps into the window and drops executed ones for them, as released;
+        `full` keeps all. visible: timesteps of the window, the present one included; 0 for those of the model's
+        context. horizon: timesteps of a plan. samples: plans of one prefix, of which the first is followed. beam:
+        sequences that a search keeps. n_expand: continuations of each, of a search for return. every: timesteps between
+        pairs of plans that are kept, where the environment doesn't say what is decisive. between: who acts where no
+        plan is kept, the model, or the data's behaviour, which costs nothing. episodes: of each seed.
+        """
 
         objective: Literal["draw", "likelihood", "return"] = "draw"
         mode: Literal["reference", "full"] = "reference"

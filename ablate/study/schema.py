@@ -59,7 +59,9 @@ class Study(Section):
     sequential: SequentialSection | None = None
     notes: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()  # empty: those that apply, in their own order
-    streams: str = ""  # names all random streams; those of its own unless a replication redraws them
+    streams: str = (
+        ""  # names all random streams; those of its own unless a replication redraws them
+    )
     # what its file names, the study's name where it names none: whose results lie in the study's own folder
     own_streams: str = Field(default="", exclude=True)
     tune: TuneSection | None = None
