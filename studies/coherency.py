@@ -193,13 +193,13 @@ def _at(rows: pd.DataFrame, levels: Mapping[str, Any]) -> pd.DataFrame:
 
 # --- the figures ---
 
-# The arms, from the paper's model to one token a timestep.
+# The arms, from the paper's model to one token a timestep; a chain is the autoregressive head.
 ARMS: dict[str, dict[str, Any]] = {
     "a token a dimension": {"layout": "dimension", "head": "categorical"},
-    "a token a modality": {"layout": "modality", "head": "categorical"},
-    "the same, autoregressive": {"layout": "modality", "head": "autoregressive"},
-    "a token a timestep": {"layout": "step", "head": "categorical"},
-    "the same, autoregressive ": {"layout": "step", "head": "autoregressive"},
+    "a modality, chain": {"layout": "modality", "head": "autoregressive"},
+    "a timestep, chain": {"layout": "step", "head": "autoregressive"},
+    "a modality, factorised": {"layout": "modality", "head": "categorical"},
+    "a timestep, factorised": {"layout": "step", "head": "categorical"},
 }
 EACH = {"dimension": 7, "modality": 4, "step": 1}  # tokens of a timestep of the forks
 LAYOUTS = {
@@ -244,14 +244,14 @@ def bought(results: Results) -> base.Drawn | None:
         k = BUDGET // EACH[layout]
         left.plot(BUDGET, k, color=look.colour, marker=look.marker, markersize=5, linestyle="")
         left.annotate(
-            f"{k} timesteps", (BUDGET, k), xytext=(5, -7), textcoords="offset points", color=look.colour,
-            fontsize=style.SMALL,
+            f"{k} timesteps", (BUDGET, k), xytext=(6, -3), textcoords="offset points", color=look.colour,
+            fontsize=style.SMALL, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
     shown = sorted({distance(name) for name in rows["data"]} | {20.0, 80.0, 320.0})
     for d in shown:
         left.axhline(d, color="#808080", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
         left.annotate(
-            f"fork {d:g} ahead", (18, d), xytext=(0, 1.5), textcoords="offset points", color=base.GREY,
+            f"fork {d:g} ahead", (15_000, d), xytext=(0, 1.5), textcoords="offset points", color=base.GREY, ha="right",
             fontsize=style.SMALL,
         )  # fmt: skip
     left.axvline(BUDGET, color="#000000", linewidth=0.6, zorder=0)
@@ -337,10 +337,15 @@ def collapsed(results: Results) -> base.Drawn | None:
     rows = rows[np.isfinite(rows["reach"].to_numpy(float))]
     if rows["reach"].nunique() < 2:
         return None
-    panels_of = ["success", "switches", "coherent", "violation"]
+    panels_of = {
+        "success": "forks taken rightly",
+        "switches": "plans that switch",
+        "coherent": "plans of one way",
+        "violation": "dynamics violated",
+    }
     figure, panels, place = base.grid(len(panels_of), 4, 2.0, head=0.45)
     every, trials = looks(), set()
-    for panel, name in zip(panels, panels_of, strict=True):
+    for panel, (name, said) in zip(panels, panels_of.items(), strict=True):
         column = f"plans.{name}"
         for arm, levels in ARMS.items():
             mine = _at(rows, {k: v for k, v in levels.items() if k in rows})
@@ -362,10 +367,14 @@ def collapsed(results: Results) -> base.Drawn | None:
         panel.set_xscale("log", base=2)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.set_xlabel("K / D")
-        base.title(panel, words.response(column).said)
+        if name == "violation":
+            panel.set_ylim(bottom=0.0)
+        else:
+            panel.set_ylim(-0.03, 1.03)
+        base.title(panel, said)
     handles = [
         Line2D(
-            [], [], color=look.colour, marker=look.marker, linestyle=look.line, label=arm.strip()
+            [], [], color=look.colour, marker=look.marker, linestyle=look.line, label=arm
         )
         for arm, look in every.items()
     ]
