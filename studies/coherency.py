@@ -373,9 +373,7 @@ def collapsed(results: Results) -> base.Drawn | None:
             panel.set_ylim(-0.03, 1.03)
         base.title(panel, said)
     handles = [
-        Line2D(
-            [], [], color=look.colour, marker=look.marker, linestyle=look.line, label=arm
-        )
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=arm)
         for arm, look in every.items()
     ]
     if place is None:
