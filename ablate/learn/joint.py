@@ -31,6 +31,7 @@ from ablate.learn.transitions import Transitions, transitions
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
+from ablate.models.nets import Sharing, shared
 from ablate.models.spec import ModelSpec
 from ablate.registry import Section, get, register
 
@@ -84,6 +85,7 @@ class JointSettings(Section):
     floor: float = Field(default=0.1, ge=0, le=1)
     clamped: bool = True  # released: false
     critic: CriticSettings | None = None  # a Q-function for the search, trained apart; null: none
+    sharing: Sharing = "joint"  # which losses train which net, see `ablate.models.nets.shared`
 
 
 def values_to_go(
@@ -155,7 +157,11 @@ def _transitions(
 def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
     """The model that a configuration describes, its width 0 where it is to be solved for."""
     settings = JointSettings.model_validate(dict(config["settings"]))
-    return ModelSpec.joint(
+    if settings.critic is not None and settings.sharing != "joint":
+        raise UserError(
+            f"settings.critic: found one beside sharing '{settings.sharing}'; allowed: joint, or no critic."
+        )
+    spec = ModelSpec.joint(
         config,
         layout.observation_dim,
         layout.action_dim,
@@ -163,6 +169,7 @@ def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
         value_mask=settings.value_mask,
         prefix=tuple((name, each.width(layout)) for name, each in layout.conditions.items()),
     )
+    return shared(spec, settings.sharing)
 
 
 def fit_model(
