@@ -231,8 +231,8 @@ class Support(Measurement):
     """Promise and worth of plans by the number of candidates, and where they lie.
 
     promise: discounted imagined rewards and final value of the chosen plan, on average over the beginnings. realised:
-    what it brings. gap: promise - realised. slope: of the least-squares line of gap against log2 candidates.
-    reward_gap, reward_slope: the same of the plan's own rewards, which are known also where the behaviour isn't. All in
+    what it brings. gap: promise - realised. slope: of the least-squares line of gap against log2 candidates. illusory:
+    that slope over the promise's, the share of what a search gains in promise that its plans don't bring. reward_gap, reward_slope: the same of the plan's own rewards, which are known also where the behaviour isn't. All in
     standard deviations of the held-out values.
 
     log_density: of the planned actions under the behaviour at the imagined states. percentile_k: see `Neighbourhood`.
@@ -245,6 +245,7 @@ class Support(Measurement):
     responses = (
         Response("slope", "exploitation slope", PER, "lower"),
         Response("reward_slope", "exploitation slope of rewards", PER, "lower"),
+        Response("illusory", "share of the promise gained that isn't real", "fraction", "lower", digits=2),
         Response("gap", "exploitation gap", VALUES, "lower", index=INDEX),
         Response("reward_gap", "exploitation gap of rewards", VALUES, "lower", index=INDEX),
         Response("promise", "", VALUES, index=INDEX),
@@ -263,8 +264,8 @@ class Support(Measurement):
     class Options(Section):
         """candidates: how many actions are compared at each imagined timestep, in one search each. horizon: imagined
         timesteps. proposals, temperature, spread: see `PlanOptions`. selection: after each `step` the better half of
-        the candidates goes on (a beam search with two continuations), or whole sequences are compared at the `end`
-        (with uniform proposals, random shooting). beginnings: held-out timesteps, or all where there are fewer.
+        the candidates goes on (a beam search with two continuations); or whole sequences are compared at the `end`
+        (with uniform proposals, random shooting); or `none`, one is taken whatever it promises. beginnings: held-out timesteps, or all where there are fewer.
         samples: runs of each plan, where its worth isn't known in closed form."""
 
         candidates: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8, 64, 512)
@@ -272,7 +273,7 @@ class Support(Measurement):
         proposals: Literal["model", "uniform", "inflated"] = "model"
         temperature: float = Field(default=1.0, gt=0)
         spread: float = Field(default=1.0, gt=0)
-        selection: Literal["step", "end"] = "step"
+        selection: Literal["step", "end", "none"] = "step"
         beginnings: int = Field(default=64, ge=1)
         samples: int = Field(default=4, ge=1)
 
@@ -298,6 +299,7 @@ class Support(Measurement):
         return {
             **made,
             "slope": made["gap"] @ slope,
+            "illusory": (made["gap"] @ slope) / (made["promise"] @ slope),
             "reward_slope": made["reward_gap"] @ slope,
             "candidates": np.array(options.candidates),
         }
@@ -373,10 +375,11 @@ def _planned(
     seed: int,
 ) -> Plan:
     """The best of so many plans from each held-out row (E,), which has `past` timesteps before it."""
-    whole = options.selection == "end" or candidates == 1
+    compared = 1 if options.selection == "none" else candidates
+    whole = options.selection == "end" or compared == 1
     asked = PlanOptions(
         horizon=options.horizon,
-        beam=candidates if whole else -(-candidates // 2),
+        beam=compared if whole else -(-compared // 2),
         n_expand=1 if whole else 2,
         cdf_act=None,
         discount=settings.discount,
@@ -390,7 +393,7 @@ def _planned(
     index = torch.from_numpy(rows)[:, None] + torch.arange(-past, 1)
     told = table[index.to(table.device)]  # (E, past + 1, D)
     shape = (len(rows), asked.horizon, asked.beam * asked.n_expand, model.spec.slots)
-    generator = streams.torch_stream(trained.streams, seed, "support")
+    generator = streams.torch_stream(trained.streams, seed, f"support/{candidates}")
     noise = torch.rand(shape, generator=generator).to(table.device)
     n = model.spec.observation_dim
     return search(model, told[:, :-1], told[:, -1, :n], asked, noise)
