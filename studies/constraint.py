@@ -1,4 +1,4 @@
-"""What only this study draws: promise and worth of plans by the number of candidates, and how far from the data they lie."""
+"""What only this study draws: promise and worth of plans by the number of candidates, and where they lie."""
 
 from __future__ import annotations
 

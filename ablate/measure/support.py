@@ -232,7 +232,8 @@ class Support(Measurement):
 
     promise: discounted imagined rewards and final value of the chosen plan, on average over the beginnings. realised:
     what it brings. gap: promise - realised. slope: of the least-squares line of gap against log2 candidates. illusory:
-    that slope over the promise's, the share of what a search gains in promise that its plans don't bring. reward_gap, reward_slope: the same of the plan's own rewards, which are known also where the behaviour isn't. All in
+    that slope over the promise's, the share of what a search gains in promise that its plans don't bring.
+    reward_gap, reward_slope: the same of the plan's own rewards, which are known also where the behaviour isn't. All in
     standard deviations of the held-out values.
 
     log_density: of the planned actions under the behaviour at the imagined states. percentile_k: see `Neighbourhood`.
@@ -265,8 +266,9 @@ class Support(Measurement):
         """candidates: how many actions are compared at each imagined timestep, in one search each. horizon: imagined
         timesteps. proposals, temperature, spread: see `PlanOptions`. selection: after each `step` the better half of
         the candidates goes on (a beam search with two continuations); or whole sequences are compared at the `end`
-        (with uniform proposals, random shooting); or `none`, one is taken whatever it promises. beginnings: held-out timesteps, or all where there are fewer.
-        samples: runs of each plan, where its worth isn't known in closed form."""
+        (with uniform proposals, random shooting); or `none`, one is taken whatever it promises. beginnings: held-out
+        timesteps, or all where there are fewer. samples: runs of each plan, where its worth isn't known in closed
+        form."""
 
         candidates: tuple[Annotated[int, Field(ge=1)], ...] = (1, 8, 64, 512)
         horizon: int = Field(default=5, ge=1)
@@ -352,9 +354,11 @@ class Support(Measurement):
     def seconds(
         cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Callable[[], int]
     ) -> float:
-        """See `Measurement.seconds`: every candidate's tokens are computed once."""
-        imagined = options["beginnings"] * sum(options["candidates"]) * options["horizon"]
-        return 1.2e-10 * config["model"]["parameters"] * imagined * tokens()
+        """See `Measurement.seconds`: every candidate's tokens are computed once by every net."""
+        compared = [1 if options["selection"] == "none" else n for n in options["candidates"]]
+        imagined = options["beginnings"] * sum(compared) * options["horizon"] * tokens()
+        nets = {"separate": 3, "transplanted": 2}.get(config["settings"].get("sharing"), 1)
+        return imagined * (3.7e-6 * nets + 2.6e-10 * config["model"]["parameters"])
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
