@@ -232,7 +232,8 @@ class Support(Measurement):
 
     promise: discounted imagined rewards and final value of the chosen plan, on average over the beginnings. realised:
     what it brings. gap: promise - realised. slope: of the least-squares line of gap against log2 candidates. illusory:
-    that slope over the promise's, the share of what a search gains in promise that its plans don't bring.
+    that slope over the promise's, the share of what a search gains in promise that its plans don't bring; NaN where it
+    gains none.
     reward_gap, reward_slope: the same of the plan's own rewards, which are known also where the behaviour isn't. All in
     standard deviations of the held-out values.
 
@@ -298,10 +299,11 @@ class Support(Measurement):
         doublings = np.log2(options.candidates)
         centred = doublings - doublings.mean()
         slope = centred / np.square(centred).sum()
+        grows = made["promise"] @ slope
         return {
             **made,
             "slope": made["gap"] @ slope,
-            "illusory": (made["gap"] @ slope) / (made["promise"] @ slope),
+            "illusory": np.where(grows > 0, (made["gap"] @ slope) / grows, np.nan),
             "reward_slope": made["reward_gap"] @ slope,
             "candidates": np.array(options.candidates),
         }
@@ -319,7 +321,8 @@ class Support(Measurement):
         plan = _planned(system, model, rows, past, options, candidates, settings, trained, seed)
         planned = plan.rows.cpu().numpy().astype(np.float64)  # (E, H, D)
         n, m = model.spec.observation_dim, model.spec.action_dim
-        states, actions = planned[..., :n], planned[..., n : n + m]
+        # a head without bins may plan beyond the bounds, which is not what is done then
+        states, actions = planned[..., :n], planned[..., n : n + m].clip(-1.0, 1.0)
         drawn = streams.entropy(trained.streams, seed, "support/truth") % (1 << 63)
         values = joint_rows(truth, settings.discount, settings.penalty)[:, -1].astype(np.float64)
         unit = max(float(values.std()), 1e-9)

@@ -15,6 +15,7 @@ from scipy import stats
 from ablate.models.assembly import build
 from ablate.models.discretise import Discretiser
 from ablate.models.nets import shared
+from ablate.plan.futures import JointDynamics
 from ablate.plan.imagine import imagine
 from ablate.plan.options import PlanOptions
 from ablate.plan.search import proposed, search
@@ -74,6 +75,18 @@ def test_two_nets_of_the_same_weights_are_one(objective: str) -> None:
     assert torch.equal(one.symbols, both.symbols)
     assert torch.equal(one.score, both.score)
     assert one.positions < both.positions <= 2 * one.positions
+
+
+def test_futures_and_likeliest_actions_of_two_nets_of_the_same_weights_are_those_of_one() -> None:
+    model = nets("transplanted")
+    model.nets[1].load_state_dict(model.nets[0].state_dict())
+    context, observation = situation(1, episodes=2)
+    for sampling in ("draw", "greedy", "mean"):
+        one, both = (
+            JointDynamics(made, sampling).imagine(context, observation, 3, 4, None, 0)
+            for made in (model.nets[0], model)
+        )
+        assert torch.equal(one, both)
 
 
 def test_what_is_gained_is_the_score_without_the_final_value() -> None:
