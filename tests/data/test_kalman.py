@@ -15,7 +15,15 @@ from ablate.data.kalman import Filter, Seen
 from ablate.envs.base import MaskedEnv, VectorEnv
 from ablate.envs.hidden import DelayedEnv, DroppedEnv, NoisyEnv
 from ablate.envs.lq import (
-    ACTION_COST, ACTION_SCALE, COST_DIVISOR, HORIZON, PROCESS_NOISE, STATE_COST, A, B, LinearQuadratic,
+    ACTION_COST,
+    ACTION_SCALE,
+    COST_DIVISOR,
+    HORIZON,
+    PROCESS_NOISE,
+    STATE_COST,
+    A,
+    B,
+    LinearQuadratic,
 )  # fmt: skip
 from ablate.errors import UserError
 
@@ -89,7 +97,9 @@ def test_with_the_regulator_it_costs_what_propagated_covariances_say() -> None:
     for _ in range(HORIZON):
         before = law.covariance[0]
         weight = before @ c.T @ np.linalg.inv(c @ before @ c.T + r)
-        update = np.block([[np.eye(4), np.zeros((4, 4))], [np.zeros((4, 4)), np.eye(4) - weight @ c]])
+        update = np.block(
+            [[np.eye(4), np.zeros((4, 4))], [np.zeros((4, 4)), np.eye(4) - weight @ c]]
+        )
         fresh = np.vstack([np.zeros((4, 3)), -weight])
         joint = update @ joint @ update.T + fresh @ r @ fresh.T
         acts = np.hstack([-gain, gain])  # u = -G (x - error)
@@ -111,7 +121,9 @@ def test_where_all_is_shown_everybody_is_the_regulator() -> None:
 
 
 def test_more_hidden_is_a_higher_dose_and_memory_is_worth_something() -> None:
-    doses = [kalman.nats(Seen(noise=(0.4 * s, 0.4 * s, 0.27 * s, 0.27 * s))) for s in (0.1, 0.3, 1, 3)]
+    doses = [
+        kalman.nats(Seen(noise=(0.4 * s, 0.4 * s, 0.27 * s, 0.27 * s))) for s in (0.1, 0.3, 1, 3)
+    ]
     assert doses == sorted(doses)
     scores = [kalman.returns(noisy, range(200), who).mean() for who in kalman.WHO]
     assert scores[0] > scores[1] > scores[2]
