@@ -712,7 +712,7 @@ def dose_response(results: Results) -> base.Drawn | None:
         top = panel.get_xlim()[1]
         panel.set_xticks([t for t in (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0) if t <= top])
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.set_xlabel("dose: nats of the next action that only the past tells")
+        panel.set_xlabel("dose, in nats a timestep")
     panels[1].axhline(1.0, color="#808080", linewidth=0.6, linestyle=":", zorder=0)
     _limit(panels[1])
     base.label(panels[0], "less shortfall with memory, in points")
