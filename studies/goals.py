@@ -402,9 +402,9 @@ def placements(results: Results) -> base.Drawn | None:
         title="Where the goal stands",
         caption=(
             f"Left: success of {words.level('mixer', 'attention')} models with {longest} timesteps by where in the"
-            " window the goal stands, between pairs of rooms that the data hold and between those that they never hold; means"
-            f" over {rows['seed'].nunique()} seeds with 95 % intervals. Right: by how much the action moves with the"
-            " goal, per cell, over the timesteps of an episode; dotted: the window is full, and begins to slide."
+            " window the goal stands, between pairs of rooms that the data hold and between pairs that they never hold;"
+            f" means over {rows['seed'].nunique()} seeds with 95 % intervals. Right: by how much the action moves"
+            " with the goal, per cell, over an episode; dotted: the window is full, and begins to slide."
         ),
         trials=tuple(dict.fromkeys(rows["trial"])),
     )

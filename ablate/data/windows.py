@@ -140,8 +140,6 @@ class Visibility:
     def _place(self, shown: Tensor, windows: Tensor, last: Tensor, begins: Tensor) -> None:
         """Put what stands elsewhere into `shown` (..., K, F); last, begins: (..., 1)."""
         position = torch.arange(windows.shape[-2], device=windows.device)
-        index = last.unsqueeze(-1).expand(*last.shape, windows.shape[-1])
-        present = windows.gather(-2, index)  # (..., 1, F)
         for place, start, stop in self.placed:
             there = {
                 "everywhere": position <= last,
@@ -149,7 +147,10 @@ class Visibility:
                 "start": (position == 0) & begins,
                 "behind": position < last,
             }[place]  # (..., K)
-            shown[..., start:stop] = present[..., start:stop] * there.unsqueeze(-1).to(shown.dtype)
+            index = last.unsqueeze(-1).expand(*last.shape, stop - start)
+            # A copy, as an actor's rows are written over in place, which a gradient would meet.
+            present = windows[..., start:stop].clone().gather(-2, index)  # (..., 1, columns)
+            shown[..., start:stop] = present * there.unsqueeze(-1).to(shown.dtype)
 
     def newest(self, row: Tensor, length: int) -> Tensor:
         """The present timestep's row (..., F) as the last of a window of `length` shows it."""
