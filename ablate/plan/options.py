@@ -30,7 +30,7 @@ class PlanOptions(Section):
         mode: `reference` crops whole timesteps off the front as the release does, and counts positions from
             the new front; `full` crops nothing.
         horizon: imagined timesteps. beam: sequences kept. n_expand: continuations of each (return only).
-        k_obs, k_act, k_rew: draw among so many most likely bins; None: among all.
+        k_obs, k_act, k_rew: draw among so many most likely bins; null: among all.
         cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
         percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
         value: what a sequence is worth from its last imagined step on (return only): by its value `tokens`, or by the
