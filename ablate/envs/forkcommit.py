@@ -134,7 +134,7 @@ class ForkCommit(SimulatedEnv):
         side = np.where(~ended & (np.abs(across) >= 0.5 * SPEED), np.sign(across), 0.0)
         up, down = (side > 0).any(-1), (side < 0).any(-1)
         last = np.take_along_axis(side, _last(side != 0), axis=-1)[..., 0]
-        both: np.ndarray = up & down
+        both = np.logical_and(up, down)
         return last.astype(np.int64), both
 
     def decisive(self) -> np.ndarray:
