@@ -59,7 +59,7 @@ class OneStepSpec(ModelSpec):
 
     members: int = 5
 
-    def build(self) -> GaussianEnsemble:
+    def build(self, *adapted: Any) -> GaussianEnsemble:
         """See `ModelSpec.build`."""
         return GaussianEnsemble(self)
 

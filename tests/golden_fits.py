@@ -222,6 +222,11 @@ FITS: dict[str, Fit] = {
         joint(settings={"cosine": 5, "clamped": False, "repeats": "kept"}, context=1)
     ),
     "joint, bfloat16": Fit(joint(train={"precision": "bfloat16"})),
+    "joint, stopped": Fit(joint(settings={"sharing": "stopped"})),
+    **{
+        f"joint, {name}": Fit(joint(layout="modality", settings={"sharing": name}), (0, 1))
+        for name in ("separate", "transplanted")
+    },
     # one-step models
     **{
         f"one-step, {name}": Fit(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from ablate import registry
 from ablate.data.behaviour import Behaviour
 from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
-from ablate.data.hidden import MASKED, Filled, Hiding, parse
+from ablate.data.hidden import MASKED, Hiding, parse
 from ablate.data.reading import AS_IT_IS, Reading, checked
 from ablate.data.split import hold_out
 from ablate.data.trajectories import Trajectories
@@ -64,6 +64,25 @@ class Recorded:
     horizon: int
 
 
+class Law(Protocol):
+    """What is known exactly of a data set's behaviour and dynamics."""
+
+    def log_density(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Log-density (...,) of the behaviour's actions (..., M) at observations (..., N)."""
+
+    def plan_value(
+        self,
+        states: np.ndarray,
+        times: np.ndarray,
+        ids: np.ndarray,
+        actions: np.ndarray,
+        discount: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Expected discounted rewards (E,) of doing actions (E, H, M) from simulator states (E, S) at timesteps (E,),
+        and of what follows to the episode's end, where the behaviour with these ids (E,) goes on; also discounted to
+        the first timestep."""
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """How a data set is made and how policies trained on it are evaluated.
@@ -92,6 +111,7 @@ class DataSpec:
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
         recorded: what a file says of itself; None where the environment says it.
+        law: what is known in closed form of the behaviour and of plans; None elsewhere.
         lacking: why no policy can act on the data, in a sentence, empty where one can; None for data that come with
             their environment.
     """
@@ -115,6 +135,7 @@ class DataSpec:
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
     recorded: Callable[[], Recorded] | None = None
     lacking: Callable[[], str] | None = None
+    law: Law | None = None
 
     @property
     def lacks_simulator(self) -> str:
@@ -274,6 +295,7 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
         observable=hiding.observable,
         hiding=hiding,
         yardstick=None,  # exact laws need the whole state
+        law=None,
         exact=None,
         # What is shown doesn't change what happens; late actions and other physics do.
         optimal=None if hiding.disturbs else found.optimal,
@@ -386,7 +408,7 @@ def _resolve(hiding: Hiding, found: DataSpec, base: DataSet) -> DataSpec:
         for part, original in (("train", base.train), ("held_out", base.held_out)):
             behaviour = spec.behaviour()
             if hiding.masked:
-                behaviour = Filled(behaviour, hiding.observable, mean)
+                behaviour = behaviour.shown_only(make_env(1), hiding.observable, mean)
             steps = len(original.rewards)
             made.append(
                 collect(name, part, make_env, behaviour, steps, privileged=not hiding.masked)

@@ -129,12 +129,13 @@ class ForkCommit(SimulatedEnv):
         entered before the next fork."""
         across = observations[..., ACROSS]
         at = observations[..., JUNCTION] > 0.5
-        before = np.cumsum(at, axis=-1) - at  # junction timesteps so far
+        before: np.ndarray = np.cumsum(at, axis=-1) - at  # junction timesteps so far
         ended = np.cumsum(~at & (before > 0), axis=-1) > 0  # the next fork has begun
         side = np.where(~ended & (np.abs(across) >= 0.5 * SPEED), np.sign(across), 0.0)
         up, down = (side > 0).any(-1), (side < 0).any(-1)
         last = np.take_along_axis(side, _last(side != 0), axis=-1)[..., 0]
-        return last.astype(np.int64), up & down
+        both = np.logical_and(up, down)
+        return last.astype(np.int64), both
 
     def decisive(self) -> np.ndarray:
         """See `VectorEnv.decisive`: from shortly before the junction to the end of the fork."""

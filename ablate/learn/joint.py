@@ -31,6 +31,7 @@ from ablate.learn.transitions import Transitions, transitions
 from ablate.models.assembly import Model, build
 from ablate.models.discretise import Discretiser
 from ablate.models.layouts import Layout
+from ablate.models.nets import Sharing, shared
 from ablate.models.spec import ModelSpec
 from ablate.registry import Section, get, register
 
@@ -76,7 +77,10 @@ class JointSettings(Section):
     with one for all of them nothing; where not, every layout has the same targets. value_mask: past value tokens are
     hidden from what follows, as released. cosine: updates after which the learning rate is at its lowest; null for all.
     floor: share of the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest;
-    as released it is not. critic: a Q-function for the search, trained apart; null for none.
+    as released it is not. critic: a Q-function for the search, trained apart; null for none. sharing: which losses
+    train which net: joint, one net by all; stopped, one net by observations and rewards, from whose features actions
+    and values are read; separate, a net for actions, one for observations and rewards, one for values; transplanted,
+    two joint models, the second of which is asked for observations and rewards.
     """
 
     bins: int = Field(default=100, ge=2)
@@ -94,6 +98,7 @@ class JointSettings(Section):
     floor: float = Field(default=0.1, ge=0, le=1)
     clamped: bool = True
     critic: CriticSettings | None = None
+    sharing: Sharing = "joint"
 
 
 def values_to_go(
@@ -165,7 +170,11 @@ def _transitions(
 def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
     """The model that a configuration describes, its width 0 where it is to be solved for."""
     settings = JointSettings.model_validate(dict(config["settings"]))
-    return ModelSpec.joint(
+    if settings.critic is not None and settings.sharing != "joint":
+        raise UserError(
+            f"settings.critic: found one beside sharing '{settings.sharing}'; allowed: joint, or no critic."
+        )
+    spec = ModelSpec.joint(
         config,
         layout.observation_dim,
         layout.action_dim,
@@ -173,6 +182,7 @@ def joint_spec(config: Mapping[str, Any], layout: Layout) -> ModelSpec:
         value_mask=settings.value_mask,
         prefix=tuple((name, each.width(layout)) for name, each in layout.conditions.items()),
     )
+    return shared(spec, settings.sharing)
 
 
 def fit_model(

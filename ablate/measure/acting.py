@@ -169,7 +169,13 @@ class Plan(Measurement):
         objective = config["measure"]["plan"]["objective"]
         unread = {"target", "decrement"}
         if objective != "return":
-            unread |= {"n_expand", "value", "discount", "percentile"}
+            unread |= {"n_expand", "value", "discount", "percentile", "proposals", "temperature"}
+            unread |= {"spread"}
+        else:
+            own = config["measure"]["plan"]["proposals"]
+            unread |= {"model": {"spread"}, "uniform": {"temperature", "spread"}}.get(
+                own, {"temperature"}
+            )
         if objective == "direct":
             unread |= set(cls.Options.model_fields) - set(ActingOptions.model_fields)
             unread -= {"objective", "max_context_transitions", "prefix_context"}

@@ -510,7 +510,7 @@ class Plans(Measurement):
         scales = Scales.of(data, options.horizon, data.spec.make_env(1).chance)
         sees = options.visible or timesteps(system.config)
         settings = JointSettings.model_validate(system.config["settings"])
-        rows = system.rows(data.train)[0].cpu().numpy()  # type: ignore[attr-defined]
+        rows = system.rows(data.train)[0].cpu().numpy()
         best = data.yardstick(sees) or {}
         found = []
         for seed, model in zip(trained.seeds, trained.models, strict=True):

@@ -17,7 +17,7 @@ from ablate.data import streams
 from ablate.learn.joint import JointSettings, joint_rows
 from ablate.measure.base import Measurement, Trained, needs_joint
 from ablate.models.assembly import block
-from ablate.plan.imagine import Imagination
+from ablate.plan.imagine import imagine
 from ablate.registry import Section, register
 from ablate.words import Response
 
@@ -68,9 +68,7 @@ class Values(Measurement):
         for part in np.array_split(rows, -(-len(rows) // CHUNK)):
             earlier = table[part[:, None] + np.arange(-before, 0)]  # (B, K-1, D)
             now = table[part].to(model.head.mean)
-            running = Imagination(
-                model.eval(), earlier.to(now), now[:, : spec.observation_dim], cap
-            )
+            running = imagine(model.eval(), earlier.to(now), now[:, : spec.observation_dim], cap)
             running.tell(now[:, None, spec.observation_dim : -1])
             made.append(running.heads.expected(running.parameters(), running.slot)[:, 0])
         return torch.cat(made).double().cpu().numpy()

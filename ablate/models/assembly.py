@@ -223,6 +223,14 @@ class Model(nn.Module):
     def log_density(self, rows: Tensor, prefix: Tensor | None = None) -> Tensor:
         return self.head.log_density(self.features(rows, prefix), rows)
 
+    def flops(self) -> int:
+        """See `flops_per_target`."""
+        embedded = self.spec.context * self.embed.flops()
+        if self.spec.predicts == "all":
+            heads = sum(head.flops() for head in self.head.heads)
+            return embedded + heads + self.embed.per_step * self.mixer.flops()
+        return embedded + self.head.flops() + self.mixer.flops()
+
 
 def block(spec: ModelSpec) -> int:
     """Tokens of a joint model's window: the last one of its last timestep predicts nothing and is left out."""
@@ -284,7 +292,8 @@ def build(
     seed = int(torch.randint(0, 1 << 62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Model(spec, data, copy.deepcopy(discretiser), told)
+        made: Any = spec.build(data, copy.deepcopy(discretiser), told)
+        return made
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -298,9 +307,5 @@ def flops_per_target(spec: ModelSpec) -> int:
     Of a joint model: for all that one timestep adds, where the window is full of others.
     """
     with torch.device("meta"):
-        model = Model(spec)
-    embedded = spec.context * model.embed.flops()
-    if spec.predicts == "all":
-        heads = sum(head.flops() for head in model.head.heads)
-        return embedded + heads + model.embed.per_step * model.mixer.flops()
-    return embedded + model.head.flops() + model.mixer.flops()
+        model: Any = spec.build()
+    return int(model.flops())

@@ -13,6 +13,7 @@ models with different tokens compare.
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ class Slots(nn.Module):
         for held in self.stream:
             group = []
             for slots in [held] if kind.chained else [(slot,) for slot in held]:
+                if spec.only and not set(slots) <= set(spec.only):
+                    continue
                 options: dict[str, Any] = {"bounded": False} if "bounded" in known else {}
                 if self.binned:
                     options["valid"] = discretiser.valid[list(slots)].clone()
@@ -115,11 +118,12 @@ class Slots(nn.Module):
     def each(self, features: Tensor, rows: Tensor, method: str) -> Tensor:
         """`each_loss` or `each_log_prob` of the heads, or (with P more numbers each) `number`: (B, L, D, ...).
 
-        Zero where nothing predicts.
+        Zero where nothing predicts. Features of slots that are `stopped` pass no gradient on.
         """
         numbers = self.numbers(rows)
         after = F.pad(numbers[:, 1:], (0, 0, 0, 1))
         first, count = self.spec.observation_dim, len(self.stream)
+        stopped = set(self.spec.stopped)
         found: dict[int, Tensor] = {}
         for token, group in enumerate(self.groups):
             # (B, L, W): the feature before the token; before the first token of a timestep that of the one before
@@ -128,14 +132,16 @@ class Slots(nn.Module):
             for head, slots in group:
                 told = [(after if later and slot < first else numbers)[..., slot] for slot in slots]
                 target = torch.stack(told, -1)[:, : before.shape[1]]  # (B, L, m)
-                each = self._each(self.heads[head], before, target, method)
+                read = before.detach() if set(slots) & stopped else before
+                each = self._each(self.heads[head], read, target, method)
                 for m, slot in enumerate(slots):
                     value = each[m]
                     if later and slot < first:
                         nothing = value.new_zeros(len(value), 1, *value.shape[2:])
                         value = torch.cat([nothing, value], 1)
                     found[slot] = value[:, : rows.shape[1]]
-        return torch.stack([found[slot] for slot in range(self.spec.slots)], dim=2)
+        nothing = torch.zeros_like(next(iter(found.values())))
+        return torch.stack([found.get(slot, nothing) for slot in range(self.spec.slots)], dim=2)
 
     def _each(self, head: Head, features: Tensor, numbers: Tensor, method: str) -> list[Tensor]:
         """One result for each of the numbers (..., m)."""
@@ -210,20 +216,28 @@ class Slots(nn.Module):
         k: int | None,
         share: float | None,
         ends: bool = True,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Symbols (...,) of a slot by inverse CDF at noise (...,) in [0, 1).
 
         k: among the k most likely bins (1: the most likely); share: without the least likely bins that hold that
-        much; ends: whether the end may be drawn. A head without bins takes the likeliest where k is 1, and is
-        drawn from as it is otherwise.
+        much; ends: whether the end may be drawn; temperature: the distribution is p^(1 / temperature), before
+        anything is left out. A head without bins takes the likeliest where k is 1, and is drawn from as it is
+        otherwise; there the temperature stretches a draw's distance from the expectation by its square root, which
+        is the same of a Gaussian.
         """
         if self.binned:
             log_probs = self.log_probs(params, slot)
+            if temperature != 1.0:
+                log_probs = log_probs / temperature
             if not ends:
                 log_probs = F.pad(log_probs[..., :-1], (0, 1), value=float("-inf"))
             return draw_bin(log_probs, noise, k, share)
         head, m = self.at[slot]
         number: Tensor = self.heads[head].pick(params, m, noise, k == 1)
+        if temperature != 1.0 and k != 1:
+            centre = self.heads[head].expected(params, m)
+            number = centre + math.sqrt(temperature) * (number - centre)
         return number * self.scale[slot] + self.shift[slot]
 
 

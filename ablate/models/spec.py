@@ -58,6 +58,8 @@ class ModelSpec:
         bins: of each number of discretised input, and of a joint model's heads that have bins.
         value_mask: whether a joint model predicts the value V and never reads it.
         prefix: (name, numbers) of what a joint model is told once, before the sequence; a token each.
+        only: slots that a joint model predicts, heads of which it has; empty for all.
+        stopped: slots of a joint model that are read from its features without training them.
     """
 
     mixer: str
@@ -85,6 +87,8 @@ class ModelSpec:
     bins: int = BINS
     value_mask: bool = True
     prefix: tuple[tuple[str, int], ...] = ()
+    only: tuple[int, ...] = ()
+    stopped: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Mapping[str, Any], layout: Layout | Rows) -> ModelSpec:
@@ -131,11 +135,17 @@ class ModelSpec:
         rows = Rows(observation_dim + action_dim + 2, action_dim, columns)
         return dataclasses.replace(cls.of(config, rows), predicts="all", **options)
 
-    def build(self) -> nn.Module:
-        """A model of this shape, as it is counted; see `ablate.models.assembly.build` for one that is trained."""
+    def build(self, *adapted: Any) -> nn.Module:
+        """A model of this shape; `ablate.models.assembly.build` says from which initial weights. adapted: what it
+        adapts to, see `ablate.models.assembly.Model`; nothing where it is only counted."""
         from ablate.models.assembly import Model  # late: it is made of specs
 
-        return Model(self)
+        return Model(self, *adapted)
+
+    @property
+    def nets(self) -> int:
+        """How many nets carry information across time."""
+        return 1
 
     @property
     def slots(self) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor
 from ablate.errors import UserError
 from ablate.models.assembly import Model
 from ablate.models.layouts import Fields, Layout
-from ablate.plan.imagine import Imagination
+from ablate.models.nets import Nets
+from ablate.plan.imagine import Imagination, Imaginations, imagine
 from ablate.plan.options import PlanOptions, check_fits, window_cap
 from ablate.plan.search import search
 
@@ -34,7 +35,7 @@ class TrajectoryAgent:
 
     def __init__(
         self,
-        models: Sequence[Model],
+        models: Sequence[Model | Nets],
         layout: Layout,
         options: PlanOptions,
     ) -> None:
@@ -80,7 +81,7 @@ class TrajectoryActor:
         self.planned = torch.zeros(agent.size, batch, 0, spec.action_dim, device=agent.device)
         self.prefix = [name for name, _ in spec.prefix]
         self.told: list[Tensor] = []  # (S, E, P) at each timestep of the window
-        self.running: list[Imagination | None] = [None] * agent.size
+        self.running: list[Imagination | Imaginations | None] = [None] * agent.size
         self.positions = 0  # token positions computed
 
     @torch.no_grad()
@@ -137,7 +138,7 @@ class TrajectoryActor:
         running = self.running[s]
         if running is None or not options.executed:
             cap = window_cap(spec, options)
-            running = Imagination(model, self.context[s], raw.observation[s], cap, self._prefix(s))
+            running = imagine(model, self.context[s], raw.observation[s], cap, self._prefix(s))
             self.running[s] = running
         else:
             # reward and, never read, value of the last timestep

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ablate.models.agent import External
 from ablate.models.assembly import Model
-from ablate.plan.imagine import Imagination
+from ablate.models.nets import Nets
+from ablate.plan.imagine import Imagination, Imaginations, imagine
 
 # What becomes of a slot: a draw, its likeliest value, or its expectation.
 Sampling = Literal["draw", "greedy", "mean"]
@@ -44,7 +45,7 @@ class JointDynamics:
     what it is shown whatever slot is next: with K = 2 the present alone. K is 2 or more.
     """
 
-    def __init__(self, model: Model, sampling: Sampling = "draw") -> None:
+    def __init__(self, model: Model | Nets, sampling: Sampling = "draw") -> None:
         self.model, self.sampling = model.eval(), sampling
 
     @torch.no_grad()
@@ -66,7 +67,7 @@ class JointDynamics:
         keep = context.shape[1] if free else seen_most - 1
         context = context[:, max(0, context.shape[1] - keep) :]
         cap = None if free else seen_most * len(self.model.head.stream)
-        running = Imagination(self.model, context, observation, cap)
+        running = imagine(self.model, context, observation, cap)
         running.branch(samples)
         now = observation[:, None].expand(-1, samples, -1)  # (E, r, N)
         seen = []
@@ -85,7 +86,9 @@ class JointDynamics:
             seen.append(now)
         return torch.stack(seen, dim=2)
 
-    def _draw(self, running: Imagination, count: int, generator: torch.Generator) -> Tensor:
+    def _draw(
+        self, running: Imagination | Imaginations, count: int, generator: torch.Generator
+    ) -> Tensor:
         """The next `count` slots: raw values (E, r, count). No slot stops an imagined episode."""
         drawn = []
         for _ in range(count):

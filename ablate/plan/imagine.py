@@ -7,12 +7,14 @@ slot's *entry*: a bin or a standardised number, whichever its input takes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ablate.models.assembly import Model
+from ablate.models.nets import Nets
 from ablate.models.slots import Slots
 from ablate.plan.cache import carrier, places_on
 from ablate.plan.options import cropped, observation_tokens
@@ -106,8 +108,8 @@ class Imagination:
         """Tell the next slot: symbols (E, r)."""
         self.settle()  # earlier tokens, whose features the telling needs
         slot = self.slot
-        head, m = self.heads.at[slot]
-        if m + 1 < self.heads.heads[head].action_dim:
+        head, m = self.heads.at.get(slot, (0, 0))
+        if slot in self.heads.at and m + 1 < self.heads.heads[head].action_dim:
             self.params = self.heads.told(self.parameters(), slot, symbols).flatten(0, 1)
         entry = self._entry(symbols, slot)[..., None]
         self.entries = torch.cat([self.entries, entry], -1)
@@ -314,6 +316,88 @@ class Imagination:
     def raw(self, symbols: Tensor, first: int = 0) -> Tensor:
         """Raw values (..., c) of symbols (..., c) of the slots first .. first+c-1."""
         return self.heads.raw(symbols, first)
+
+
+class Imaginations:
+    """The same imagined sequences in several nets: all are told everything, and each slot is asked of its own.
+
+    The attributes and methods are those of `Imagination`.
+    """
+
+    def __init__(
+        self,
+        nets: Nets,
+        context: Tensor,
+        observation: Tensor,
+        cap: int | None,
+        prefix: Tensor | None = None,
+    ) -> None:
+        self.each = [Imagination(net, context, observation, cap, prefix) for net, _ in nets.parts]
+        self.asked = {slot: self.each[i] for i, (_, held) in enumerate(nets.parts) for slot in held}
+        self.spec, self.episodes = nets.spec, self.each[0].episodes
+
+    @property
+    def slot(self) -> int:
+        return self.each[0].slot
+
+    @property
+    def heads(self) -> Slots:
+        """Of the net that is asked for the next slot."""
+        return self.asked[self.slot].heads
+
+    @property
+    def feature(self) -> Tensor:
+        return self.asked[self.slot].feature
+
+    @property
+    def rows(self) -> int:
+        return self.each[0].rows
+
+    @property
+    def imagined(self) -> Tensor:
+        return self.each[0].imagined
+
+    @property
+    def positions(self) -> int:
+        return sum(one.positions for one in self.each)
+
+    def parameters(self) -> Tensor:
+        return self.asked[self.slot].parameters()
+
+    def log_probabilities(self) -> Tensor:
+        return self.asked[self.slot].log_probabilities()
+
+    def push(self, symbols: Tensor) -> None:
+        for one in self.each:
+            one.push(symbols)
+
+    def tell(self, values: Tensor) -> None:
+        for one in self.each:
+            one.tell(values)
+
+    def branch(self, children: int) -> None:
+        for one in self.each:
+            one.branch(children)
+
+    def select(self, index: Tensor) -> None:
+        for one in self.each:
+            one.select(index)
+
+    def raw(self, symbols: Tensor, first: int = 0) -> Tensor:
+        return self.each[0].raw(symbols, first)
+
+
+def imagine(
+    model: Model | Nets,
+    context: Tensor,
+    observation: Tensor,
+    cap: int | None,
+    prefix: Tensor | None = None,
+) -> Imagination | Imaginations:
+    """What goes on being imagined from there by a model, of one net or of several; see `Imagination`."""
+    kind: Any = Imaginations if isinstance(model, Nets) else Imagination
+    made: Imagination | Imaginations = kind(model, context, observation, cap, prefix)
+    return made
 
 
 def distinct(parent: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:

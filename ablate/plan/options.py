@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from ablate.errors import UserError
-from ablate.models.assembly import Model, block
+from ablate.models.assembly import block
 from ablate.models.spec import ModelSpec
 from ablate.models.tokens import stream
 from ablate.registry import Section, get
@@ -40,6 +40,11 @@ class PlanOptions(Section):
             executed timesteps it is given (full).
         prefix_context: whether executed timesteps are looked at at all.
         plan_freq: environment steps between searches.
+        proposals: which actions are compared (return only): the `model`'s own; `uniform` ones between the bounds; or
+            `inflated` ones, of a Gaussian about what the model expects. Random shooting is `uniform` with as many
+            sequences as there are candidates, each with one continuation.
+        temperature: of the model's own proposals; imagined observations and rewards are drawn as ever.
+        spread: of inflated ones, standard deviations of the data's actions.
     """
 
     objective: Literal["return", "likelihood", "direct"] = "return"
@@ -59,6 +64,9 @@ class PlanOptions(Section):
     max_context_transitions: Count = 5
     prefix_context: bool = True
     plan_freq: Count = 1
+    proposals: Literal["model", "uniform", "inflated"] = "model"
+    temperature: float = Field(default=1.0, gt=0)
+    spread: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _executed_within_the_plan(self) -> Self:
@@ -93,7 +101,8 @@ def binned(spec: ModelSpec) -> bool:
 def holds(spec: ModelSpec) -> int | None:
     """Most timesteps that the model can look at; None where its parameters belong to no length."""
     with torch.device("meta"):
-        return None if Model(spec).mixer.extends else spec.context
+        made: Any = spec.build()
+        return None if made.mixer.extends else spec.context
 
 
 def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
@@ -105,9 +114,11 @@ def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
             "allowed: heads categorical, autoregressive, or objective return."
         )
     several = options.beam > 1 or options.n_expand > 1
-    if several and not get("head", spec.head).density:
+    own = options.proposals == "model"
+    if several and own and not get("head", spec.head).density:
         raise UserError(
-            f"plan: the head '{spec.head}' proposes one action only; allowed: any other head."
+            f"plan: the head '{spec.head}' proposes one action only; allowed: any other head, or "
+            "other proposals."
         )
     if options.percentile != "mean" and not bins:
         raise UserError(f"plan.percentile: the head '{spec.head}' has no bins; allowed: mean.")

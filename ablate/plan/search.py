@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ablate.models.assembly import Model
-from ablate.plan.imagine import Imagination
+from ablate.models.nets import Nets
+from ablate.models.slots import Slots
+from ablate.plan.imagine import Imagination, Imaginations, imagine
 from ablate.plan.options import PlanOptions, check_fits, per_step, window_cap
 
 BYTES = 1 << 28
@@ -25,12 +28,14 @@ class Plan:
         symbols: (E, H, D) the same as bins where the head is discrete (N: the stop token, which `rows` reads as
             the last bin, as released); the slots of the present observation are unset.
         score: (E,) its value: discounted imagined rewards and final value, or log-probability.
+        gained: (E,) of that the imagined rewards; not a number where the search is for likelihood.
         positions: token positions that were computed, for all episodes together.
     """
 
     rows: Tensor
     symbols: Tensor
     score: Tensor
+    gained: Tensor
     positions: int
 
     def actions(self, observation_dim: int, action_dim: int) -> Tensor:
@@ -40,7 +45,7 @@ class Plan:
 
 @torch.no_grad()
 def search(
-    model: Model,
+    model: Model | Nets,
     context: Tensor,
     observation: Tensor,
     options: PlanOptions,
@@ -85,21 +90,22 @@ def search(
         torch.cat([plan.rows for plan in plans]),
         torch.cat([plan.symbols for plan in plans]),
         torch.cat([plan.score for plan in plans]),
+        torch.cat([plan.gained for plan in plans]),
         sum(plan.positions for plan in plans),
     )
 
 
-def _bytes_of(model: Model, options: PlanOptions) -> int:
+def _bytes_of(model: Model | Nets, options: PlanOptions) -> int:
     """Keys and values of one episode's search at its end, twice: they are copied as sequences are chosen."""
     spec = model.spec
     cap = window_cap(spec, options)
     tokens = options.horizon * per_step(spec) if cap is None else cap
-    each = 2 * spec.layers * spec.width * model.head.mean.element_size()
+    each = 2 * spec.nets * spec.layers * spec.width * model.head.mean.element_size()
     return 2 * options.beam * tokens * each
 
 
 def _search(
-    model: Model,
+    model: Model | Nets,
     context: Tensor,
     observation: Tensor,
     options: PlanOptions,
@@ -107,13 +113,14 @@ def _search(
     prefix: Tensor | None,
     value: ActionValue | None,
 ) -> Plan:
-    imagination = Imagination(model, context, observation, window_cap(model.spec, options), prefix)
+    imagination = imagine(model, context, observation, window_cap(model.spec, options), prefix)
     if options.objective == "likelihood":
         score = _by_likelihood(imagination, options)
+        gained = torch.full_like(score, torch.nan)
     else:
         if noise is None:
             raise ValueError("search: a search on return needs noise.")
-        score = _by_return(imagination, observation, options, noise, value)
+        score, gained = _by_return(imagination, observation, options, noise, value)
     best = imagination.imagined[:, 0]  # (E, M + 2 + (H-1) D)
     spec = model.spec
     whole = best.new_zeros(len(best), options.horizon * spec.slots)
@@ -121,21 +128,20 @@ def _search(
     symbols = whole.view(len(best), options.horizon, spec.slots)
     rows = imagination.raw(symbols).clone()
     rows[:, 0, : spec.observation_dim] = observation
-    return Plan(rows, symbols, score, imagination.positions)
+    return Plan(rows, symbols, score, gained, imagination.positions)
 
 
 def _by_return(
-    imagination: Imagination,
+    imagination: Imagination | Imaginations,
     observation: Tensor,
     options: PlanOptions,
     noise: Tensor,
     value: ActionValue | None,
-) -> Tensor:
-    """Leaves the best sequence of each episode first; returns its score (E,)."""
+) -> tuple[Tensor, Tensor]:
+    """Leaves the best sequence of each episode first; returns its score and its imagined rewards (E,)."""
     spec = imagination.spec
     episodes, n, slots = imagination.episodes, spec.observation_dim, spec.slots
     beams, expand = options.beam, options.n_expand
-    heads = imagination.heads
     gained = observation.new_zeros(episodes, 1)  # discounted rewards so far
     state = observation[:, None]  # (E, r, N)
     score = gained
@@ -155,7 +161,7 @@ def _by_return(
         for slot in range(n, slots - 2):
             if slot > n:
                 params = imagination.parameters()
-            symbols = heads.draw(params, slot, uniform[..., slot], options.k_act, options.cdf_act)
+            symbols = proposed(imagination.heads, params, slot, uniform[..., slot], options)
             imagination.push(symbols)
             acted.append(symbols)
         action = imagination.raw(torch.stack(acted, -1), n)
@@ -163,7 +169,9 @@ def _by_return(
         for slot in (slots - 2, slots - 1):
             params = imagination.parameters()
             read.append(_read(imagination, params, slot, options))
-            symbols = heads.draw(params, slot, uniform[..., slot], options.k_rew, options.cdf_rew)
+            symbols = imagination.heads.draw(
+                params, slot, uniform[..., slot], options.k_rew, options.cdf_rew
+            )
             imagination.push(symbols)
         reward, after = read
         factor = options.discount**step
@@ -181,20 +189,37 @@ def _by_return(
         for slot in range(n):
             params = imagination.parameters()
             drawn = noise[:, step, :beams, slot]
-            symbols = heads.draw(params, slot, drawn, options.k_obs, options.cdf_obs)
+            symbols = imagination.heads.draw(params, slot, drawn, options.k_obs, options.cdf_obs)
             imagination.push(symbols)
             seen.append(symbols)
         state = imagination.raw(torch.stack(seen, -1))
-    return score[:, 0]
+    return score[:, 0], gained[:, 0]
 
 
-def _read(imagination: Imagination, params: Tensor, slot: int, options: PlanOptions) -> Tensor:
+def proposed(
+    heads: Slots, params: Tensor, slot: int, noise: Tensor, options: PlanOptions
+) -> Tensor:
+    """Symbols (...,) of an action slot at uniform noise (...,) in [0, 1), as the options propose them."""
+    if options.proposals == "model":
+        return heads.draw(
+            params, slot, noise, options.k_act, options.cdf_act, temperature=options.temperature
+        )
+    raw = 2.0 * noise - 1.0
+    if options.proposals == "inflated":
+        normal = math.sqrt(2.0) * torch.erfinv(raw.clamp(-0.999999, 0.999999))
+        raw = heads.expected(params, slot) + options.spread * heads.std[slot] * normal
+    return heads.symbols(raw.clamp(-1.0, 1.0)[..., None], slot)[..., 0]
+
+
+def _read(
+    imagination: Imagination | Imaginations, params: Tensor, slot: int, options: PlanOptions
+) -> Tensor:
     if options.percentile == "mean":
         return imagination.heads.expected(params, slot)
     return imagination.heads.percentile(params, slot, float(options.percentile))
 
 
-def _by_likelihood(imagination: Imagination, options: PlanOptions) -> Tensor:
+def _by_likelihood(imagination: Imagination | Imaginations, options: PlanOptions) -> Tensor:
     """Leaves the most probable sequence of each episode first; returns its log-probability (E,)."""
     spec = imagination.spec
     total = imagination.feature.new_zeros(imagination.episodes, 1)

@@ -26,6 +26,7 @@ from ablate.data.exact import (
     posterior_action_error,
     posterior_returns,
 )
+from ablate.data.planned import LinearLaw
 from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories, action_variance
 from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, VELOCITIES, LinearQuadratic
@@ -97,6 +98,7 @@ class LinearMixtures(Family):
             behaviour=lambda: Controllers(mixing, policies),
             hidden_physics=LinearQuadratic,
             optimal=optimal_returns,
+            law=LinearLaw(mixing, max(2, policies)),
         )
 
     def names(self) -> list[str]:
