@@ -634,8 +634,6 @@ PLAIN = {
     "condition": "time",
     "history": "states+actions",
     "head": "mse",
-    "train.loss": "all",
-    "train.least_visible": "11",
     "measure.past.shown": "as-it-was",
     "measure.past.context": "trained",
     "measure.past.smooth": "0",
@@ -681,18 +679,16 @@ def _past(said: str, level: str, **held: str) -> Mechanism:
     return Mechanism("The past that it is shown", said, of, over, held)
 
 
-def _tested(trained: int, tested: str, least: int = 11) -> Mechanism:
+def _tested(trained: int, tested: str) -> Mechanism:
     """Another window in use than in training."""
-    names = ("context", "train.least_visible", "measure.past.context")
 
-    def cell(*levels: object) -> str:
-        return " : ".join(f"{f}[{x}]" for f, x in zip(names, levels, strict=True))
+    def cell(context: int, used: str) -> str:
+        return f"context[{context}] : measure.past.context[{used}]"
 
-    base = cell(20, 11, "trained")
-    of = f"{cell(trained, least, tested)} - {base}"
-    over = f"{cell(1, 11, 'trained')} - {base}"
-    windows = f"1 to {trained}" if least == 1 else str(trained)
-    said = f"trained with {windows}, used with {trained if tested == 'trained' else tested}"
+    base = cell(20, "trained")
+    of = f"{cell(trained, tested)} - {base}"
+    over = f"{cell(1, 'trained')} - {base}"
+    said = f"trained with {trained}, used with {trained if tested == 'trained' else tested}"
     return Mechanism("Window in training and in use", said, of, over, _GRU)
 
 
@@ -709,7 +705,7 @@ def _shows(said: str, level: str) -> Mechanism:
     plain = "context[20] : history[states+actions]"
     of = f"context[20] : history[{level}] - {plain}"
     over = f"context[1] : history[states+actions] - {plain}"
-    return Mechanism("Told", said, of, over, _GRU | {"train.loss": "last"}, exact=False)
+    return Mechanism("Told", said, of, over, _GRU, exact=False)
 
 
 def _filtered(by: str) -> Mechanism:
@@ -737,9 +733,6 @@ MECHANISMS = (
     _past("the best controller's, ending in the same state", "better"),
     _tested(20, "5"),
     _tested(20, "1"),
-    _tested(20, "trained", least=1),
-    _tested(20, "5", least=1),
-    _tested(20, "1", least=1),
     _tested(5, "20"),
     _tested(5, "trained"),
     _tested(5, "1"),
@@ -749,7 +742,6 @@ MECHANISMS = (
     _with("Told", "the time (against nothing)", "condition", "time", "none"),
     _shows("past actions only", "actions"),
     _shows("past states only", "states"),
-    _with("Training", "loss at the last position", "train.loss", "last", "all", exact=False),
     _on("4 controllers", "lq-mix/episode-3000-of-4"),
     _on("8 controllers", "lq-mix/episode-3000-of-8"),
     _on("drawn anew at each step (control)", "lq-mix/step-3000"),

@@ -28,17 +28,23 @@ def declared(layout: Layout, context: int) -> dict[str, set[int]]:
         "reward": past if "rewards" in history else set(),
     }
     for name, condition in layout.conditions.items():
-        lags[name] = {0} | (past if condition.stays(layout.past) else set())
+        stays = condition.stays(layout.past) and not condition.stands
+        lags[name] = {0} | (past if stays else set())
     if layout.timesteps:
         lags[TABLE] = {0} | past
     return lags
 
 
 def required(lab: Lab) -> dict[str, set[int]]:
-    """The declared lags that must have an influence: those that the model says it reaches."""
+    """The declared lags that must have an influence: those that the model says it reaches.
+
+    A condition that slides out of the window, or stands behind the present, need not have any.
+    """
+    layout = lab.agent.layout
+    lost = {name for name, each in layout.conditions.items() if each.stands in ("start", "behind")}
     return {
-        name: {lag for lag in lags if lag < lab.reach and name not in lab.silent}
-        for name, lags in declared(lab.agent.layout, lab.context).items()
+        name: {lag for lag in lags if lag < lab.reach and name not in lab.silent | lost}
+        for name, lags in declared(layout, lab.context).items()
     }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
+from ablate.envs.base import VectorEnv
+
 
 def explore(mean: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
     """clip(mean + N(0, std^2), -1, 1) of means (..., M) in [-1, 1], rounded to float32."""
@@ -59,6 +61,32 @@ class Behaviour(ABC):
     @abstractmethod
     def act(self, observation: np.ndarray) -> Acted:
         """The actions at observations (B, N); called once a timestep, rows of finished episodes included."""
+
+    def shown_only(self, env: VectorEnv, shown: list[int], mean: np.ndarray) -> Behaviour:
+        """The same behaviour where it sees no more than what `env` shows: the coordinates `shown`, maybe disturbed.
+
+        By default the others are replaced by their mean, of `mean` (N,).
+        """
+        return Filled(self, shown, mean)
+
+
+class Filled(Behaviour):
+    """Another behaviour that sees only the coordinates `shown`, and the mean (N,) in place of the rest."""
+
+    def __init__(self, behaviour: Behaviour, shown: list[int], mean: np.ndarray) -> None:
+        self._behaviour, self._shown = behaviour, shown
+        self._mean = mean.astype(np.float32)
+
+    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
+        self._behaviour.start(self._fill(observation), rng)
+
+    def act(self, observation: np.ndarray) -> Acted:
+        return self._behaviour.act(self._fill(observation))
+
+    def _fill(self, observation: np.ndarray) -> np.ndarray:
+        whole = np.repeat(self._mean[None], len(observation), axis=0)  # (B, N)
+        whole[:, self._shown] = observation
+        return whole
 
 
 class UniformBehaviour(Behaviour):

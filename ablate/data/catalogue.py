@@ -24,7 +24,7 @@ from ablate import registry
 from ablate.data.behaviour import Behaviour
 from ablate.data.collect import collect
 from ablate.data.formats.hdf5 import read_own, write_hdf5
-from ablate.data.hidden import MASKED, Filled, Hiding, parse
+from ablate.data.hidden import MASKED, Hiding, parse
 from ablate.data.reading import AS_IT_IS, Reading, checked
 from ablate.data.split import hold_out
 from ablate.data.trajectories import Trajectories
@@ -408,7 +408,7 @@ def _resolve(hiding: Hiding, found: DataSpec, base: DataSet) -> DataSpec:
         for part, original in (("train", base.train), ("held_out", base.held_out)):
             behaviour = spec.behaviour()
             if hiding.masked:
-                behaviour = Filled(behaviour, hiding.observable, mean)
+                behaviour = behaviour.shown_only(make_env(1), hiding.observable, mean)
             steps = len(original.rewards)
             made.append(
                 collect(name, part, make_env, behaviour, steps, privileged=not hiding.masked)

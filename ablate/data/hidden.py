@@ -32,7 +32,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ablate.data.behaviour import Acted, Behaviour
 from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories
 from ablate.envs.base import MaskedEnv, VectorEnv
@@ -157,25 +156,6 @@ def drop(base: Trajectories, probability: float, key: str) -> Trajectories:
         before = base.observations[source[base.episode_starts[1:] - 1]]
         last = np.where(lost[:, None], before, last)
     return replace(base, observations=base.observations[source], final_observations=last)
-
-
-class Filled(Behaviour):
-    """Another behaviour that sees only the coordinates `shown`, and the mean (N,) in place of the rest."""
-
-    def __init__(self, behaviour: Behaviour, shown: list[int], mean: np.ndarray) -> None:
-        self._behaviour, self._shown = behaviour, shown
-        self._mean = mean.astype(np.float32)
-
-    def start(self, observation: np.ndarray, rng: np.random.Generator) -> None:
-        self._behaviour.start(self._fill(observation), rng)
-
-    def act(self, observation: np.ndarray) -> Acted:
-        return self._behaviour.act(self._fill(observation))
-
-    def _fill(self, observation: np.ndarray) -> np.ndarray:
-        whole = np.repeat(self._mean[None], len(observation), axis=0)  # (B, N)
-        whole[:, self._shown] = observation
-        return whole
 
 
 def parse(text: str, name: str, width: int, groups: dict[str, list[int]]) -> Hiding:

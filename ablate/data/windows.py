@@ -17,6 +17,10 @@ from torch import Tensor
 
 from ablate.data import streams
 
+# Where in a window columns of the present timestep may stand. `first`: before the sequence, in the oldest timestep that
+# the window holds, whichever that is. `start`: in the episode's first timestep, which the window loses as it slides.
+# `behind`: in every past timestep, as if it stood behind each, where the present can't see its own.
+PLACES = ("everywhere", "first", "start", "behind")
 BLOCK = 64  # updates drawn at once; any block can be redrawn alone, so a resumed run sees the same batches
 
 
@@ -79,19 +83,27 @@ class Visibility:
 
     context: K, timesteps that a window holds at most. first: (F,) floats, 1 where a column is shown in the
     window's oldest timestep, 0 where it belongs to the timestep before. stays: (F,) floats, 1 where a
-    column is still shown once its timestep is past.
+    column is still shown once its timestep is past. placed: columns (start, stop) whose value at the present timestep
+    stands elsewhere, by the place, one of PLACES.
     """
 
     context: int
     first: Tensor
     stays: Tensor
+    placed: tuple[tuple[str, int, int], ...] = ()
 
     @classmethod
     def of(
-        cls, context: int, first: list[bool], stays: list[bool], device: torch.device | str = "cpu"
+        cls,
+        context: int,
+        first: list[bool],
+        stays: list[bool],
+        device: torch.device | str = "cpu",
+        placed: tuple[tuple[str, int, int], ...] = (),
     ) -> Visibility:
         """The same from lists, so that nothing has to be asked of the device."""
-        made = cls(context, *(torch.tensor(each, device=device).float() for each in (first, stays)))
+        tensors = (torch.tensor(each, device=device).float() for each in (first, stays))
+        made = cls(context, *tensors, placed)
         vars(made).update(_all_first=all(first), _all_stay=all(stays))
         return made
 
@@ -106,8 +118,11 @@ class Visibility:
             self.first.new_ones(*lengths.shape, self.context, len(self.first)), lengths
         )
 
-    def show(self, windows: Tensor, lengths: Tensor) -> Tensor:
-        """Left-aligned windows (..., K, F) of `lengths` (...,) with what they don't show at zero."""
+    def show(self, windows: Tensor, lengths: Tensor, started: Tensor | None = None) -> Tensor:
+        """Left-aligned windows (..., K, F) of `lengths` (...,) with what they don't show at zero.
+
+        started: (...,) bool, the windows that begin with their episode; those shorter than K where it isn't said.
+        """
         position = torch.arange(windows.shape[-2], device=windows.device)
         last = lengths.unsqueeze(-1) - 1  # (..., 1)
         seen = (position <= last).to(windows.dtype).unsqueeze(-1)  # (..., K, 1)
@@ -117,7 +132,25 @@ class Visibility:
         shown = windows * seen
         if not self._all_first:
             shown[..., 0, :] *= self.first
+        if self.placed:
+            begins = lengths < self.context if started is None else started
+            self._place(shown, windows, last, begins.unsqueeze(-1))
         return shown
+
+    def _place(self, shown: Tensor, windows: Tensor, last: Tensor, begins: Tensor) -> None:
+        """Put what stands elsewhere into `shown` (..., K, F); last, begins: (..., 1)."""
+        position = torch.arange(windows.shape[-2], device=windows.device)
+        for place, start, stop in self.placed:
+            there = {
+                "everywhere": position <= last,
+                "first": (position == 0).expand(*last.shape[:-1], -1),
+                "start": (position == 0) & begins,
+                "behind": position < last,
+            }[place]  # (..., K)
+            index = last.unsqueeze(-1).expand(*last.shape, stop - start)
+            # A copy, as an actor's rows are written over in place, which a gradient would meet.
+            present = windows[..., start:stop].clone().gather(-2, index)  # (..., 1, columns)
+            shown[..., start:stop] = present * there.unsqueeze(-1).to(shown.dtype)
 
     def newest(self, row: Tensor, length: int) -> Tensor:
         """The present timestep's row (..., F) as the last of a window of `length` shows it."""
@@ -144,4 +177,5 @@ def gather_windows(
     """
     rows, lengths = window_rows(targets, timestep, visible.context)
     gathered = table.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (..., K, F)
-    return visible.show(gathered, lengths), rows, lengths
+    started = timestep[rows[..., 0]] == 0 if visible.placed else None
+    return visible.show(gathered, lengths, started), rows, lengths

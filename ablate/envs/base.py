@@ -39,6 +39,13 @@ class State:
         """n."""
         return len(next(iter(self.own.values()))) if self.inner is None else len(self.inner)
 
+    @classmethod
+    def joined(cls, states: Sequence[State]) -> State:
+        """The places of several states of one environment, in order."""
+        own = {name: np.concatenate([each.own[name] for each in states]) for name in states[0].own}
+        inner = [each.inner for each in states if each.inner is not None]
+        return cls(states[0].kind, own, cls.joined(inner) if inner else None)
+
     def take(self, places: Sequence[int] | np.ndarray) -> State:
         """The states at `places`, in that order; a place that is named twice is there twice."""
         at = np.asarray(places, dtype=np.int64)
@@ -64,6 +71,8 @@ class VectorEnv(ABC):
     horizon: int
     # Steps in which a small difference of two states grows e-fold where the same actions are done; None if unknown.
     lyapunov: float | None = None
+    # Coordinates of the observation that chance draws anew, whatever was before and is done.
+    chance: ClassVar[tuple[int, ...]] = ()
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> Floats:
@@ -113,6 +122,20 @@ class VectorEnv(ABC):
         where an environment can't, and for another shape.
         """
         raise UserError(f"{type(self).__name__}: a simulator state can't be set.")
+
+    def placed(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """What `set_simulator_state` takes, states (..., S) and goals, so that observations (..., N) would be seen;
+        None where they don't tell."""
+        return None
+
+    def ways(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Which of several ways trajectories of observations (..., H, N) take, a number (...,), 0 for none, and which
+        of them mix ways (...,) bool; None where no such ways are known."""
+        return None
+
+    def decisive(self) -> np.ndarray | None:
+        """(B,) bool, whether what is done about now decides which way is taken; None where that isn't known."""
+        return None
 
     def impossible(self, observations: np.ndarray) -> NDArray[np.bool_]:
         """Which observations (..., N) no state can give, (...,), as far as that is known here."""

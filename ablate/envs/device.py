@@ -30,6 +30,8 @@ def on_device(env: VectorEnv, device: torch.device | str) -> DeviceEnv | None:
     if isinstance(env, MaskedEnv):
         inner = on_device(env.env, device)
         return None if inner is None else Masked(inner, env)
+    if isinstance(env, ForkCommit) and (env.forks > 1 or env.cue != "first"):
+        return None
     for kind, twin in TWINS.items():
         if isinstance(env, kind):
             return twin(env, torch.device(device))

@@ -200,6 +200,13 @@ class Locomotion(SimulatedEnv):
     def simulator_state(self) -> np.ndarray:
         return np.concatenate([self._positions(), self._velocities()], axis=1)
 
+    def placed(self, observations: np.ndarray) -> tuple[np.ndarray, None]:
+        """See `VectorEnv.placed`: at the track's beginning, as the place along it isn't shown. Velocities that the
+        observation clips are taken as clipped."""
+        hidden = 2 if self._task == "ant" else 1
+        room = [(0, 0)] * (observations.ndim - 1) + [(hidden, 0)]
+        return np.pad(observations.astype(np.float64), room), None
+
     def _lay_simulator_state(self, states: np.ndarray, goals: np.ndarray | None) -> np.ndarray:
         """The solver then starts from rest: it has no accelerations of a step before."""
         places = self._env.model.nq

@@ -55,6 +55,11 @@ class LinearQuadratic(SimulatedEnv):
         super().__init__(num_envs, observation_dim=4, action_dim=2, horizon=HORIZON)
         self._spread = friction_spread
 
+    @property
+    def hides_friction(self) -> bool:
+        """Whether each episode has a friction of its own."""
+        return self._spread > 0.0
+
     def _start(self, seeds: list[int]) -> np.ndarray:
         # Every episode's noise is drawn at once, from its own seed, so that stepping is vectorised.
         draws = np.stack([episode_rng(s, _TAG).standard_normal((HORIZON + 1, 4)) for s in seeds])

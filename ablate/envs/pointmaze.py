@@ -93,6 +93,11 @@ class BallEnv(SimulatedEnv):
             self._goal = np.array(goals, dtype=np.float64)
         return self._observe()
 
+    def placed(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `VectorEnv.placed`."""
+        goals = observations[..., 4:]
+        return observations[..., :4].astype(np.float64), goals if goals.shape[-1] else None
+
     @abstractmethod
     def _observe(self) -> np.ndarray:
         """What is seen, (B, N)."""

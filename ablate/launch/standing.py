@@ -167,6 +167,7 @@ def listed(study: Study, results: Path) -> Roll:
         study=study.study,
         profile=study.profile,
         streams=study.streams,
+        own_streams=study.own_streams,
         data=data,
         tuning=tuning_hash(folder),
         trials=ids(expand.trials(tuned(study, folder, data), data)),

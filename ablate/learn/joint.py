@@ -72,13 +72,15 @@ class JointSettings(Section):
     bins: of each dimension. discretiser: bins of equal counts, or of equal widths. repeats: a value that fills several
     quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in a row.
     penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
-    reward_weight, value_weight: of these tokens in the loss. value_mask: past value tokens are hidden from what
-    follows, as released. cosine: updates after which the learning rate is at its lowest; null for all. floor: share of
-    the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest; as released it
-    is not. critic: a Q-function for the search, trained apart; null for none. sharing: which losses train which net:
-    joint, one net by all; stopped, one net by observations and rewards, from whose features actions and values are
-    read; separate, a net for actions, one for observations and rewards, one for values; transplanted, two joint models,
-    the second of which is asked for observations and rewards.
+    reward_weight, value_weight: of these tokens in the loss. first_observation: whether the loss counts what a layout
+    can predict of a window's first observation, as released: with a token for each dimension all but the first number,
+    with one for all of them nothing; where not, every layout has the same targets. value_mask: past value tokens are
+    hidden from what follows, as released. cosine: updates after which the learning rate is at its lowest; null for all.
+    floor: share of the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest;
+    as released it is not. critic: a Q-function for the search, trained apart; null for none. sharing: which losses
+    train which net: joint, one net by all; stopped, one net by observations and rewards, from whose features actions
+    and values are read; separate, a net for actions, one for observations and rewards, one for values; transplanted,
+    two joint models, the second of which is asked for observations and rewards.
     """
 
     bins: int = Field(default=100, ge=2)
@@ -90,6 +92,7 @@ class JointSettings(Section):
     action_weight: float = Field(default=5.0, ge=0)
     reward_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, ge=0)
+    first_observation: bool = True
     value_mask: bool = True
     cosine: int | None = Field(default=None, gt=0)
     floor: float = Field(default=0.1, ge=0, le=1)
@@ -274,6 +277,8 @@ class Joint(Objective):
         told = [self.data.told[starts]] if self.stack.spec.prefix else []
         each = self.stack(rows, *told, method="losses") * self.weights  # (S, B, K, D)
         shown = heads.predicted(rows.shape[2])
+        if not self.settings.first_observation:
+            shown[0, : self.stack.spec.observation_dim] = False
         masked = each * (counted[..., None] & shown)
         return masked.sum((1, 2, 3)) / (starts.shape[1] * shown.sum())
 

@@ -84,7 +84,7 @@ class Source:
         rows = torch.minimum(rows, end.unsqueeze(-1))
         lengths = end - targets + 1
         shown = self.table.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        return self.visible.show(shown, lengths), rows, lengths
+        return self.visible.show(shown, lengths, self.timestep[targets] == 0), rows, lengths
 
     @cached_property
     def _last_row(self) -> Tensor:

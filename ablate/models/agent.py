@@ -256,7 +256,8 @@ class Actor:
         lengths = torch.full(
             (agent.size, self.batch), length, dtype=torch.long, device=token.device
         )
-        windows = agent.visible.show(self._window(length), lengths)
+        whole = torch.full_like(lengths, self.timestep == length, dtype=torch.bool)
+        windows = agent.visible.show(self._window(length), lengths, whole)
         return self._in_pieces(windows.shape[2], "last", windows, lengths)
 
     def _in_pieces(self, timesteps: int, method: str, *inputs: Any) -> Tensor:

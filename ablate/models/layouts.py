@@ -115,7 +115,9 @@ class Layout:
         if "reward" in self.past:
             columns.append(("reward", 1, False, True))
         for name, condition in self.conditions.items():
-            columns.append((name, condition.width(self), True, condition.stays(self.past)))
+            # What stands elsewhere in the window is the present's; a past timestep's own is never seen.
+            stays = condition.stays(self.past) and not condition.stands
+            columns.append((name, condition.width(self), True, stays))
         if self.timesteps:
             columns.append(("timestep", 1, True, True))
         return columns
@@ -174,8 +176,10 @@ class Layout:
 
     def visible(self, context: int, device: torch.device | str = "cpu") -> Visibility:
         """What windows of at most `context` timesteps show."""
-        first, stays = [], []
-        for _, width, in_first, when_past in self.columns:
+        first, stays, placed = [], [], []
+        for name, width, in_first, when_past in self.columns:
+            if name in self.conditions and (place := self.conditions[name].stands):
+                placed.append((place, len(first), len(first) + width))
             first += [in_first] * width
             stays += [when_past] * width
-        return Visibility.of(context, first, stays, device)
+        return Visibility.of(context, first, stays, device, tuple(placed))

@@ -60,8 +60,10 @@ class Study(Section):
     notes: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()  # empty: those that apply, in their own order
     streams: str = (
-        ""  # names all random streams; the study's name unless a replication redraws them
+        ""  # names all random streams; those of its own unless a replication redraws them
     )
+    # what its file names, the study's name where it names none: whose results lie in the study's own folder
+    own_streams: str = Field(default="", exclude=True)
     tune: TuneSection | None = None
     tuned: Chosen | None = None  # what tuning found, once it has run
     file: Path | None = None  # where it was read from

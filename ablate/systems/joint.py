@@ -24,7 +24,7 @@ from ablate.learn.joint import (
     joint_spec,
 )
 from ablate.learn.train import windows_per_update
-from ablate.models.assembly import Model, flops_per_target
+from ablate.models.assembly import Model, block, flops_per_target
 from ablate.models.layouts import Layout
 from ablate.models.match import Matched, match
 from ablate.models.spec import ModelSpec
@@ -35,6 +35,8 @@ from ablate.plan.options import PlanOptions
 from ablate.registry import get, register
 
 TARGETS = 512  # every one is a whole window
+TOKENS = 512 * TARGETS  # of all held-out windows: of longer ones there are fewer,
+FEWEST = 64  # but not fewer than these
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class JointSystem:
         timestep = torch.from_numpy(self.data.held_out.timestep).to(self.device)
         # A window that begins with its episode says nothing of its first observation.
         targets = torch.nonzero(timestep >= min(self.context - 1, int(timestep.max()))).flatten()
-        drawn = streams.stream(study, 0, "held-out").permutation(len(targets))[:TARGETS]
+        count = min(TARGETS, max(FEWEST, TOKENS // block(self.spec)))
+        drawn = streams.stream(study, 0, "held-out").permutation(len(targets))[:count]
         ends = targets[torch.from_numpy(drawn).to(self.device).sort().values]
         length = min(self.context, int(timestep.max()) + 1)
         index, _ = window_rows(ends, timestep, length)

@@ -124,6 +124,19 @@ def test_the_loss_is_the_weighted_cross_entropy_of_the_release() -> None:
     assert not mask.all()
 
 
+@pytest.mark.parametrize("layout", ["dimension", "modality", "step"])
+def test_without_the_first_observation_all_layouts_have_the_same_targets(layout: str) -> None:
+    """Of each window action, reward and value of all timesteps, and the observations after the first."""
+    made = objective(shape(layout=layout, dropout=0.0), [6, 5], first_observation=False)
+    starts = torch.tensor([0, 3, 7])
+    rows, inside = made.data.windows(starts)
+    each = made.stack.model.eval().losses(rows) * torch.tensor([1.0, 1, 1, 5, 5, 1, 1])
+    counted = (inside | rows[..., 0].isnan())[..., None]
+    each = each * counted
+    expected = (each[:, :, 3:].sum() + each[:, 1:, :3].sum()) / (3 * (4 * 4 + 3 * 3))
+    torch.testing.assert_close(made.loss(starts[None])[0], expected)
+
+
 @pytest.mark.parametrize(("mixer", "layout"), [("attention", "dimension"), ("gru", "step")])
 def test_a_stack_trains_as_its_seeds_alone(mixer: str, layout: str) -> None:
     spec = shape(mixer=mixer, layout=layout, dropout=0.0, heads=1, initialisation="torch")

@@ -57,6 +57,7 @@ PAIRS = {
 STEPS = {"train": 150_000, "held_out": 30_000}
 ACTION_NOISE = 0.5
 BATCH = 250  # episodes at once
+GOALS = [4, 5]  # coordinates of the observation
 
 
 @register("data", "fourrooms", label="Four Rooms")
@@ -107,7 +108,7 @@ class FourRoomSets(Family):
         return [f"fourrooms/{kind}-v0" for kind in PAIRS]
 
     def coordinates(self, member: str) -> dict[str, list[int]]:
-        return {"position": POSITIONS, "velocity": VELOCITIES}
+        return {"position": POSITIONS, "velocity": VELOCITIES, "goal": GOALS}
 
 
 def demonstrate(name: str, part: str, pairs: tuple[Pair, ...]) -> Trajectories:

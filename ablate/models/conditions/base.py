@@ -81,9 +81,12 @@ class Condition(ABC):
 
     Attributes:
         uses: the measurement's options that it reads (`target`, `decrement`); to vary another one changes nothing.
+        stands: where in a window what is said at the present timestep stands, see `ablate.data.windows.PLACES`; empty
+            where each timestep shows its own, as long as it `stays`.
     """
 
     uses: frozenset[str] = frozenset()
+    stands: str = ""
 
     def width(self, layout: Layout) -> int:
         """How many columns it has."""

@@ -363,6 +363,48 @@ def test_routes_are_balanced_kept_and_hidden_in_between(made, delay):
         np.testing.assert_allclose(part.behaviour_logp, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("cue", "shown"), [("first", 1), ("shown", 8), ("either", 0)])
+def test_several_forks_have_their_own_routes_and_the_behaviour_is_right_at_all(cue, shown):
+    """Of the routes of two forks every combination is there, and as often as it should be."""
+    part = forkcommit.demonstrate("x", forkcommit.Task(4, 2, cue), "train")
+    assert part.num_episodes == 400
+    np.testing.assert_array_equal(part.returns, 2.0)
+    assert part.terminations.sum() == 400
+    begins = part.observations[:, forkcommit.PROGRESS] == 0
+    assert begins.sum() == 800
+    arms = np.sign(part.observations[np.flatnonzero(begins) + 5, ACROSS]).reshape(400, 2)
+    assert (np.abs(arms) == 1).all()
+    assert abs(arms.prod(1).mean()) < 4 / np.sqrt(400)
+    told = np.abs(part.observations[:, ROUTE])
+    assert abs(told.sum() / 800 - shown) <= (1 if cue == "shown" else 0)
+    if cue == "either":
+        assert part.goal is None
+    else:
+        assert arms[:, 0].sum() == 0
+        np.testing.assert_array_equal(part.goal[begins, 0], arms.ravel())
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [("20x1", "has 1 forks"), ("20x04", "has 04 forks"), ("20-never", "is not known")],
+)
+def test_forks_that_are_not_there(member, said):
+    with pytest.raises(UserError, match=said):
+        spec(f"forkcommit/{member}-v0")
+
+
+def test_who_sees_the_route_or_needs_none_has_no_yardstick_that_steps():
+    for name, context, score in (
+        ("5x4-shown", 2, 100),
+        ("5x4-either", 2, 100),
+        ("5x4", 5, 50),
+        ("5x4", 6, 100),
+    ):
+        found = spec(f"forkcommit/{name}-v0")
+        held_out = found.generate()[1]
+        assert found.yardstick(held_out, found.anchors(), context)["score"] == score
+
+
 def test_the_behaviour_itself_scores_100():
     found = spec("forkcommit/30-v0")
     acted = collect("x", "train", found.make_env, found.behaviour(), 64 * 34, batch=64)

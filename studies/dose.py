@@ -1,0 +1,791 @@
+"""What only this study has: the linear system's demonstrator who sees no more than what is shown (`lq-filter/...`), the
+Kalman filter's estimate as a condition, acting with what history is worth beside the exact yardsticks (`recovery`), the
+dose of what is hidden (`dose`), the trend over it, and the dose-response figure.
+
+The dose of a data set is what the meter reads (`ablate.data.dose`): by how many nats a timestep the past tells more of
+the demonstrator's next action than the present does. Nothing else in the study knows by which knob it was made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib.lines import Line2D
+from pydantic import Field
+
+from ablate.analyse import trends
+from ablate.analyse.estimators import Asked, ByT, Estimator, Untold, seeds_paired
+from ablate.analyse.intervals import Alternative, combine, interval, p_value
+from ablate.analyse.randomisation import Block, generator
+from ablate.data import dose, exact, kalman, streams
+from ablate.data.catalogue import DataSet, DataSpec, Family, spec
+from ablate.data.collect import collect
+from ablate.data.families import lq
+from ablate.data.trajectories import Trajectories
+from ablate.data.windows import Visibility
+from ablate.envs.lq import HORIZON, LinearQuadratic
+from ablate.errors import UserError, unknown
+from ablate.measure.base import Measurement, Numbers, Trained
+from ablate.measure.episodes import CAP, LOST, regret
+from ablate.measure.rollout import rollout
+from ablate.models.agent import TOKENS, Agent
+from ablate.models.conditions import Condition, Moment
+from ablate.models.layouts import Fields, Layout
+from ablate.registry import Section, register
+from ablate.report import style, summaries
+from ablate.report.figures import base
+from ablate.report.results import Results
+from ablate.study.contrast import level_text
+from ablate.words import Response
+
+# Of what is measured and generated here. Change it whenever either changes: all rows are then measured again.
+VERSION = "1"
+Floats = np.ndarray
+# Deviation of each coordinate in a demonstrator's episodes, as it is in closed form.
+DEVIATION = np.sqrt(
+    np.diagonal(
+        exact.state_covariances(exact.optimal_gain(), exact.EXPLORATION), axis1=1, axis2=2
+    ).mean(0)
+)
+LINEAR = r"lq-(mix/single(-\d+)?|filter/\d+)"  # data sets whose only demonstrator is the regulator
+CLOSE = 0.1  # of the demonstrator's spread: actions as close repeat each other
+
+
+# --- a demonstrator who sees no more than what is shown ---
+
+
+@register("data", "lq-filter", VERSION, label="LQ, filter")
+class Filters(Family):
+    """`lq-filter/3000@mask-velocity:masked`: 3,000 episodes of a demonstrator who sees what is shown and acts by its
+    Kalman filter. Where all is shown it is the regulator of `lq-mix/single`."""
+
+    words: ClassVar = {r"(\d+)": r"\1 episodes"}
+
+    def resolve(self, member: str, name: str) -> DataSpec:
+        found = re.fullmatch(r"[1-9][0-9]{0,4}", member)
+        if not found:
+            raise unknown("data", name, self.names())
+        episodes = int(member)
+        linear = lq.LinearMixtures().resolve("single", name)
+
+        def part(number: int, which: str) -> Trajectories:
+            steps = number * HORIZON
+            return collect(
+                f"lq-filter/{member}", which, LinearQuadratic, kalman.Estimating(), steps
+            )
+
+        return replace(
+            linear,
+            name=name.partition("@")[0],
+            family="lq-filter",
+            recipe={"generator": "lq-filter", "version": 1, "train": episodes},
+            generate=lambda: (part(episodes, "train"), part(100, "held_out")),
+            yardstick=None,
+            behaviour=kalman.Estimating,
+        )
+
+    def names(self) -> list[str]:
+        return ["lq-filter/3000"]
+
+    def coordinates(self, member: str) -> dict[str, list[int]]:
+        return lq.LinearMixtures().coordinates(member)
+
+
+# --- the state as it can be estimated, in place of memory ---
+
+
+@register("condition", "estimate", VERSION, label="state estimate")
+class Estimate(Condition):
+    """Raw: the state (4,) as the Kalman filter has it from all that was shown and done. A model without memory that is
+    told it lacks nothing that memory could tell of the state."""
+
+    def width(self, layout: Layout) -> int:
+        return 4
+
+    def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
+        hiding = spec(trajectories.name).hiding
+        env = LinearQuadratic(1)
+        seen = kalman.Seen.of(env if hiding is None else hiding.wrap(env, DEVIATION))
+        episodes = trajectories.num_episodes
+        shown, done = (
+            each.reshape(episodes, HORIZON, -1)
+            for each in (trajectories.observations, trajectories.actions)
+        )
+        law, found = kalman.Filter(seen), []
+        law.start(episodes)
+        for t in range(HORIZON):
+            found.append(law.observe(shown[:, t]))
+            law.acted(done[:, t])
+        return np.stack(found, axis=1).reshape(episodes * HORIZON, 4)
+
+    def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
+        rows = math.prod(moment.shape)
+        if before is None:
+            self._law = kalman.Filter(kalman.Seen.of(moment.env))  # type: ignore[arg-type]
+            self._law.start(rows)
+        else:
+            self._law.acted(np.asarray(moment.action).reshape(rows, -1))
+        return self._law.observe(np.asarray(moment.observation).reshape(rows, -1)).reshape(
+            *moment.shape, 4
+        )
+
+    def scaled(self, raw: torch.Tensor, scales: Any, layout: Layout) -> torch.Tensor:
+        return raw / torch.as_tensor(DEVIATION, dtype=raw.dtype, device=raw.device)
+
+    def missing(self, spec: DataSpec) -> str:
+        linear = re.match(rf"{LINEAR}(@|$)", spec.name)
+        return "" if linear else "come from the linear-quadratic system with one demonstrator"
+
+
+# --- acting, with the past as it was or in random order ---
+
+
+class Watched:
+    """S policies as they act, whose actions are kept; their past may be shown to them in random order.
+
+    generators: one a policy, which draw the order anew at each timestep; None to show the past as it was. actions: (S,
+    E, M) a timestep.
+    """
+
+    def __init__(self, agent: Agent, generators: Sequence[np.random.Generator] | None) -> None:
+        self.agent, self.generators = agent, generators
+        self.layout, self.size, self.device = agent.layout, agent.size, agent.device
+        self.noise_dim = agent.noise_dim
+        self.actions: list[Floats] = []
+        stays = [kept for _, width, _, kept in agent.layout.columns for _ in range(width)]
+        # The action that led to the oldest state is taken away below, wherever that state then stands.
+        self.visible = Visibility.of(agent.context, [True] * len(stays), stays, agent.device)
+
+    def eval(self) -> Watched:
+        """Switch dropout off."""
+        self.agent.eval()
+        return self
+
+    def start(self, batch: int) -> _Acting:
+        """`batch` fresh episodes of each policy."""
+        return _Acting(self, batch)
+
+
+class _Acting:
+    def __init__(self, owner: Watched, batch: int) -> None:
+        self.owner = owner
+        self.plain = owner.agent.start(batch)
+        self.past: list[Fields] = []
+
+    def act(self, raw: Fields, noise: torch.Tensor | None) -> torch.Tensor:
+        """See `Acting`."""
+        owner = self.owner
+        if owner.generators is None:
+            action = self.plain.act(raw, noise)
+        else:
+            head, params = owner.agent.stack.head, self._reordered(raw)
+            action = head.mode(params) if noise is None else head.sample(params, noise)
+        owner.actions.append(action.double().cpu().numpy())
+        return action
+
+    def _reordered(self, raw: Fields) -> torch.Tensor:
+        """Head parameters (S, E, P) of the last K timesteps, all but the present in random order."""
+        owner = self.owner
+        agent, context = owner.agent, owner.agent.context
+        assert owner.generators is not None
+        self.past = [*self.past, raw][-context:]
+        length, (size, batch) = len(self.past), raw.observation.shape[:2]
+        drawn = np.stack([rng.random((batch, length - 1)) for rng in owner.generators])
+        order = np.concatenate([drawn.argsort(-1), np.full((size, batch, 1), length - 1)], axis=-1)
+        index = torch.from_numpy(order).to(agent.device)  # (S, E, L)
+
+        def joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
+            stacked = torch.stack(list(values), dim=2)  # (S, E, L, ...)
+            at = index.view(*index.shape, *[1] * (stacked.ndim - 3)).expand_as(stacked)
+            return stacked.gather(2, at)
+
+        first = self.past[0].action
+        led = [torch.zeros_like(first), *(each.action for each in self.past[1:])]
+        window = Fields(
+            observation=joined([each.observation for each in self.past]),
+            action=joined(led),
+            reward=joined([each.reward for each in self.past]),
+            time=joined([each.time for each in self.past]),
+            told={name: joined([each.told[name] for each in self.past]) for name in raw.told},
+        )
+        lengths = torch.full((size, batch), length, dtype=torch.long, device=agent.device)
+        rows = F.pad(agent.tokens(window), (0, 0, 0, context - length))
+        pieces = zip(
+            owner.visible.show(rows, lengths).split(max(1, TOKENS // context), 1),
+            lengths.split(max(1, TOKENS // context), 1),
+            strict=True,
+        )
+        return torch.cat([agent.stack(*piece, method="last") for piece in pieces], dim=1)
+
+
+def consecutive(actions: Floats, lengths: Floats) -> tuple[Floats, Floats]:
+    """The pairs (R, M), (R, M) of an action and the one before it, of actions (T, E, M) and lengths (E,)."""
+    live = np.arange(1, len(actions))[:, None] < lengths  # (T - 1, E)
+    return actions[1:][live], actions[:-1][live]
+
+
+def repeats(now: Floats, before: Floats, spread: float) -> float:
+    """The share of actions (R, M) that repeat those before them (R, M): root mean square apart below CLOSE spreads."""
+    return float((np.sqrt(np.square(now - before).mean(-1)) < CLOSE * spread).mean())
+
+
+def foretold(now: Floats, before: Floats) -> float:
+    """R2 of actions (R, M) by linear regression on those before them (R, M), all coordinates together."""
+    centred, past = now - now.mean(0), before - before.mean(0)
+    rest = centred - past @ np.linalg.lstsq(past, centred, rcond=None)[0]
+    return float(1.0 - np.square(rest).sum() / max(np.square(centred).sum(), 1e-12))
+
+
+def demonstrated(episodes: Trajectories) -> tuple[Floats, Floats, float]:
+    """Such pairs of the demonstrator's actions, without exploration noise where that is known, and their spread."""
+    done = episodes.actions if episodes.behaviour_action is None else episodes.behaviour_action
+    later = np.flatnonzero(episodes.timestep > 0)
+    done = done.astype(np.float64)
+    return done[later], done[later - 1], float(np.sqrt(done.var(axis=0).mean()))
+
+
+_known: dict[tuple[Any, ...], Floats] = {}
+
+
+def yardsticks(data: DataSet, seeds: Floats, who: str) -> Floats:
+    """(S, E) scores of one of `kalman.WHO` in the episodes `seeds` (S, E); NaN where they can't be had."""
+    name = data.spec.name
+    key = (name, data.content_hash, who, seeds.tobytes())
+    if key not in _known:
+        found = np.full(seeds.shape, np.nan)
+        if re.match(rf"{LINEAR}(@|$)", name) and (who == "filter" or not name.endswith(":masked")):
+            try:
+                each = kalman.returns(data.spec.make_env, seeds.ravel().tolist(), who)
+                found = data.anchors.score(each).reshape(seeds.shape)
+            except UserError:  # hidden friction; or it isn't known what the present alone tells
+                pass
+        _known[key] = found
+    return _known[key]
+
+
+@register("measurement", "recovery", VERSION)
+class Recovery(Measurement):
+    """The models act on what is shown, beside what exact estimation of the state makes of it in the same episodes."""
+
+    responses = (
+        Response("shortfall", "shortfall", "points", "lower", digits=1, points=True),
+        Response("score", "score", "points", "higher", digits=1, points=True),
+        Response("score_median", "median score", "points", "higher", digits=1, points=True),
+        Response("lost", "share of lost episodes", "fraction", "lower"),
+        Response("success", "success rate", "fraction", "higher"),
+        Response("repeats", "repeated actions beyond the demonstrator's", "of the actions", "lower"),
+        Response("copycat", "R2 of its actions by the ones before, beyond the demonstrator's", "", "lower"),
+        Response("filter", "shortfall of the exact filter", "points", "lower", digits=1, points=True),
+        Response("clone", "shortfall of the exact clone", "points", "lower", digits=1, points=True),
+        Response("memoryless", "shortfall of the exact clone without memory", "points", "lower", digits=1, points=True),
+    )  # fmt: skip
+    acts = True
+
+    class Options(Section):
+        """shown: the past as it was, or in an order drawn anew at each timestep. episodes, cap, below: as of `rollout`.
+
+        The shortfall is the regret to the optimum that sees the whole state, and to score 100 where none is known; at
+        most `cap` in an episode, so that lost ones don't carry it.
+        """
+
+        shown: Literal["as-it-was", "shuffled"] = "as-it-was"
+        episodes: int = Field(default=200, gt=0)
+        cap: float = Field(default=CAP, gt=0)
+        below: float = LOST
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
+        """See `Measurement`."""
+        data, seeds = trained.system.data, trained.seeds
+        agent = trained.system.actor(trained.models, {"context": None, "state": "re-encoded"})
+        orders = None
+        if options.shown == "shuffled":
+            orders = [streams.stream(trained.streams, seed, "orders") for seed in seeds]
+        watched = Watched(agent, orders)
+        found = rollout(
+            watched,
+            data.spec.make_env(len(seeds) * options.episodes),
+            options.episodes,
+            study=trained.streams,
+            seeds=seeds,
+            target=0.0,
+            policy=data.spec.best_policy,
+            sample=True,
+        )
+        best = [data.spec.optimal_returns(each.tolist()) for each in found.env_seeds]
+        hundred = np.full(options.episodes, 100.0)
+        top = np.array([hundred if x is None else data.anchors.score(x) for x in best])
+        scores = data.anchors.score(found.returns)
+        now, before, spread = demonstrated(data.held_out)
+        shares, ahead = repeats(now, before, spread), foretold(now, before)
+        actions = np.stack(watched.actions, axis=1)  # (S, T, E, M)
+        pairs = [consecutive(a, n) for a, n in zip(actions, found.lengths, strict=True)]
+        return {
+            "shortfall": regret(scores, top, options.cap),
+            "score": scores.mean(axis=1),
+            "score_median": np.median(scores, axis=1),
+            "lost": (scores < options.below).mean(axis=1),
+            "success": found.success.mean(axis=1),
+            "repeats": np.array([repeats(*pair, spread) - shares for pair in pairs]),
+            "copycat": np.array([foretold(*pair) - ahead for pair in pairs]),
+            **{
+                who: regret(yardsticks(data, found.env_seeds, who), top, options.cap)
+                for who in kalman.WHO
+            },
+        }
+
+    @classmethod
+    def refusal(cls, config: Mapping[str, Any]) -> str:
+        if "return" in str(config["condition"]):
+            return f"the measurement 'recovery' doesn't ask for a return; found the condition '{config['condition']}'"
+        return ""
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
+        fields = frozenset(cls.Options.model_fields)
+        return fields - {"shown"} if config["context"] == 1 else fields
+
+
+# --- the dose ---
+
+_read: dict[tuple[Any, ...], dose.Reading] = {}
+
+
+@register("measurement", "dose", VERSION)
+class Dose(Measurement):
+    """What the past tells of the demonstrator's next action beyond the present and the time: a property of the data. It
+    is read where models have no memory, of which every data set has some; NaN elsewhere."""
+
+    responses = (
+        Response("nats", "dose", "nats a timestep"),
+        Response("nats_exact", "dose in closed form", "nats a timestep"),
+        Response("gain", "dose in R2"),
+    )
+
+    class Options(Section):
+        """targets, history: as of the meter, `ablate.data.dose.measure`."""
+
+        targets: int = Field(default=4000, gt=0)
+        history: int = Field(default=dose.HISTORY, gt=0)
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, Numbers]:
+        """See `Measurement`."""
+        data, size = trained.system.data, len(trained.seeds)
+        if trained.system.context != 1:
+            return {response.name: np.full(size, np.nan) for response in self.responses}
+        key = (data.content_hash, options.targets, options.history)
+        if key not in _read:
+            _read[key] = dose.measure(
+                data.train, "behaviour", history=options.history, targets=options.targets
+            )
+        found = _read[key]
+        return {
+            "nats": np.full(size, found.nats.estimate),
+            "nats_exact": np.full(size, known_dose(data.spec)),
+            "gain": np.full(size, found.gain.estimate),
+        }
+
+    @classmethod
+    def seconds(cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Any) -> float:
+        """About 10 s a data set of 4,000 targets, which the seeds share."""
+        return 2.0 * options.get("targets", 4000) / 4000 if config["context"] == 1 else 0.0
+
+
+def known_dose(data: DataSpec) -> float:
+    """The dose in closed form, read as the meter reads; NaN where it isn't known."""
+    if not re.fullmatch(r"lq-mix/single(-\d+)?(@[^:]*)?", data.name):
+        return math.nan
+    try:
+        return kalman.nats(kalman.Seen.of(data.make_env(1)), dose.RESOLUTION)
+    except UserError:
+        return math.nan
+
+
+# --- what memory is worth, over the dose ---
+
+ORACLES = {"lq-filter/3000": "lq-mix/single-3000"}  # who saw the state is cloned from these data
+
+
+def oracle(data: str) -> str:
+    """The same task with nothing hidden."""
+    whole = data.partition("@")[0]
+    return ORACLES.get(whole, whole)
+
+
+def responses(
+    rows: pd.DataFrame, metric: str, memory: int, without: int = 1, nats: str = "dose.nats"
+) -> pd.DataFrame:
+    """A row for each data set and seed that has cells with and without memory: its `dose`; the `gain` of memory, by how
+    much it lowers the metric; and the `gap` from without memory to who is shown the whole state, who is perfect (0)
+    where no such model was trained.
+
+    rows: finished trials, one each. The mean over whatever else varies is taken.
+    """
+    context = rows["context"].map(level_text)
+    without_rows = rows[context == str(without)]
+    cells = [
+        each.groupby(["data", "seed"])[metric].mean()
+        for each in (rows[context == str(memory)], without_rows)
+    ]
+    found = pd.concat(cells, axis=1, keys=["with", "without"], join="inner").dropna().reset_index()
+    doses = without_rows.groupby("data")[nats].mean()
+    whole = dict(cells[1].items())
+    found["dose"] = found["data"].map(doses).astype(float)
+    found["gain"] = found["without"] - found["with"]
+    best = [
+        whole.get((oracle(d), s), 0.0) for d, s in zip(found["data"], found["seed"], strict=True)
+    ]
+    found["gap"] = found["without"] - np.array(best, dtype=float)
+    return found[np.isfinite(found["dose"])]
+
+
+def table(found: pd.DataFrame, of: str, least: float) -> tuple[Floats, Floats, int]:
+    """Doses (D,), rising, and values (D, seeds) of all seeds that have every dose, and how many were left out.
+
+    of: `gain`, or `share`: of the gap, at doses whose mean gap is at least `least`.
+    """
+    if of == "share":
+        wide = found.groupby("data")["gap"].mean()
+        found = found[found["data"].isin(wide[wide >= least].index)]
+        found = found.assign(share=found["gain"] / found["gap"])
+    values = found.pivot(index="data", columns="seed", values=of)
+    whole = values.dropna(axis=1)
+    doses = found.groupby("data")["dose"].mean().reindex(whole.index).to_numpy(dtype=float)
+    order = np.argsort(doses, kind="stable")
+    return doses[order], whole.to_numpy(dtype=float)[order], values.shape[1] - whole.shape[1]
+
+
+def concordance(doses: Floats, values: Floats, apart: float) -> Floats:
+    """For each column of values (D, n), over all pairs of doses (D,) that differ by more than `apart`: the share in
+    which the higher dose has the higher value minus the share in which it has the lower.
+
+    It is the count of Jonckheere and Terpstra between -1 and 1, and Somers' D of the value on the dose.
+    """
+    later = doses[None, :] - doses[:, None] > apart  # (D, D)
+    if not later.any():
+        raise Untold("no two doses differ")
+    sign = np.sign(values[None, :] - values[:, None])  # (D, D, n)
+    found: Floats = sign[later].mean(axis=0)
+    return found
+
+
+class OverDoses(Section):
+    """What of models is compared over doses: contexts with and without memory."""
+
+    memory: int = 20
+    without: int = 1
+
+
+def _found(rows: pd.DataFrame, asked: Asked, options: Any) -> pd.DataFrame:
+    found = responses(rows, asked.metric, options.memory, options.without)
+    if found.empty:
+        raise Untold("no data set has a dose, and models with and without memory")
+    return found
+
+
+@register("estimator", "dose-trend")
+class DoseTrend(Estimator):
+    """How strictly what memory is worth rises with the dose: `concordance` within each seed. The test of Jonckheere and
+    Terpstra, which permutes runs between doses, stands beside it."""
+
+    class Options(OverDoses):
+        """of: the gain of memory in the response, or the share of the gap that it is. least: the gap, in the response's
+        unit, that a share needs. apart: doses that differ by fewer nats count as the same."""
+
+        of: Literal["gain", "share"] = "gain"
+        least: float = Field(default=5.0, gt=0)
+        apart: float = Field(default=0.01, ge=0)
+
+    def __call__(self, rows: pd.DataFrame, asked: Asked) -> ByT:
+        o = self.options
+        doses, values, lost = table(_found(rows, asked, o), o.of, o.least)
+        if values.shape[1] < 2:
+            raise Untold(f"{values.shape[1]} seeds have every dose; two are needed")
+        each = concordance(doses, values, o.apart)
+        arms = [values[i] for i in range(len(doses))]
+        weights = np.linspace(-1.0, 1.0, len(arms))
+        test = trends.jonckheere_test(
+            [Block(weights, tuple(arms))], generator(f"dose-trend/{asked.name}")
+        )
+        notes = [f"{len(doses)} doses from {doses[0]:.3f} to {doses[-1]:.3f} nats"]
+        notes.append(f"Jonckheere-Terpstra by permutation: p = {test.greater:.2g}")
+        if lost:
+            notes.append(f"{lost} seeds were left out, as they lack a dose")
+        n = values.shape[1]
+        return ByT(combine([1.0], [each]), n, seeds_paired(n), tuple(notes))
+
+    @classmethod
+    def gives(cls, response: Response) -> Response:
+        return replace(
+            response, label="rank correlation with the dose", unit="", digits=2, points=False
+        )
+
+    @property
+    def says(self) -> str:
+        o = self.options
+        return f"{o.of} of K = {o.memory} over K = {o.without}, by dose"
+
+
+@register("estimator", "no-dose")
+class NoDose(Estimator):
+    """What memory is worth where the meter reads (next to) nothing: the mean gain over those data sets."""
+
+    class Options(OverDoses):
+        """below: nats."""
+
+        below: float = Field(default=0.01, gt=0)
+
+    def __call__(self, rows: pd.DataFrame, asked: Asked) -> ByT:
+        found = _found(rows, asked, self.options)
+        found = found[found["dose"] < self.options.below]
+        if found.empty:
+            raise Untold(f"no dose is below {self.options.below:g} nats")
+        _, values, lost = table(found, "gain", 0.0)
+        n = values.shape[1]
+        if n < 2:
+            raise Untold(f"{n} seeds have every dose; two are needed")
+        notes = (
+            f"{len(values)} data sets without a dose: {', '.join(sorted(set(found['data'])))}",
+        )
+        if lost:
+            notes = (*notes, f"{lost} seeds were left out, as they lack a dose")
+        return ByT(combine([1.0], [values.mean(axis=0)]), n, seeds_paired(n), notes)
+
+    @property
+    def says(self) -> str:
+        o = self.options
+        return f"gain of K = {o.memory} over K = {o.without} below {o.below:g} nats"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The largest of several means with bounds that hold for whichever it is (Bonferroni)."""
+
+    each: tuple[ByT, ...]
+    pairing: str
+    notes: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """The largest."""
+        return max(one.value for one in self.each)
+
+    @property
+    def n(self) -> int:
+        """Seeds."""
+        return min(one.n for one in self.each)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """The largest of the lower and of the upper bounds, each at the level that all hold together."""
+        level = 1.0 - (1.0 - confidence) / len(self.each)
+        both = [interval(one.estimate, level) for one in self.each]
+        return max(low for low, _ in both), max(high for _, high in both)
+
+    def p_value(self, null: float, alternative: Alternative) -> float:
+        """Of "it is `null`"; "greater": that some mean is, "less": that all are."""
+        greater = [p_value(one.estimate, null, "greater") for one in self.each]
+        some = min(1.0, len(greater) * min(greater))
+        if alternative == "greater":
+            return some
+        every = max(p_value(one.estimate, null, "less") for one in self.each)
+        return every if alternative == "less" else min(1.0, 2.0 * min(some, every))
+
+
+@register("estimator", "dose-harm")
+class DoseHarm(Estimator):
+    """By how much memory harms at the dose at which it harms most. The dose isn't chosen beforehand, so that the bounds
+    are those of all doses together."""
+
+    Options = OverDoses
+
+    def __call__(self, rows: pd.DataFrame, asked: Asked) -> Worst:
+        found = _found(rows, asked, self.options)
+        each = {
+            str(name): one["gain"].to_numpy(dtype=float)
+            for name, one in found.groupby("data")
+            if len(one) > 1
+        }
+        if not each:
+            raise Untold("no dose has two seeds")
+        made = {name: ByT(combine([1.0], [-x]), len(x)) for name, x in each.items()}
+        most = max(made, key=lambda name: made[name].value)
+        n = min(len(x) for x in each.values())
+        return Worst(tuple(made.values()), seeds_paired(n), (f"{most}, of {len(made)} data sets",))
+
+    @property
+    def says(self) -> str:
+        o = self.options
+        return f"largest harm of K = {o.memory} over K = {o.without} at any dose"
+
+
+# --- the figure ---
+
+DRAWN = {
+    "condition": "time",
+    "history": "states+actions",
+    "train.loss": "all",
+    "measure.recovery.shown": "as-it-was",
+}
+METRIC = "recovery.shortfall"
+KINDS = {  # what hides -> marker
+    "": "o",
+    "mask": "s",
+    "noise": "D",
+    "drop": "^",
+    "delay": "v",
+}
+SAID = {
+    "": "nothing hidden",
+    "mask": "velocities masked",
+    "noise": "noise",
+    "drop": "frames dropped",
+    "delay": "late actions",
+}
+WHO = {  # who demonstrates -> (filled, colour)
+    "saw the whole state": ("full", "#0173b2"),
+    "filtered what is shown": ("none", "#d55e00"),
+    "saw what is shown, no memory": ("left", "#029e73"),
+}
+
+
+def demonstrator(data: str) -> str:
+    """Who acted in a data set of the linear system, a key of `WHO`."""
+    saw, filtered, blind = WHO
+    return filtered if data.startswith("lq-filter") else blind if data.endswith(":masked") else saw
+
+
+def kind(data: str) -> str:
+    """What hides, a key of `KINDS`."""
+    return data.partition("@")[2].partition("-")[0]
+
+
+def _shown(results: Results) -> pd.DataFrame:
+    done = summaries.finished(results.rows)
+    for factor, level in DRAWN.items():
+        if factor in done.columns:
+            # an option that changes nothing without memory has no level there
+            kept = done[factor].map(level_text).isin([level_text(level), "", "nan", "None"])
+            done = done[kept]
+    return done[done["data"].str.startswith("lq-")]
+
+
+@register("figure", "dose_response", order=10)
+def dose_response(results: Results) -> base.Drawn | None:
+    """What memory is worth, over the dose: in points, and as a share of the gap; a mark a data set. None without
+    doses."""
+    if not {METRIC, "dose.nats", "context", "mixer"} <= set(results.rows.columns):
+        return None
+    rows = _shown(results)
+    rows = rows[rows["mixer"] == "gru"]
+    memory = rows["context"].max()
+    if memory == 1 or rows.empty:
+        return None
+    found = responses(rows, METRIC, int(memory))
+    if found["data"].nunique() < 2:
+        return None
+    figure = style.new_figure(2.75)
+    panels = figure.subplots(1, 2)
+    cells = {"gain": found, "share": _with_gap(found)}
+    for panel, (of, each) in zip(panels, cells.items(), strict=True):
+        for name, one in each.groupby("data"):
+            cell = summaries.mean_interval(one[of].to_numpy(dtype=float))
+            x = max(float(one["dose"].mean()), 0.0)
+            fill, colour = WHO[demonstrator(str(name))]
+            panel.plot([x, x], [cell.low, cell.high], color=colour, linewidth=0.8, zorder=2)
+            panel.plot(
+                x, cell.mean, color=colour, marker=KINDS[kind(str(name))], markersize=4.5,
+                fillstyle=fill, markerfacecoloralt="white", markeredgewidth=0.9, zorder=3,
+            )  # fmt: skip
+        if of == "gain":
+            _curve(panel, each)
+        _filtered(panel, rows, each, of)
+        panel.axhline(0.0, color="#808080", linewidth=0.6, zorder=0)
+        panel.set_xscale("function", functions=(_root, np.square))
+        panel.set_xlim(0.0, 1.1 * max(float(found["dose"].max()), 0.02))
+        top = panel.get_xlim()[1]
+        panel.set_xticks([t for t in (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0) if t <= top])
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.set_xlabel("dose, in nats a timestep")
+    panels[1].axhline(1.0, color="#808080", linewidth=0.6, linestyle=":", zorder=0)
+    _limit(panels[1])
+    base.label(panels[0], "less shortfall with memory, in points")
+    base.label(panels[1], "share of the gap recovered")
+    handles = [
+        Line2D([], [], color="#333333", marker=KINDS[each], linestyle="", label=SAID[each])
+        for each in KINDS
+        if each in {kind(name) for name in found["data"]}
+    ]
+    present = {demonstrator(name) for name in found["data"]}
+    for who, (fill, colour) in WHO.items():
+        if who in present:
+            look = {"marker": "o", "fillstyle": fill, "markerfacecoloralt": "white"}
+            said = f"demonstrator {who}"
+            handles.append(Line2D([], [], color=colour, linestyle="", label=said, **look))
+    handles += [
+        Line2D([], [], color="#1a1a1a", linewidth=0.9, label="nearest rising curve"),
+        Line2D([], [], color="#1a1a1a", marker="_", linestyle="", label="exact filter"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return base.Drawn(
+        figure=figure,
+        title="What memory is worth, by how much is hidden",
+        caption=(
+            f"By how much {memory} timesteps of memory lower the shortfall to the optimum that sees the state (left; at"
+            " most 100 points an episode), and which share that is of the gap between a model without memory and"
+            " one that is shown the state (right; where the gap is at least 5 points), over the dose. A mark: a data"
+            " set of the linear system, GRUs, with its 95 % interval over"
+            f" {found['seed'].nunique()} seeds. Line and band: the nearest rising curve through the marks of the"
+            " demonstrator who saw the state, and its 95 % bootstrap band. Bars: what the Kalman filter with the"
+            " optimal regulator gains over the same models without memory, the most that can be had."
+        ),
+        trials=tuple(dict.fromkeys(rows["trial"])),
+    )
+
+
+def _root(values: Any) -> Any:
+    return np.sqrt(np.maximum(values, 0.0))
+
+
+def _with_gap(found: pd.DataFrame, least: float = 5.0) -> pd.DataFrame:
+    wide = found.groupby("data")["gap"].transform("mean") >= least
+    return found[wide].assign(share=lambda x: x["gain"] / x["gap"])
+
+
+def _curve(panel: Any, found: pd.DataFrame) -> None:
+    """The isotonic curve with its band through the doses of the demonstrator who saw the state."""
+    saw = found[found["data"].map(demonstrator) == next(iter(WHO))]
+    doses, values, _ = table(saw, "gain", 0.0)
+    if len(doses) < 3 or values.shape[1] < 2:
+        return
+    block = Block(np.linspace(-1.0, 1.0, len(doses)), tuple(values))
+    fit = trends.isotonic(
+        [block], [f"{d:g}" for d in doses], generator("dose-response"), together=True
+    )
+    x = np.maximum(doses, 0.0)
+    panel.fill_between(x, fit.low, fit.high, color="#1a1a1a", alpha=0.12, linewidth=0, zorder=1)
+    panel.plot(x, fit.fit, color="#1a1a1a", linewidth=0.9, zorder=1)
+
+
+def _filtered(panel: Any, rows: pd.DataFrame, found: pd.DataFrame, of: str) -> None:
+    """What the exact filter would gain over the models without memory."""
+    without = rows[rows["context"] == 1].groupby("data")[[METRIC, "recovery.filter"]].mean()
+    for name, one in found.groupby("data"):
+        gain = float(without.loc[name, METRIC] - without.loc[name, "recovery.filter"])
+        if math.isfinite(gain):
+            y = gain if of == "gain" else gain / float(one["gap"].mean())
+            panel.plot(
+                max(float(one["dose"].mean()), 0.0), y, color="#1a1a1a", marker="_", markersize=9
+            )
+
+
+def _limit(panel: Any) -> None:
+    """Shares between -1 and 1.5 at most, whatever intervals of few seeds say."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(max(low, -1.0), min(high, 1.5))
