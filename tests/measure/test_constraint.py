@@ -67,5 +67,5 @@ def test_every_profile_of_the_study_stands() -> None:
     for profile in ("standard", "quick", "gpu"):
         study = load(STUDY, profile)
         assert {claim.family for claim in study.hypotheses} >= {"controls"}
-        assert sum(claim.primary for claim in study.hypotheses) == 3
+        assert sum(claim.primary for claim in study.hypotheses) == 6
         assert study.seeds >= 2
