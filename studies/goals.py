@@ -351,9 +351,11 @@ def placements(results: Results) -> base.Drawn | None:
         if factor in done.columns:
             done = done[done[factor].map(level_text).isin([level, "", "nan", "None"])]
     done = done[done["data"].str.startswith("fourrooms/seen")]
-    longest = done["context"].max()
+    if done.empty:
+        return None
+    done = done.assign(placement=[_placement(row) for _, row in done.iterrows()])
+    longest = done.groupby("context")["placement"].nunique().idxmax()  # where most are compared
     rows = done[done["context"] == longest]
-    rows = rows.assign(placement=[_placement(row) for _, row in rows.iterrows()])
     names = [name for name in SHOWN if name in set(rows["placement"])]
     if len(names) < 2:
         return None
