@@ -102,8 +102,8 @@ class Visibility:
         placed: tuple[tuple[str, int, int], ...] = (),
     ) -> Visibility:
         """The same from lists, so that nothing has to be asked of the device."""
-        tensors = (torch.tensor(each, device=device).float() for each in (first, stays))
-        made = cls(context, *tensors, placed)
+        shown, kept = (torch.tensor(each, device=device).float() for each in (first, stays))
+        made = cls(context, shown, kept, placed)
         vars(made).update(_all_first=all(first), _all_stay=all(stays))
         return made
 

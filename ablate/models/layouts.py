@@ -176,7 +176,9 @@ class Layout:
 
     def visible(self, context: int, device: torch.device | str = "cpu") -> Visibility:
         """What windows of at most `context` timesteps show."""
-        first, stays, placed = [], [], []
+        first: list[bool] = []
+        stays: list[bool] = []
+        placed: list[tuple[str, int, int]] = []
         for name, width, in_first, when_past in self.columns:
             if name in self.conditions and (place := self.conditions[name].stands):
                 placed.append((place, len(first), len(first) + width))
