@@ -649,9 +649,9 @@ SAID = {
     "delay": "late actions",
 }
 WHO = {  # who demonstrates -> (filled, colour)
-    "saw the whole state": ("full", "#0173b2"),
-    "filtered what is shown": ("none", "#d55e00"),
-    "saw what is shown, no memory": ("left", "#029e73"),
+    "saw the state": ("full", "#0173b2"),
+    "filtered": ("none", "#d55e00"),
+    "saw the present": ("left", "#029e73"),
 }
 
 
@@ -726,7 +726,7 @@ def dose_response(results: Results) -> base.Drawn | None:
     for who, (fill, colour) in WHO.items():
         if who in present:
             look = {"marker": "o", "fillstyle": fill, "markerfacecoloralt": "white"}
-            said = f"demonstrator {who}"
+            said = f"demonstrator: {who}"
             handles.append(Line2D([], [], color=colour, linestyle="", label=said, **look))
     handles += [
         Line2D([], [], color="#1a1a1a", linewidth=0.9, label="nearest rising curve"),
@@ -743,7 +743,8 @@ def dose_response(results: Results) -> base.Drawn | None:
             " set of the linear system, GRUs, with its 95 % interval over"
             f" {found['seed'].nunique()} seeds. Line and band: the nearest rising curve through the marks of the"
             " demonstrator who saw the state, and its 95 % bootstrap band. Bars: what the Kalman filter with the"
-            " optimal regulator gains over the same models without memory, the most that can be had."
+            " optimal regulator gains over the same models without memory, the most that can be had. Demonstrators saw"
+            " the state, or what is shown of it and acted by their Kalman filter or by the present alone."
         ),
         trials=tuple(dict.fromkeys(rows["trial"])),
     )

@@ -351,9 +351,11 @@ def placements(results: Results) -> base.Drawn | None:
         if factor in done.columns:
             done = done[done[factor].map(level_text).isin([level, "", "nan", "None"])]
     done = done[done["data"].str.startswith("fourrooms/seen")]
-    longest = done["context"].max()
+    if done.empty:
+        return None
+    done = done.assign(placement=[_placement(row) for _, row in done.iterrows()])
+    longest = done.groupby("context")["placement"].nunique().idxmax()  # where most are compared
     rows = done[done["context"] == longest]
-    rows = rows.assign(placement=[_placement(row) for _, row in rows.iterrows()])
     names = [name for name in SHOWN if name in set(rows["placement"])]
     if len(names) < 2:
         return None
@@ -377,26 +379,33 @@ def placements(results: Results) -> base.Drawn | None:
     panels[0].set_xlabel("success, in % of the episodes")
     series = results.series[results.series["response"] == "reaching.influence"]
     series = series.merge(rows[rows["measure.reaching.pairs"] == "seen"], on="trial")
-    looks = style.looks("", [name for name in names if name.startswith("goal")])
+    kept = [name for name in names if name.startswith("goal") and "shuffled" not in name]
+    looks = style.looks("", kept)
     for name, look in looks.items():
         one = series[series["placement"] == name]
         if len(one):
             mean = one.groupby("index")["value"].mean()
             panels[1].plot(
                 [np.log2(float(t) + 1) for t in mean.index], mean, color=look.colour,
-                linestyle=look.line, marker=look.marker, markersize=3, label=SHOWN[name],
+                linestyle=look.line, marker=look.marker, markersize=3,
             )  # fmt: skip
     panels[1].set_xticks([np.log2(t + 1) for t in (0, 4, 19, 80)], ["0", "4", "19", "80"])
     panels[1].axvline(np.log2(longest), color="#808080", linewidth=0.6, linestyle=":")
     panels[1].set_ylim(bottom=0)
     panels[1].set_xlabel("timestep of the episode")
     base.label(panels[1], "influence of the goal on the action")
-    panels[1].legend(fontsize=style.SMALL)
     handles = [
         Line2D([], [], color=look.colour, marker=look.marker, label=f"{pairs} pairs of rooms")
         for pairs, look in _LOOKS.items()
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    handles += [
+        Line2D(
+            [], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=3,
+            label=SHOWN[name],
+        )
+        for name, look in looks.items()
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return base.Drawn(
         figure=figure,
         title="Where the goal stands",
