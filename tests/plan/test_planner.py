@@ -103,13 +103,13 @@ def test_a_value_function_replaces_the_value_tokens() -> None:
     noise = uniforms((1, 1, 10, D))
     asked = []
 
-    def value(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def value(states: torch.Tensor, actions: torch.Tensor, step: int) -> torch.Tensor:
         asked.append(actions)
         assert states.shape == (1, 10, N)
         return -(actions**2).sum(-1)
 
     plan = search(model, context, observation, options, noise, value=value)
-    found = value(observation[:, None].expand(1, 10, N), asked[0])
+    found = value(observation[:, None].expand(1, 10, N), asked[0], 0)
     assert float(plan.score[0]) == pytest.approx(float(found.max()))
     best = asked[0][0, found[0].argmax()]
     torch.testing.assert_close(plan.actions(N, M)[0, 0], best)
