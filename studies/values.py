@@ -19,9 +19,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
 from pydantic import Field
 
-from ablate import registry
+from ablate import registry, words
 from ablate.config import timesteps
 from ablate.data import streams, tabular
 from ablate.data.catalogue import DataSet
@@ -37,6 +39,10 @@ from ablate.measure.values import action_values
 from ablate.models.conditions.return_to_go import ReturnToGo
 from ablate.plan.options import PlanOptions
 from ablate.registry import Section, register
+from ablate.report import style
+from ablate.report import summaries as tables
+from ablate.report.figures import base
+from ablate.report.results import Results
 from ablate.words import Response
 
 # Of what is measured here. Change it whenever that changes: all its rows are then measured again.
@@ -157,6 +163,8 @@ class Semantics(Measurement):
         Response("toward_optimal", "way from the behaviour's value to the optimum", "fraction"),
         Response("differing", "share of rows where behaviour and optimum differ", "fraction"),
         Response("floor_error", "squared error of the Monte-Carlo table", "of the values' variance", "lower", digits=3),
+        Response("beyond_floor", "squared error of the Monte-Carlo table beyond the model's", "of the values' variance",
+                 "higher", digits=3),
         Response("floor_slope", "slope of the Monte-Carlo table"),
         Response("floor_toward_optimal", "way from the behaviour's value to the optimum, of the Monte-Carlo table",
                  "fraction"),
@@ -220,6 +228,7 @@ def compared(
     _, way, _ = tracked(floor[None], exact["window"], exact["optimal"], apart)
     for name, value in (("error", error), ("slope", slope), ("toward_optimal", way)):
         found[f"floor_{name}"] = np.full(size, value[0])
+    found["beyond_floor"] = found["floor_error"] - found["error_window"]
     return found
 
 
@@ -399,3 +408,118 @@ class LowReturn(Alike):
 @register("algorithm", "joint-critic", VERSION, label="joint, with a critic")
 class WithCritic(Joint):
     """`joint` under another name, so that a study can also have models with a critic (`settings.joint-critic.critic`)."""
+
+
+# --- the figure ---
+
+BY, HORIZON, BEAM = ("measure.decode." + name for name in ("by", "horizon", "beam"))
+PLAIN = {
+    "algorithm": "joint", "condition": "time", "settings.value_mask": True,
+}  # fmt: skip
+LINES = {"return": "rewards and value", "rewards": "rewards alone"}
+LEVELS = {"likelihood": "likelihood", "exact": "rewards and exact Q*"}
+
+
+def plain(results: Results) -> pd.DataFrame:
+    """The finished trials of joint models that are told the time alone."""
+    rows = tables.finished(results.rows)
+    return tables.at(rows, {name: level for name, level in PLAIN.items() if name in rows})
+
+
+@register("figure", "semantics", order=10)
+def semantics(results: Results) -> base.Drawn | None:
+    """Left, whose value a predicted return is, a row a data set and a marker a context; right, what decoding brings over
+    the horizon, beside the same without error. None where neither was measured."""
+    rows = plain(results)
+    told = rows[rows.get("semantics.toward_optimal", pd.Series(dtype=float)).notna()]
+    names = [name for name in results.study.data if name in set(told["data"])]
+    if not names or HORIZON not in rows:
+        return None
+    once = told.drop_duplicates(["data", "context", "seed"])
+    figure = style.new_figure(max(2.3, 0.95 + 0.27 * len(names)))
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+    looks = style.looks("context", sorted(once["context"].unique()))
+    for height, name in enumerate(names):
+        here = once[once["data"] == name]
+        for place, (context, look) in enumerate(looks.items()):
+            cell = here[here["context"] == context]["semantics.toward_optimal"]
+            if cell.empty:
+                continue
+            found = tables.mean_interval(cell.to_numpy(dtype=float))
+            y = height + 0.2 * (place - (len(looks) - 1) / 2)
+            left.plot([found.low, found.high], [y, y], color=look.colour, linewidth=0.9)
+            left.plot(found.mean, y, color=look.colour, marker=look.marker, markersize=4)
+        floor = here["semantics.floor_toward_optimal"].mean()
+        left.plot(floor, height, color="#000000", marker="x", markersize=4, zorder=1)
+    for place in (0.0, 1.0):
+        left.axvline(place, color="#808080", linewidth=0.7, zorder=0)
+    left.set_xlim(-0.35, 1.25)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    left.set_xticks([0.0, 0.5, 1.0], ["behaviour's value,\ngiven the past", "", "optimal\nvalue"])
+    left.set_yticks(
+        range(len(names)), ["\n".join(base.wrap(words.data(name), 24)) for name in names]
+    )
+    left.tick_params(axis="y", length=0)
+    base.title(left, "What a predicted return is near")
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linewidth=0.9, label=f"K = {context}")
+        for context, look in looks.items()
+    ]
+    handles.append(Line2D([], [], color="#000000", marker="x", linewidth=0, label="table of means"))
+    left.legend(handles=handles, loc="center right", borderpad=0.2)
+    trials = {*once["trial"], *_decoded(right, rows, results)}
+    return base.Drawn(
+        figure=figure,
+        title="Whose value a return token estimates, and what decoding for it brings",
+        caption=(
+            "Left: how far the predicted return of held-out windows and actions (the expected reward and the value that"
+            " follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal value:"
+            " least squares, on the timesteps where the two differ; means over seeds with 95 % intervals. The cross is"
+            " what a table of means makes of the same data. Right: score over the imagined timesteps of a search; thin"
+            " and dashed, the exact look-ahead that the search stands for; 100 is the optimum."
+        ),
+        trials=tuple(sorted(trials)),
+    )
+
+
+def _decoded(panel: Any, rows: pd.DataFrame, results: Results) -> set[str]:
+    """Scores over the horizon on the first data set that has several; returns the trials shown."""
+    beams = rows[BEAM] == rows[BEAM].max() if BEAM in rows else True
+    rows = rows[beams & (rows["context"] == rows["context"].max()) & rows["decode.score"].notna()]
+    counts = rows.groupby("data", observed=True)[HORIZON].nunique()
+    names = [name for name in results.study.data if counts.get(name, 0) > 1]
+    if not names:
+        panel.axis("off")
+        return set()
+    here = rows[rows["data"] == names[0]]
+    looks = style.looks("", [*LINES, *LEVELS])
+    shown: set[str] = set()
+    for by, label in (LINES | LEVELS).items():
+        mine, look = here[here[BY] == by], looks[by]
+        if mine.empty:
+            continue
+        shown |= set(mine["trial"])
+        cells = tables.by_level(mine, [HORIZON], "decode.score")
+        x = [key[0] for key in cells]
+        mean = np.array([cell.mean for cell in cells.values()])
+        if by in LEVELS:
+            panel.axhline(mean[0], color=look.colour, linestyle=look.line, linewidth=0.9, label=label)
+            continue
+        ends = np.array([[c.low, c.high] for c in cells.values()])
+        bars = np.abs(np.nan_to_num(ends.T - mean, nan=0.0))
+        panel.errorbar(
+            x, mean, yerr=bars, color=look.colour, marker=look.marker, linestyle=look.line,
+            linewidth=1.0, elinewidth=0.7, label=label,
+        )  # fmt: skip
+        exact = tables.by_level(mine, [HORIZON], "decode.exact")
+        panel.plot(
+            [key[0] for key in exact], [cell.mean for cell in exact.values()],
+            color=look.colour, linestyle=(0, (2, 2)), linewidth=0.7,
+        )  # fmt: skip
+    panel.set_ylim(-25, 118)
+    panel.set_xticks(sorted(here[HORIZON].unique()))
+    panel.set_xlabel("imagined timesteps")
+    panel.set_ylabel("score")
+    panel.legend(loc="lower right", borderpad=0.2)
+    base.title(panel, f"Decoding: {words.data(names[0])}")
+    return shown

@@ -69,7 +69,7 @@ class JointSettings(Section):
     """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py)."""
 
     bins: int = Field(default=100, ge=2)
-    discretiser: Literal["quantile", "uniform"] = "quantile"
+    discretiser: Literal["quantile", "uniform", "values"] = "quantile"
     repeats: Literal["own-bin", "kept"] = "own-bin"  # released: kept
     discount: float = Field(default=0.99, ge=0, le=1)
     penalty: float | None = -100.0  # the reward of a true end; null: as logged
