@@ -1,7 +1,8 @@
 """What only this study measures, conditions on and draws: a predicted return beside every value that it could be an
 estimate of; decoding by what is likely and by what pays; returns to ask for from which luck was taken.
 
-In the tabular processes (`chain/...`, `grid/...`) every value is known exactly. Of a window h and the action a at its end,
+In the tabular processes (`chain/...`, `grid/...`) every value is known exactly. Of a window h and the action a at its
+end,
 
     the behaviour's, given the window    E[r + g V | h, a], the policies weighed by how likely each made h
     the behaviour's                      the same given the present state and the time alone: Q of no single policy
@@ -103,9 +104,9 @@ def tracked(
 ) -> tuple[Floats, Floats, float]:
     """Which of two values `told` and `other` (B,) predictions (S, B) are nearer, where the two differ.
 
-    apart: least difference that counts, in standard deviations of `told`. Returns the mean squared error to `other` less
-    that to `told`, over the variance of `told` (S,); how far predictions are on the way from `told` (0) to `other` (1),
-    the least-squares coefficient (S,); and the share of rows that count. NaN where fewer than ten do.
+    apart: least difference that counts, in standard deviations of `told`. Returns the mean squared error to `other`
+    less that to `told`, over the variance of `told` (S,); how far predictions are on the way from `told` (0) to `other`
+    (1), the least-squares coefficient (S,); and the share of rows that count. NaN where fewer than ten do.
     """
     gap, spread = other - told, told.std()
     rows = np.flatnonzero(np.abs(gap) > apart * spread)
@@ -119,8 +120,8 @@ def tracked(
 
 
 def line(predicted: Floats, exact: Floats) -> tuple[Floats, Floats]:
-    """Slope (S,) of the least-squares line of predictions (S, B) against exact values (B,), and their mean squared error
-    (S,) over the variance of the exact values; NaN where these don't vary."""
+    """Slope (S,) of the least-squares line of predictions (S, B) against exact values (B,), and their mean squared
+    error (S,) over the variance of the exact values; NaN where these don't vary."""
     spread = exact.std()
     if not spread:
         return (np.full(len(predicted), np.nan),) * 2
@@ -192,7 +193,9 @@ class Semantics(Measurement):
             return nothing(self.responses, size)
         predicted = np.stack([action_values(system, m, held, rows) for m in trained.models])
         rewards, after = values_to_go(data.train, discount, system.settings.penalty)
-        counted = monte_carlo(data.train, rewards + discount * after, held, system.context, options.least)
+        counted = monte_carlo(
+            data.train, rewards + discount * after, held, system.context, options.least
+        )
         floor = np.where(np.isnan(counted[rows]), np.nanmean(counted), counted[rows])
         return compared(predicted, floor, exact, options.apart)
 
@@ -249,8 +252,8 @@ DECODINGS: dict[str, dict[str, Any]] = {
 
 
 def searches(config: Mapping[str, Any]) -> bool:
-    """Whether models of this configuration can be searched as it says: they predict whole trajectories, and their window
-    holds the timesteps that are looked at and those that are imagined."""
+    """Whether models of this configuration can be searched as it says: they predict whole trajectories, and their
+    window holds the timesteps that are looked at and those that are imagined."""
     options = PlanOptions(
         **{n: v for n, v in config["measure"]["decode"].items() if n in PlanOptions.model_fields}
     )
@@ -356,7 +359,9 @@ class Decode(Measurement):
         return mine - {"objective", "value", "percentile", "least_likely"}
 
     @classmethod
-    def seconds(cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Any) -> float | None:
+    def seconds(
+        cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Any
+    ) -> float | None:
         return None if searches(config) else 0.0
 
 
@@ -366,9 +371,9 @@ class Decode(Measurement):
 class Alike(ReturnToGo):
     """Of the returns-to-go logged at timesteps that look alike: the same time, observation and action.
 
-    Where it matters what an action is worth and not what came of it once, this is what there is to condition on (Paster
-    et al. 2022, "You can't count on luck", who learn what is alike). Where no two timesteps look alike, as in continuous
-    systems, it is the realised return. Held-out episodes are told by their own.
+    Where it matters what an action is worth and not what came of it once, this is what there is to condition on
+    (Paster et al. 2022, "You can't count on luck", who learn what is alike). Where no two timesteps look alike, as in
+    continuous systems, it is the realised return. Held-out episodes are told by their own.
     """
 
     def summed(self, values: Floats, starts: Floats) -> Floats:
@@ -407,7 +412,7 @@ class LowReturn(Alike):
 
 @register("algorithm", "joint-critic", VERSION, label="joint, with a critic")
 class WithCritic(Joint):
-    """`joint` under another name, so that a study can also have models with a critic (`settings.joint-critic.critic`)."""
+    """`joint` by another name, so that a study can have models with a critic too (`settings.joint-critic.critic`)."""
 
 
 # --- the figure ---
@@ -428,8 +433,8 @@ def plain(results: Results) -> pd.DataFrame:
 
 @register("figure", "semantics", order=10)
 def semantics(results: Results) -> base.Drawn | None:
-    """Left, whose value a predicted return is, a row a data set and a marker a context; right, what decoding brings over
-    the horizon, beside the same without error. None where neither was measured."""
+    """Left, whose value a predicted return is, a row a data set and a marker a context; right, what decoding brings
+    over the horizon, beside the same without error. None where neither was measured."""
     rows = plain(results)
     told = rows[rows.get("semantics.toward_optimal", pd.Series(dtype=float)).notna()]
     names = [name for name in results.study.data if name in set(told["data"])]
@@ -473,9 +478,9 @@ def semantics(results: Results) -> base.Drawn | None:
         title="Whose value a return token estimates, and what decoding for it brings",
         caption=(
             "Left: how far the predicted return of held-out windows and actions (the expected reward and the value that"
-            " follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal value:"
-            " least squares, on the timesteps where the two differ; means over seeds with 95 % intervals. The cross is"
-            " what a table of means makes of the same data. Right: score over the imagined timesteps of a search; thin"
+            " follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal"
+            " value: least squares, on the timesteps where the two differ; means over seeds with 95 % intervals. The"
+            " cross is what a table of means makes of the same data. Right: score over the imagined timesteps of a search; thin"
             " and dashed, the exact look-ahead that the search stands for; 100 is the optimum."
         ),
         trials=tuple(sorted(trials)),
@@ -503,7 +508,9 @@ def _decoded(panel: Any, rows: pd.DataFrame, results: Results) -> set[str]:
         x = [key[0] for key in cells]
         mean = np.array([cell.mean for cell in cells.values()])
         if by in LEVELS:
-            panel.axhline(mean[0], color=look.colour, linestyle=look.line, linewidth=0.9, label=label)
+            panel.axhline(
+                mean[0], color=look.colour, linestyle=look.line, linewidth=0.9, label=label
+            )
             continue
         ends = np.array([[c.low, c.high] for c in cells.values()])
         bars = np.abs(np.nan_to_num(ends.T - mean, nan=0.0))

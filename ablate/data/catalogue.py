@@ -91,8 +91,8 @@ class DataSpec:
             environment seeds: the same starts and the same noise as everybody's. None where no such
             policy is known. Ask for them by `optimal_returns`.
         optimal_values: Q* of the process with its time limit: (observations (R, N), actions (R, M), both raw,
-            timestep, discount) -> (R,), zero at what no state looks like, as after an episode's end. None where it isn't
-            known, or a part of the state is hidden.
+            timestep, discount) -> (R,), zero at what no state looks like, as after an episode's end. None where it
+            isn't known, or a part of the state is hidden.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
         recorded: what a file says of itself; None where the environment says it.

@@ -1,7 +1,7 @@
 """The value that a table makes of finite data: means of the returns that followed what looked the same.
 
-What a learner's error has to be held against where values are known exactly: it has no model class and no training, only
-the data. It knows the timestep, and as much of the past as the data can bear: the mean is taken over the logged
+What a learner's error has to be held against where values are known exactly: it has no model class and no training,
+only the data. It knows the timestep, and as much of the past as the data can bear: the mean is taken over the logged
 timesteps that share the longest part of the window of which there are enough (backing off, as the language models of
 Katz 1987, IEEE Trans. ASSP 35, do).
 """

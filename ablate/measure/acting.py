@@ -174,7 +174,10 @@ def no_value(config: Mapping[str, Any], name: str, value: str) -> str:
     """Why the search of a measurement can't be told this `value`; empty where it can."""
     if value == "critic" and not config["settings"].get("critic"):
         return f"measure.{name}.value: critic needs one that is trained; set settings.critic: {{}}"
-    if value == "exact" and catalogue.spec(config["data"], config["reading"]).optimal_values is None:
+    if (
+        value == "exact"
+        and catalogue.spec(config["data"], config["reading"]).optimal_values is None
+    ):
         return (
             f"measure.{name}.value: exact needs a process whose Q* is known and whose state is shown; found"
             f" {config['data']}, allowed: tokens, critic, or data such as chain/gamble-episode-v0"

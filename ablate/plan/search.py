@@ -161,7 +161,9 @@ def _by_return(
                 params = imagination.parameters()
             symbols = heads.draw(params, slot, uniform[..., slot], options.k_act, options.cdf_act)
             if options.least_likely is not None:
-                likely = likely + heads.log_probs(params, slot).gather(-1, symbols[..., None])[..., 0]
+                likely = (
+                    likely + heads.log_probs(params, slot).gather(-1, symbols[..., None])[..., 0]
+                )
             imagination.push(symbols)
             acted.append(symbols)
         action = imagination.raw(torch.stack(acted, -1), n)

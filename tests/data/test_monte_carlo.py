@@ -1,4 +1,4 @@
-"""The table of means against exact values, where the data hold every trajectory as often as it is likely, and by hand."""
+"""The table of means against exact values, of data that hold every trajectory as often as it is likely; and by hand."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def even_law() -> Law:
     rewards = np.arange(18.0).reshape(3, 2, 3) - 7.0
     rewards[2] = 0.0
     terminal = np.array([False, False, True])
-    process = TabularMDP(
-        transitions, rewards, np.array([0.5, 0.5, 0.0]), terminal, 3, np.eye(3, 2)
+    process = TabularMDP(transitions, rewards, np.array([0.5, 0.5, 0.0]), terminal, 3, np.eye(3, 2))
+    policies = np.array(
+        [[[0.75, 0.25], [0.5, 0.5], [0.5, 0.5]], [[0.25, 0.75], [0.75, 0.25], [0.5, 0.5]]]
     )
-    policies = np.array([[[0.75, 0.25], [0.5, 0.5], [0.5, 0.5]], [[0.25, 0.75], [0.75, 0.25], [0.5, 0.5]]])
     return Law(process, policies, np.array([0.5, 0.5]), "episode")  # fmt: skip
 
 
@@ -40,7 +40,9 @@ def test_endless_data_give_the_exact_values(context: int, discount: float) -> No
     assert np.allclose([path.probability / least for path in every], often)
     repeated = [path for path, times in zip(every, often, strict=True) for _ in range(times)]
     train, asked = as_trajectories(law, repeated), as_trajectories(law, every)
-    returns = np.array([to_go(path, t, discount) for path in repeated for t in range(len(path.steps))])
+    returns = np.array(
+        [to_go(path, t, discount) for path in repeated for t in range(len(path.steps))]
+    )
     found = monte_carlo(train, returns, asked, context, least=1)
     exact = window_returns(law, asked, context, acted=True, discount=discount)
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-9)

@@ -653,6 +653,8 @@ def test_optimal_values_are_asked_by_what_is_seen(discount):
     for t, action in ((0, 2), (7, 0), (19, 1)):
         actions = np.tile(2.0 * np.eye(3)[action] - 1.0, (len(acting), 1))
         np.testing.assert_array_equal(ask(seen, actions, t, discount), best[t, acting, action])
-        assert not ask(np.ones_like(seen), actions, t, discount).any()  # the end, as a search reads it
+        assert not ask(
+            np.ones_like(seen), actions, t, discount
+        ).any()  # the end, as a search reads it
         assert not ask(np.zeros_like(seen), actions, t, discount).any()
         assert not ask(seen, actions, t + 20, discount).any()

@@ -12,8 +12,8 @@ again, which the observation shows; and that by `-hidden`, the same trajectories
 Learning Environment. Mixings as in `lq-mix`: `episode` draws one of two policies per episode, so that the past
 tells who acts; `step` draws one at every step; `single` is the better one alone; `optimal` is none of the two, but the
 best policy that doesn't mind the time, alone: where it leads, the data's values are the optimal ones. `apart`, of the
-chain, draws one of two others per episode: one makes for the near end, which is worse but likelier, as it is nearer; the
-other for the far one, whose first steps are worth more by the data's values, too. These two are not listed.
+chain, draws one of two others per episode: one makes for the near end, which is worse but likelier, as it is nearer;
+the other for the far one, whose first steps are worth more by the data's values, too. These two are not listed.
 
 The observation is the cell, one-hot, then the action executed last where there are sticky ones; after the end of an
 episode it is zero. Actions are one-hot, scaled to -1 and +1. `behaviour_action` is the acting policy's mean action,
