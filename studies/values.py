@@ -1,7 +1,8 @@
 """What only this study measures, conditions on and draws: a predicted return beside every value that it could be an
 estimate of; decoding by what is likely and by what pays; returns to ask for from which luck was taken.
 
-In the tabular processes (`chain/...`, `grid/...`) every value is known exactly. Of a window h and the action a at its
+In the tabular processes (`chain/...`, `grid/...`) every value is known exactly, and in the linear-quadratic system
+(`lq-mix/...`) all but the planner's. Of a window h and the action a at its
 end,
 
     the behaviour's, given the window    E[r + g V | h, a], the policies weighed by how likely each made h
@@ -26,8 +27,9 @@ from pydantic import Field
 
 from ablate import registry, words
 from ablate.config import timesteps
-from ablate.data import streams, tabular
+from ablate.data import exact, streams, tabular
 from ablate.data.catalogue import DataSet
+from ablate.data.families import lq
 from ablate.data.families import tabular as sets
 from ablate.data.monte_carlo import monte_carlo
 from ablate.data.tabular_windows import window_returns
@@ -79,6 +81,14 @@ def candidates(
     horizon: steps that the planner looks ahead on the behaviour's value.
     """
     name, held = data.spec.name, data.held_out
+    if data.spec.family == "lq-mix" and "@" not in name:
+        mixing, policies = lq.mixture(data.spec)
+        past, present = (
+            exact.window_worth(held, k, mixing, discount, policies)[rows] for k in (context, 1)
+        )
+        best = exact.worth(held, None, discount)[rows]
+        unknown = np.full(len(rows), np.nan)
+        return {"window": past, "behaviour": present, "plan": unknown, "optimal": best}
     if data.spec.family not in sets.TASKS or "@" in name:
         return None
     law = sets.parse(name, name, []).law
@@ -188,16 +198,20 @@ class Semantics(Measurement):
         held = data.held_out
         drawn = streams.stream(trained.streams, 0, "semantics").permutation(len(held.timestep))
         rows = np.sort(drawn[: options.timesteps])
-        exact = candidates(data, rows, system.context, discount, options.horizon)
-        if exact is None:
+        values = candidates(data, rows, system.context, discount, options.horizon)
+        if values is None:
             return nothing(self.responses, size)
         predicted = np.stack([action_values(system, m, held, rows) for m in trained.models])
         rewards, after = values_to_go(data.train, discount, system.settings.penalty)
         counted = monte_carlo(
             data.train, rewards + discount * after, held, system.context, options.least
         )
-        floor = np.where(np.isnan(counted[rows]), np.nanmean(counted), counted[rows])
-        return compared(predicted, floor, exact, options.apart)
+        seen = np.isfinite(counted)
+        mean = (
+            counted[seen].mean() if seen.any() else np.nan
+        )  # of continuous states there is no table
+        floor = np.where(seen, counted, mean)[rows]
+        return compared(predicted, floor, values, options.apart)
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
@@ -209,26 +223,28 @@ class Semantics(Measurement):
 
 
 def compared(
-    predicted: Floats, floor: Floats, exact: Mapping[str, Floats], apart: float
+    predicted: Floats, floor: Floats, values: Mapping[str, Floats], apart: float
 ) -> dict[str, Numbers]:
     """The responses of `Semantics` of predictions (S, B), a Monte-Carlo table's (B,), and exact values (B,).
 
     Slopes and errors are taken where the behaviour's value given the window and the optimum differ, everywhere where
     they never do.
     """
-    gap = np.abs(exact["optimal"] - exact["window"])
-    rows = np.flatnonzero(gap > apart * exact["window"].std())
+    gap = np.abs(values["optimal"] - values["window"])
+    rows = np.flatnonzero(gap > apart * values["window"].std())
     rows = rows if len(rows) >= 10 else np.arange(len(gap))
     found: dict[str, Numbers] = {}
     size = len(predicted)
     for name in CANDIDATES:
-        found[f"slope_{name}"], found[f"error_{name}"] = line(predicted[:, rows], exact[name][rows])
+        found[f"slope_{name}"], found[f"error_{name}"] = line(
+            predicted[:, rows], values[name][rows]
+        )
         if name != "window":
-            excess, way, share = tracked(predicted, exact["window"], exact[name], apart)
+            excess, way, share = tracked(predicted, values["window"], values[name], apart)
             found[f"excess_{name}"], found[f"toward_{name}"] = excess, way
     found["differing"] = np.full(size, share)
-    slope, error = line(floor[None, rows], exact["window"][rows])
-    _, way, _ = tracked(floor[None], exact["window"], exact["optimal"], apart)
+    slope, error = line(floor[None, rows], values["window"][rows])
+    _, way, _ = tracked(floor[None], values["window"], values["optimal"], apart)
     for name, value in (("error", error), ("slope", slope), ("toward_optimal", way)):
         found[f"floor_{name}"] = np.full(size, value[0])
     found["beyond_floor"] = found["floor_error"] - found["error_window"]
@@ -336,13 +352,13 @@ class Decode(Measurement):
         promised = np.full(size, np.nan)
         if options.by not in ("greedy", "likelihood", "value"):  # whose score is no return
             promised = np.array([float(each.score.mean()) for each in agent.first])
-        exact = exact_score(data, options.by, options.horizon, options.discount)
+        without_error = exact_score(data, options.by, options.horizon, options.discount)
         return {
             **found,
             "promised": promised,
             "optimism": promised - best_value(data, options.discount),
-            "exact": np.full(size, exact),
-            "gap": found["score"] - exact,
+            "exact": np.full(size, without_error),
+            "gap": found["score"] - without_error,
         }
 
     @classmethod
@@ -436,9 +452,11 @@ def semantics(results: Results) -> base.Drawn | None:
     """Left, whose value a predicted return is, a row a data set and a marker a context; right, what decoding brings
     over the horizon, beside the same without error. None where neither was measured."""
     rows = plain(results)
-    told = rows[rows.get("semantics.toward_optimal", pd.Series(dtype=float)).notna()]
+    if not {"semantics.toward_optimal", HORIZON} <= set(rows):
+        return None
+    told = rows[rows["semantics.toward_optimal"].notna()]
     names = [name for name in results.study.data if name in set(told["data"])]
-    if not names or HORIZON not in rows:
+    if not names:
         return None
     once = told.drop_duplicates(["data", "context", "seed"])
     figure = style.new_figure(max(2.3, 0.95 + 0.27 * len(names)))
@@ -477,11 +495,11 @@ def semantics(results: Results) -> base.Drawn | None:
         figure=figure,
         title="Whose value a return token estimates, and what decoding for it brings",
         caption=(
-            "Left: how far the predicted return of held-out windows and actions (the expected reward and the value that"
-            " follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal"
+            "Left: how far the predicted return of held-out windows and actions (the expected reward and the value"
+            " that follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal"
             " value: least squares, on the timesteps where the two differ; means over seeds with 95 % intervals. The"
-            " cross is what a table of means makes of the same data. Right: score over the imagined timesteps of a search; thin"
-            " and dashed, the exact look-ahead that the search stands for; 100 is the optimum."
+            " cross is what a table of means makes of the same data. Right: score over the imagined timesteps of a"
+            " search; thin and dashed, the exact look-ahead that the search stands for; 100 is the optimum."
         ),
         trials=tuple(sorted(trials)),
     )
@@ -518,9 +536,9 @@ def _decoded(panel: Any, rows: pd.DataFrame, results: Results) -> set[str]:
             x, mean, yerr=bars, color=look.colour, marker=look.marker, linestyle=look.line,
             linewidth=1.0, elinewidth=0.7, label=label,
         )  # fmt: skip
-        exact = tables.by_level(mine, [HORIZON], "decode.exact")
+        ideal = tables.by_level(mine, [HORIZON], "decode.exact")
         panel.plot(
-            [key[0] for key in exact], [cell.mean for cell in exact.values()],
+            [key[0] for key in ideal], [cell.mean for cell in ideal.values()],
             color=look.colour, linestyle=(0, (2, 2)), linewidth=0.7,
         )  # fmt: skip
     panel.set_ylim(-25, 118)
