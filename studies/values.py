@@ -459,7 +459,7 @@ def semantics(results: Results) -> base.Drawn | None:
     if not names:
         return None
     once = told.drop_duplicates(["data", "context", "seed"])
-    figure = style.new_figure(max(2.3, 0.95 + 0.27 * len(names)))
+    figure = style.new_figure(max(2.4, 1.35 + 0.27 * len(names)))
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
     looks = style.looks("context", sorted(once["context"].unique()))
     for height, name in enumerate(names):
@@ -489,8 +489,10 @@ def semantics(results: Results) -> base.Drawn | None:
         for context, look in looks.items()
     ]
     handles.append(Line2D([], [], color="#000000", marker="x", linewidth=0, label="table of means"))
-    left.legend(handles=handles, loc="center right", borderpad=0.2)
-    trials = {*once["trial"], *_decoded(right, rows, results)}
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    shown, handles = _decoded(right, rows, results, len(looks))
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    trials = {*once["trial"], *shown}
     return base.Drawn(
         figure=figure,
         title="Whose value a return token estimates, and what decoding for it brings",
@@ -505,36 +507,49 @@ def semantics(results: Results) -> base.Drawn | None:
     )
 
 
-def _decoded(panel: Any, rows: pd.DataFrame, results: Results) -> set[str]:
-    """Scores over the horizon on the first data set that has several; returns the trials shown."""
+def _decoded(
+    panel: Any, rows: pd.DataFrame, results: Results, taken: int
+) -> tuple[set[str], list[Line2D]]:
+    """Scores over the horizon on the first data set that has several; the trials shown, and what stands in the legend.
+    taken: looks that the other panel uses."""
     beams = rows[BEAM] == rows[BEAM].max() if BEAM in rows else True
     rows = rows[beams & (rows["context"] == rows["context"].max()) & rows["decode.score"].notna()]
     counts = rows.groupby("data", observed=True)[HORIZON].nunique()
     names = [name for name in results.study.data if counts.get(name, 0) > 1]
     if not names:
         panel.axis("off")
-        return set()
+        return set(), []
     here = rows[rows["data"] == names[0]]
-    looks = style.looks("", [*LINES, *LEVELS])
+    looks = style.looks("", [*range(taken), *LINES, *LEVELS])
+    handles = []
     shown: set[str] = set()
     for by, label in (LINES | LEVELS).items():
         mine, look = here[here[BY] == by], looks[by]
         if mine.empty:
             continue
         shown |= set(mine["trial"])
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look.colour,
+                marker="" if by in LEVELS else look.marker,
+                linestyle=look.line,
+                linewidth=1.0,
+                label=label,
+            )
+        )
         cells = tables.by_level(mine, [HORIZON], "decode.score")
         x = [key[0] for key in cells]
         mean = np.array([cell.mean for cell in cells.values()])
         if by in LEVELS:
-            panel.axhline(
-                mean[0], color=look.colour, linestyle=look.line, linewidth=0.9, label=label
-            )
+            panel.axhline(mean[0], color=look.colour, linestyle=look.line, linewidth=0.9)
             continue
         ends = np.array([[c.low, c.high] for c in cells.values()])
         bars = np.abs(np.nan_to_num(ends.T - mean, nan=0.0))
         panel.errorbar(
             x, mean, yerr=bars, color=look.colour, marker=look.marker, linestyle=look.line,
-            linewidth=1.0, elinewidth=0.7, label=label,
+            linewidth=1.0, elinewidth=0.7,
         )  # fmt: skip
         ideal = tables.by_level(mine, [HORIZON], "decode.exact")
         panel.plot(
@@ -545,6 +560,9 @@ def _decoded(panel: Any, rows: pd.DataFrame, results: Results) -> set[str]:
     panel.set_xticks(sorted(here[HORIZON].unique()))
     panel.set_xlabel("imagined timesteps")
     panel.set_ylabel("score")
-    panel.legend(loc="lower right", borderpad=0.2)
     base.title(panel, f"Decoding: {words.data(names[0])}")
-    return shown
+    if any(by in set(here[BY]) for by in LINES):
+        ideal = Line2D([], [], color="#555555", linestyle=(0, (2, 2)), linewidth=0.7)
+        ideal.set_label("exact look-ahead")
+        handles.append(ideal)
+    return shown, handles

@@ -205,7 +205,10 @@ def test_the_figure(own: Any, results: Results) -> None:
     drawn = own.semantics(results)
     left, right = drawn.figure.axes
     assert [label.get_text() for label in left.get_yticklabels()]
-    assert len(right.get_legend().get_texts()) == 3
+    said = [[text.get_text() for text in one.get_texts()] for one in drawn.figure.legends]
+    assert said[0] == ["K = 2", "K = 20", "table of means"]
+    assert said[1][-1] == "exact look-ahead"
+    assert right.get_xlabel() == "imagined timesteps"
     assert drawn.trials
     bare = results.table.drop(columns=["semantics.toward_optimal"])
     assert own.semantics(Results(results.study, bare)) is None
