@@ -16,6 +16,7 @@ what is held against them is r + g V.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from pydantic import Field
 
 from ablate import registry, words
 from ablate.config import timesteps
-from ablate.data import exact, streams, tabular
+from ablate.data import catalogue, exact, streams, tabular
 from ablate.data.catalogue import DataSet
 from ablate.data.families import lq
 from ablate.data.families import tabular as sets
@@ -378,7 +379,17 @@ class Decode(Measurement):
     def seconds(
         cls, config: Mapping[str, Any], options: Mapping[str, Any], tokens: Any
     ) -> float | None:
-        return None if searches(config) else 0.0
+        if not searches(config):
+            return 0.0
+        by, steps = options["by"], duration(config["data"]) * options["episodes"]
+        searched = 1 if by == "greedy" else options["horizon"] * options["beam"]
+        return 2e-5 * steps * max(searched, 10)
+
+
+@functools.cache
+def duration(name: str) -> int:
+    """Timesteps after which an episode of a data set ends at the latest."""
+    return catalogue.spec(name).horizon
 
 
 # --- returns to ask for from which luck was taken ---
@@ -489,7 +500,7 @@ def semantics(results: Results) -> base.Drawn | None:
         for context, look in looks.items()
     ]
     handles.append(Line2D([], [], color="#000000", marker="x", linewidth=0, label="table of means"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    figure.legend(handles=handles, loc="outside upper left", ncols=1)
     shown, handles = _decoded(right, rows, results, len(looks))
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     trials = {*once["trial"], *shown}
@@ -556,7 +567,7 @@ def _decoded(
             [key[0] for key in ideal], [cell.mean for cell in ideal.values()],
             color=look.colour, linestyle=(0, (2, 2)), linewidth=0.7,
         )  # fmt: skip
-    panel.set_ylim(-25, 118)
+    panel.set_ylim(here["decode.score"].min() - 12, 110)
     panel.set_xticks(sorted(here[HORIZON].unique()))
     panel.set_xlabel("imagined timesteps")
     panel.set_ylabel("score")

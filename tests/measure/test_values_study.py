@@ -105,7 +105,7 @@ def test_the_optimal_set_has_one_value() -> None:
 # --- decoding ---
 
 
-@pytest.mark.parametrize("name", ["chain/gamble-step-v0", "grid/calm-episode-v0"])
+@pytest.mark.parametrize("name", ["chain/gamble-step-v0", "chain/certain-episode-v0"])
 def test_exact_decodings_are_those_of_the_table(own: Any, name: str) -> None:
     rows = {row["what"]: row["score"] for row in exact_table(name)}
     member = parse(name, name, [])
