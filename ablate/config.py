@@ -48,29 +48,34 @@ def _kept(default: Any, **limits: Any) -> Any:
 
 
 class ModelSection(Section):
-    """Size and shape of a model. The width is solved for so that the parameters match, or given."""
+    """Size and shape of a model. The width is solved for so that the parameters match, or given.
+
+    parameters: how many the model has, all weights counted. tolerance: largest relative mismatch of that count. layers:
+    of the mixer. dropout: share of the features that training leaves out. width: of the features; given, it is not
+    solved for. heads: of attention. activation: of attention's feed-forward part. positions: how attention knows the
+    order of tokens. window: timesteps that sliding-window attention sees, 0 for all; of convformer, timesteps that its
+    filters span, 0 for 6 tokens. timesteps: rows of a learned table of absolute timesteps, 0 for no table.
+    timestep_std: standard deviation of that table's initial entries; null for 1, PyTorch's own, as released with the
+    Decision Transformer. token_norm: a LayerNorm over the embedded tokens. embedding_dropout: dropout of the embedded
+    tokens; null for that of `dropout`. auxiliary: the Decision Transformer's state and return heads and its word
+    embedding, none of which is trained. initialisation: of the mixer's weights.
+    """
 
     parameters: int = Field(default=16_000, gt=0)
-    tolerance: float = Field(
-        default=0.05, gt=0, lt=1
-    )  # largest relative mismatch of the parameter count
+    tolerance: float = Field(default=0.05, gt=0, lt=1)
     layers: int = Field(default=2, ge=1, le=128)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    width: int | None = _later(None, gt=0, le=WIDEST)  # given, it is not solved for
-    heads: int = _later(1, ge=1, le=1024)  # of attention
-    activation: Literal["gelu", "relu"] = _later("gelu")  # of attention's feed-forward part
-    # how attention knows the order of tokens
+    width: int | None = _later(None, gt=0, le=WIDEST)
+    heads: int = _later(1, ge=1, le=1024)
+    activation: Literal["gelu", "relu"] = _later("gelu")
     positions: Literal["learned", "rotary", "none"] = _later("learned")
-    # timesteps that sliding-window attention sees, 0: all; that convformer's filters span, 0: 6 tokens
     window: int = _later(0, ge=0)
-    timesteps: int = _later(0, ge=0)  # rows of a learned table of absolute timesteps; 0: no table
-    # standard deviation of the table's initial entries; null: 1, PyTorch's own, as released with DT
+    timesteps: int = _later(0, ge=0)
     timestep_std: float | None = _later(None, gt=0)
-    token_norm: bool = _later(False)  # a LayerNorm over the embedded tokens
-    embedding_dropout: float | None = _later(None, ge=0, lt=1)  # null: as `dropout`
-    # the Decision Transformer's state and return heads and its word embedding, none of which is trained
+    token_norm: bool = _later(False)
+    embedding_dropout: float | None = _later(None, ge=0, lt=1)
     auxiliary: bool = _later(False)
-    initialisation: Literal["torch", "gpt2", "mingpt"] = _later("torch")  # of the mixer's weights
+    initialisation: Literal["torch", "gpt2", "mingpt"] = _later("torch")
 
 
 class Converged(Section):
@@ -104,38 +109,45 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSection(Section):
-    """Training, equal in every cell."""
+    """Training, equal in every cell.
+
+    updates: of the weights. targets_per_update: supervised actions in each, whatever the context. learning_rate: at
+    its highest. schedule: of the learning rate after the warm-up. warmup: updates in which it rises from zero.
+    weight_decay: decoupled from the gradient. clip: largest norm of the gradient; null for none. loss: over the
+    window's last action, or over the action at every position. least_visible: with the loss `all`, the fewest
+    timesteps that a position sees to count, unless its episode has no more so far. balanced: every timestep counts
+    alike, however many windows hold it. precision: of forward and backward. keep: share of the training data, the best
+    trajectories first. keep_by: of what that is the share: of the timesteps (Chen et al. 2021) or of the trajectories
+    (CORL). windows: whether a window is drawn by the timestep at which it ends or, as released with the Decision
+    Transformer, starts. return_scale: what returns are divided by; null for the spread of the data's returns-to-go.
+    betas: of Adam. optimiser: with decoupled weight decay, or without. points: of the learning curve. split: whose
+    episodes are learned from and held out: the data set's, or those of its training part alone, so that settings are
+    chosen on episodes that no result is reported on. checkpoints: updates at which the model is kept and measured,
+    besides the last; they change no training, so a fit is the same whichever are asked for. converged: what has to
+    hold of a fit for a verdict about it.
+    """
 
     updates: int = Field(default=800, gt=0)
-    targets_per_update: int = Field(default=128, gt=0)  # supervised actions, whatever the context
+    targets_per_update: int = Field(default=128, gt=0)
     learning_rate: float = Field(default=1e-3, gt=0, le=100)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: int = Field(default=50, ge=0)  # updates
+    warmup: int = Field(default=50, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0, le=100)
-    clip: float | None = Field(default=1.0, gt=0)  # largest gradient norm; null: none
-    loss: Literal["last", "all"] = (
-        "last"  # the window's last action, or the action at every position
-    )
-    # With loss "all": the fewest timesteps that a position sees to count, unless its episode has no more so far
+    clip: float | None = Field(default=1.0, gt=0)
+    loss: Literal["last", "all"] = "last"
     least_visible: int = _later(1, ge=1)
-    balanced: bool = _later(False)  # every timestep counts alike, however many windows hold it
+    balanced: bool = _later(False)
     precision: Literal["float32", "bfloat16"] = "float32"
-    keep: float = _later(1.0, gt=0, le=1)  # share of the training data, the best trajectories first
-    # of what the share is: of the timesteps (Chen et al. 2021) or of the trajectories (CORL)
+    keep: float = _later(1.0, gt=0, le=1)
     keep_by: Literal["timesteps", "episodes"] = _later("timesteps")
-    # a window is drawn by the timestep at which it ends, or, as released with DT, starts
     windows: Literal["end", "start"] = _later("end")
-    return_scale: float | None = _later(None, gt=0)  # null: the spread of the data's returns-to-go
+    return_scale: float | None = _later(None, gt=0)
     betas: tuple[Beta, Beta] = _later((0.9, 0.999))
     optimiser: Literal["adamw", "adam"] = _later("adamw")
-    points: int = Field(default=8, gt=0, le=10_000)  # of the learning curve
-    # whose episodes are learned from and held out: the data set's, or those of its training part alone, so that
-    # settings are chosen on episodes that no result is reported on
+    points: int = Field(default=8, gt=0, le=10_000)
     split: Literal["reported", "tuning"] = _later("reported")
-    # Updates at which the model is kept and measured, besides the last. They change no training, so a fit
-    # is the same whichever are asked for.
     checkpoints: tuple[int, ...] = _kept((), max_length=1000)
-    converged: Converged | None = _kept(None)  # what has to hold of a fit for a verdict about it
+    converged: Converged | None = _kept(None)
 
     @field_validator("checkpoints")
     @classmethod

@@ -99,20 +99,29 @@ class CQL(ValueObjective):
     class Settings(Section):
         """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`.
 
-        Sources: CORL, configs/offline/cql/<env>/<data>.yaml for locomotion, unless said otherwise.
+        Sources: CORL, configs/offline/cql/<env>/<data>.yaml for locomotion, unless said otherwise; its names in
+        brackets.
+
+        alpha: weight of the penalty (`cql_alpha`; the paper has 5). actions: of each of the three proposals
+        (`cql_n_actions`). discount: of rewards. tau: step of the target critics (`soft_target_update_rate`).
+        target_entropy: of the policy; null for minus the number of action dimensions, as SAC. critic_learning_rate: of
+        both critics (`qf_lr`). critic_width: of a hidden layer (`FullyConnectedQFunction`). critic_layers: hidden ones
+        (`q_n_hidden_layers`). orthogonal: initial weights of the critics (`orthogonal_init`). return_range: rewards are
+        scaled so that returns span it; null for as they are, CORL has 1000 for hopper-medium only. reward_shift: added
+        to each reward (`reward_bias`).
         """
 
-        alpha: float = Field(default=10.0, ge=0)  # weight of the penalty, `cql_alpha`; the paper: 5
-        actions: int = Field(default=10, ge=1)  # of each of the three proposals, `cql_n_actions`
-        discount: float = Field(default=0.99, ge=0, lt=1)  # `discount`
-        tau: float = Field(default=0.005, gt=0, le=1)  # `soft_target_update_rate`
-        target_entropy: float | None = None  # null: minus the number of action dimensions, as SAC
-        critic_learning_rate: float = Field(default=3e-4, gt=0)  # `qf_lr`
-        critic_width: int = Field(default=256, ge=1)  # `FullyConnectedQFunction`
-        critic_layers: int = Field(default=3, ge=1)  # hidden, `q_n_hidden_layers`
-        orthogonal: bool = True  # initial weights of the critics, `orthogonal_init`
-        return_range: float | None = Field(default=None, gt=0)  # 1000 in CORL's hopper-medium only
-        reward_shift: float = 0.0  # `reward_bias`
+        alpha: float = Field(default=10.0, ge=0)
+        actions: int = Field(default=10, ge=1)
+        discount: float = Field(default=0.99, ge=0, lt=1)
+        tau: float = Field(default=0.005, gt=0, le=1)
+        target_entropy: float | None = None
+        critic_learning_rate: float = Field(default=3e-4, gt=0)
+        critic_width: int = Field(default=256, ge=1)
+        critic_layers: int = Field(default=3, ge=1)
+        orthogonal: bool = True
+        return_range: float | None = Field(default=None, gt=0)
+        reward_shift: float = 0.0
 
     heads: ClassVar[tuple[str, ...]] = ("tanh-gaussian",)
     settings: Settings

@@ -26,19 +26,23 @@ class IQL(ValueObjective):
     """
 
     class Settings(Section):
-        """Hyper-parameters; the policy's own (updates, batch, learning rate, schedule) stand under `train`."""
+        """Hyper-parameters; the policy's own (updates, batch, learning rate, schedule) stand under `train`. Sources:
+        the paper, section 5.2 for the first two, appendix B for the rest, unless said otherwise.
 
-        expectile: float = Field(default=0.7, gt=0, lt=1)  # paper, section 5.2; 0.5 is SARSA
-        beta: float = Field(default=3.0, ge=0)  # inverse temperature; paper, section 5.2
-        weight_limit: float = Field(
-            default=100.0, gt=0
-        )  # of the exponential weights; released code
-        discount: float = Field(default=0.99, ge=0, lt=1)  # paper, appendix B
-        tau: float = Field(default=0.005, gt=0, le=1)  # target critic's step; paper, appendix B
-        critic_learning_rate: float = Field(default=3e-4, gt=0)  # of Q and V; paper, appendix B
-        critic_width: int = Field(default=256, ge=1)  # paper, appendix B
-        critic_layers: int = Field(default=2, ge=1)  # hidden; paper, appendix B
-        # rewards times 1000 over the range of returns; paper, appendix B, for locomotion
+        expectile: of Q that V is; 0.5 is SARSA. beta: inverse temperature. weight_limit: of the exponential weights;
+        released code. discount: of rewards. tau: step of the target critic. critic_learning_rate: of Q and V.
+        critic_width: of a hidden layer. critic_layers: hidden ones. return_range: rewards are scaled so that returns
+        span it, as for locomotion; null for as they are. reward_shift: added to each reward.
+        """
+
+        expectile: float = Field(default=0.7, gt=0, lt=1)
+        beta: float = Field(default=3.0, ge=0)
+        weight_limit: float = Field(default=100.0, gt=0)
+        discount: float = Field(default=0.99, ge=0, lt=1)
+        tau: float = Field(default=0.005, gt=0, le=1)
+        critic_learning_rate: float = Field(default=3e-4, gt=0)
+        critic_width: int = Field(default=256, ge=1)
+        critic_layers: int = Field(default=2, ge=1)
         return_range: float | None = Field(default=1000.0, gt=0)
         reward_shift: float = 0.0
 

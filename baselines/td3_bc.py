@@ -25,18 +25,26 @@ class TD3BC(ValueObjective):
     """
 
     class Settings(Section):
-        """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`."""
+        """Hyper-parameters; the policy's own (updates, batch, learning rate) stand under `train`. Sources: the paper,
+        section 5 for the first, table 3 for the rest.
 
-        alpha: float = Field(default=2.5, ge=0)  # weight of Q against imitation; paper, section 5
-        discount: float = Field(default=0.99, ge=0, lt=1)  # paper, table 3
-        tau: float = Field(default=0.005, gt=0, le=1)  # target networks' step; paper, table 3
-        policy_noise: float = Field(default=0.2, ge=0)  # std of target smoothing; paper, table 3
-        noise_clip: float = Field(default=0.5, ge=0)  # its bound; paper, table 3
-        policy_every: int = Field(default=2, ge=1)  # critic updates a policy update; table 3
-        critic_learning_rate: float = Field(default=3e-4, gt=0)  # paper, table 3
-        critic_width: int = Field(default=256, ge=1)  # paper, table 3
-        critic_layers: int = Field(default=2, ge=1)  # hidden; paper, table 3
-        return_range: float | None = Field(default=None, gt=0)  # rewards as they are; CORL
+        alpha: weight of Q against imitation. discount: of rewards. tau: step of the target networks. policy_noise:
+        standard deviation of target smoothing. noise_clip: its bound. policy_every: updates of the critics for each of
+        the policy. critic_learning_rate: of both critics. critic_width: of a hidden layer. critic_layers: hidden ones.
+        return_range: rewards are scaled so that returns span it; null for as they are, as CORL. reward_shift: added to
+        each reward.
+        """
+
+        alpha: float = Field(default=2.5, ge=0)
+        discount: float = Field(default=0.99, ge=0, lt=1)
+        tau: float = Field(default=0.005, gt=0, le=1)
+        policy_noise: float = Field(default=0.2, ge=0)
+        noise_clip: float = Field(default=0.5, ge=0)
+        policy_every: int = Field(default=2, ge=1)
+        critic_learning_rate: float = Field(default=3e-4, gt=0)
+        critic_width: int = Field(default=256, ge=1)
+        critic_layers: int = Field(default=2, ge=1)
+        return_range: float | None = Field(default=None, gt=0)
         reward_shift: float = 0.0
 
     heads: ClassVar[tuple[str, ...]] = ("mse",)  # the policy is deterministic

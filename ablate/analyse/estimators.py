@@ -355,7 +355,8 @@ class SlopeDifference(Estimator):
     """
 
     class Options(Section):
-        """over: the ordered factor, whose levels are numbers. between: a contrast of another factor."""
+        """over: the ordered factor, whose levels are numbers. between: a contrast of another factor. log: along the
+        factor's natural logarithm."""
 
         over: str
         between: str

@@ -409,6 +409,41 @@ def status(
     return 0
 
 
+@app.command(epilog="Example: python -m ablate reference --plugin examples/ema.py")
+@command
+def reference(plugin: Plugin = None) -> int:
+    """Every key of a study file and every part that it may name, as a page of Markdown; your own parts too."""
+    from ablate.study import reference as page
+
+    load_plugins(plugin)
+    print(page.render(), end="")
+    return 0
+
+
+@app.command(epilog="Example: python -m ablate watch studies/memory_vs_arch.yaml")
+@command
+def watch(
+    study: StudyFile,
+    profile: Profile = None,
+    set_: Set = None,
+    seeds: Seeds = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of this machine; 0 takes one that is free.")
+    ] = 0,
+    plugin: Plugin = None,
+    results: Results = RESULTS,
+) -> int:
+    """A live page of a study while it runs: cells, curves, time left, failures, a peek at the verdicts."""
+    from ablate.report import live
+
+    _plugins(plugin, study, results)
+    found = live.Live(_study(study, profile, set_, seeds), results)
+    live.serve(
+        found, port, lambda address: print(f"Look at {address} (Ctrl-C ends it).", flush=True)
+    )
+    return 0
+
+
 class _WithPresets(TyperCommand):
     """Lists the presets below the options."""
 

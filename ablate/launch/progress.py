@@ -1,10 +1,15 @@
-"""What the user sees while cohorts run: a live display on a terminal, plain lines elsewhere."""
+"""What the user sees while cohorts run: a live display on a terminal, plain lines elsewhere; and the same in a file,
+for who looks on."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,8 +19,28 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Progress, Started
+from ablate.track import process
+from ablate.track.files import replace
+from ablate.track.store import STALE
 
 Ended = Finished | Failed | Died
+LEFT = ".progress.json"  # beside the runs: the time left, and what each worker does
+
+
+POST = 2.0  # seconds between two writings of it
+
+
+def told_by(post: Path) -> dict[str, Any] | None:
+    """What the process that runs a study now last said, seconds `left` (None while nobody can know) and `workers` with
+    their labels, fractions and texts; None where none runs it."""
+    try:
+        found = json.loads(post.read_text(encoding="utf-8"))
+        over = process.gone(found["process"])
+        if over is None:  # on another machine
+            over = time.time() - post.stat().st_mtime > STALE
+        return None if over else {"left": found["left"], "workers": found["workers"]}
+    except (KeyError, OSError, TypeError, ValueError):
+        return None
 
 
 def by_value(event: Ended) -> tuple[int, int]:
@@ -32,7 +57,8 @@ class Display:
 
     Context manager; `handle` takes the launcher's events. `done` and `failed` are the trials that
     were already there, `settled` tells how many trials of a job that has ended completed and how many
-    failed (the others have no result), `every` is the number of seconds between plain lines.
+    failed (the others have no result), `every` is the number of seconds between plain lines, `post` the file that
+    `told_by` reads; it is written every two seconds while events come, and taken away at the end.
     """
 
     def __init__(
@@ -44,6 +70,7 @@ class Display:
         console: Console | None = None,
         every: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
+        post: Path | None = None,
     ) -> None:
         self.total = done + failed + sum(job.trials for job in jobs)
         self.done = done
@@ -58,6 +85,7 @@ class Display:
         self._clock = clock
         self._begun = clock()
         self._told = self._begun
+        self._post, self._posted = post, self._begun - POST
         self._live: Live | None = None
 
     def __enter__(self) -> Display:
@@ -74,6 +102,9 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         self._busy.clear()
+        if self._post is not None:
+            with contextlib.suppress(OSError):
+                self._post.unlink(missing_ok=True)
         if self._live is not None:
             self._live.stop()
         else:
@@ -94,6 +125,10 @@ class Display:
             self._busy[event.worker] = (event.job, event.fraction, event.text)
         else:
             self._end(event)
+        if self._post is not None and self._clock() - self._posted >= POST:
+            self._posted = self._clock()
+            with contextlib.suppress(OSError):  # who looks on is not worth stopping for
+                replace(self._post, json.dumps(self._record()))
         if self._live is None and self._clock() - self._told >= self._every:
             self._told = self._clock()
             self.console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
@@ -127,6 +162,16 @@ class Display:
         if spent <= 0 or elapsed <= 0:
             return None
         return max(self._cost - spent, 0.0) * elapsed / spent
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "process": process.identity(),
+            "left": self.left(),
+            "workers": [
+                {"label": job.label or job.id, "fraction": fraction, "text": text}
+                for _, (job, fraction, text) in sorted(self._busy.items())
+            ],
+        }
 
     def line(self) -> str:
         """The state in one line."""

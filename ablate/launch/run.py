@@ -19,7 +19,7 @@ from ablate.launch import base
 from ablate.launch.audits import audit_models, model_key, model_label
 from ablate.launch.base import Died, Event, Failed, Finished, Job, Launcher, Place
 from ablate.launch.pace import paces, shape_key
-from ablate.launch.progress import Display
+from ablate.launch.progress import LEFT, Display
 from ablate.launch.work import CohortJob, MeasureJob
 from ablate.study import expand, identity
 from ablate.study.cost import fit_seconds, measure_seconds, spell, wall_seconds
@@ -176,6 +176,7 @@ def _execute(
             *book.settled(ready),
             settled=lambda event: book.settled(open_trials[event.job.id]),
             console=console,
+            post=folder.runs / LEFT,
         ) as display:
             try:
                 launcher(

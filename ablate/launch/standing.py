@@ -116,7 +116,7 @@ def asked(
     known = roll.read(roll.place(kept.cache_folder(results), file, profile, overrides, plugins))
     if known is not None:
         folder = folder_of(results, known)
-        if (_data(folder, known.data), _tuning(folder)) == (dict(known.data), known.tuning):
+        if (contents(folder, known.data), tuning_hash(folder)) == (dict(known.data), known.tuning):
             return _told(folder, known)
     from ablate.registry import load_plugin
     from ablate.study.load import load
@@ -159,7 +159,7 @@ def listed(study: Study, results: Path) -> Roll:
         return [[one.fit.id, *one.rows.values()] for one in trials]
 
     folder = folder_of(results, study)
-    data = _data(folder, study.data)
+    data = contents(folder, study.data)
     tries = None
     if folder.read() and study.tune is not None:
         tries = ids([one for ones in expand.tuning(study, data).values() for one in ones])
@@ -167,20 +167,22 @@ def listed(study: Study, results: Path) -> Roll:
         study=study.study,
         profile=study.profile,
         streams=study.streams,
+        own_streams=study.own_streams,
         data=data,
-        tuning=_tuning(folder),
+        tuning=tuning_hash(folder),
         trials=ids(expand.trials(tuned(study, folder, data), data)),
         tries=tries,
     )
 
 
-def _data(folder: StudyFolder, names: Iterable[str]) -> dict[str, str]:
+def contents(folder: StudyFolder, names: Iterable[str]) -> dict[str, str]:
     """Content hashes of these data sets; empty texts before the first run."""
     known = folder.read().get("data", {})
     return {name: known.get(name, "") for name in names}
 
 
-def _tuning(folder: StudyFolder) -> str:
+def tuning_hash(folder: StudyFolder) -> str:
+    """Hash of what a tuning found; empty where there is none."""
     return seal.of_file(folder.tuning) if folder.tuning.exists() else ""
 
 

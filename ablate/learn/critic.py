@@ -26,10 +26,14 @@ from ablate.registry import Section
 
 
 class CriticSettings(Section):
-    """Hyper-parameters; as in IQL (Kostrikov et al. 2021, section 5.2 and appendix B) unless said otherwise."""
+    """Hyper-parameters; as in IQL (Kostrikov et al. 2021, section 5.2 and appendix B) unless said otherwise.
 
-    updates: int = Field(default=5, ge=1)  # of the critic, for each of the joint model
-    batch: int = Field(default=256, ge=1)  # transitions
+    updates: of the critic, for each of the joint model. batch: transitions. expectile: of Q that V is. tau: step of the
+    target critic. learning_rate: of Q and V. width: of a hidden layer. layers: hidden ones.
+    """
+
+    updates: int = Field(default=5, ge=1)
+    batch: int = Field(default=256, ge=1)
     expectile: float = Field(default=0.7, gt=0, lt=1)
     tau: float = Field(default=0.005, gt=0, le=1)
     learning_rate: float = Field(default=3e-4, gt=0)

@@ -66,24 +66,31 @@ class JointSource:
 
 
 class JointSettings(Section):
-    """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py)."""
+    """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py).
+
+    bins: of each dimension. discretiser: bins of equal counts, of equal widths, or one a value. repeats: a value that fills several
+    quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in a row.
+    penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
+    reward_weight, value_weight: of these tokens in the loss. value_mask: past value tokens are hidden from what
+    follows, as released. cosine: updates after which the learning rate is at its lowest; null for all. floor: share of
+    the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest; as released it
+    is not. critic: a Q-function for the search, trained apart; null for none.
+    """
 
     bins: int = Field(default=100, ge=2)
     discretiser: Literal["quantile", "uniform", "values"] = "quantile"
-    repeats: Literal["own-bin", "kept"] = "own-bin"  # released: kept
+    repeats: Literal["own-bin", "kept"] = "own-bin"
     discount: float = Field(default=0.99, ge=0, le=1)
-    penalty: float | None = -100.0  # the reward of a true end; null: as logged
+    penalty: float | None = -100.0
     observation_weight: float = Field(default=1.0, ge=0)
     action_weight: float = Field(default=5.0, ge=0)
     reward_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, ge=0)
     value_mask: bool = True
-    cosine: int | None = Field(
-        default=None, gt=0
-    )  # updates after which it is at its lowest; null: all
+    cosine: int | None = Field(default=None, gt=0)
     floor: float = Field(default=0.1, ge=0, le=1)
-    clamped: bool = True  # released: false
-    critic: CriticSettings | None = None  # a Q-function for the search, trained apart; null: none
+    clamped: bool = True
+    critic: CriticSettings | None = None
 
 
 def values_to_go(

@@ -27,17 +27,21 @@ from ablate.registry import Section, register
 
 
 class ActingOptions(Section):
-    """Options of every measurement that acts."""
+    """Options of every measurement that acts.
+
+    episodes: of each seed. target: the return to ask for: a percentile of the data's returns as in `p90`, or a number.
+    actions: drawn, or the likeliest. decrement: lower the target by each reward; the Decision Transformer's delayed
+    mode doesn't. cap: of an episode's regret, in points. below: score under which an episode counts as lost.
+    episodes_of: whose episodes: the training seed's own, or one list for all seeds of the study, whose intervals then
+    say nothing of other episodes.
+    """
 
     episodes: int = Field(default=50, gt=0)
-    # return to ask for: a percentile of the data's returns ("p90"), or a number
     target: str | float = "p90"
     actions: Literal["sample", "mode"] = "sample"
-    decrement: bool = True  # lower the target by each reward; DT's delayed mode doesn't
-    cap: float = Field(default=CAP, gt=0)  # of an episode's regret, in points
-    below: float = LOST  # score under which an episode counts as lost
-    # whose episodes: the training seed's own, or one list for all seeds of the study, whose intervals then say
-    # nothing of other episodes
+    decrement: bool = True
+    cap: float = Field(default=CAP, gt=0)
+    below: float = LOST
     episodes_of: Literal["seed", "study"] = "seed"
 
     @field_validator("target")
@@ -115,8 +119,8 @@ class Rollout(Measurement):
     acts = True
 
     class Options(ActingOptions):
-        """`context`: K of acting, that of training where it is null. `state`: past K timesteps the window is
-        encoded anew, or a recurrent state goes on."""
+        """context: K of acting, that of training where it is null. state: past K timesteps the window is encoded anew,
+        or a recurrent state goes on."""
 
         context: int | None = Field(default=None, gt=0)
         state: Literal["re-encoded", "carried"] = "re-encoded"

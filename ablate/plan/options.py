@@ -31,7 +31,7 @@ class PlanOptions(Section):
         mode: `reference` crops whole timesteps off the front as the release does, and counts positions from
             the new front; `full` crops nothing.
         horizon: imagined timesteps. beam: sequences kept. n_expand: continuations of each (not for likelihood).
-        k_obs, k_act, k_rew: draw among so many most likely bins; None: among all.
+        k_obs, k_act, k_rew: draw among so many most likely bins; null: among all.
         cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
         percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
         value: what a sequence is worth from its last imagined step on (return only): by its value `tokens`, by the
@@ -39,7 +39,7 @@ class PlanOptions(Section):
             that step in place of its reward and value.
         least_likely: probability that the actions of a sequence are to have, the geometric mean over its timesteps;
             what is less likely comes after everything that isn't, the likeliest first, much as in the Trajectory
-            Autoencoding Planner (Jiang et al. 2023, equation 3). None: likelihood doesn't matter (not for likelihood).
+            Autoencoding Planner (Jiang et al. 2023, equation 3). null: likelihood doesn't matter (not for likelihood).
         discount: of imagined rewards.
         max_context_transitions: timesteps the search may look at, imagined ones counted in (reference), or
             executed timesteps it is given (full).

@@ -38,10 +38,11 @@ class Line:
 
 def index(lines: Sequence[Line]) -> bytes:
     """The page that leads to the pages of all studies."""
-    return _template("index.html.j2", lines=lines)
+    return template("index.html.j2", lines=lines)
 
 
-def _template(name: str, **values: Any) -> bytes:
+def template(name: str, **values: Any) -> bytes:
+    """A template of this room, filled in."""
     environment = Environment(
         loader=PackageLoader("ablate.report"),
         undefined=StrictUndefined,
@@ -72,7 +73,7 @@ def render(
             for name, trials in groups.items()
         },
     }
-    return _template(
+    return template(
         "report.html.j2",
         story=story,
         figures=[

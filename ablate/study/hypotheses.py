@@ -43,12 +43,14 @@ def pairs(contrast: str) -> str | None:
 class Hypothesis(Section):
     """One line of the study's claims.
 
+    id: its name. says: the claim, in a sentence.
     contrast: see `ablate.study.contrast`, or "each pair of FACTOR": it must hold for every pair of
         its levels. "each pair of FACTOR : CONTRAST" is about the pair's interaction with another contrast.
     estimator: in place of `contrast`, a registered estimator with its options, e.g.
         {ratio: {of: "...", over: "..."}} (see `ablate.analyse.estimators`).
     where: the levels at which the cells are taken, e.g. {data: lq-mix/single, condition: time}; a
         factor named nowhere is averaged over.
+    metric: the response that it is about, by its qualified name such as rollout.score.
     each: a factor; the claim must hold at every level of it (an intersection-union test, which
         needs no correction).
     test: `equivalence`: |contrast - around| < margin. `superiority`: contrast > threshold.
@@ -56,6 +58,8 @@ class Hypothesis(Section):
         contrast's `trend(...)` lists.
     estimand: `fixed`: about these data sets, for new seeds. `population`: about new data sets, of
         which these are a sample. The verdict rests on this one; the other is reported beside it.
+    threshold: of superiority, in the metric's unit. around: what an equivalence or a difference is about.
+    primary: whether it is of the family `primary`.
     margin: in units of the metric; the study's when not given, and None for a metric that is not in
         normalised points.
     family: hypotheses of one family are corrected together; by default `primary` and `secondary`.

@@ -38,6 +38,7 @@ def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] 
     for text in overrides:
         merged = merged.overridden(text)
     study = _checked(merged, chosen, profiles) if overrides else studies[chosen]
+    study = study.model_copy(update={"own_streams": studies[chosen].streams})
     checks.possible(merged, study)
     return study
 

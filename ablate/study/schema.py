@@ -60,8 +60,10 @@ class Study(Section):
     notes: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()  # empty: those that apply, in their own order
     streams: str = (
-        ""  # names all random streams; the study's name unless a replication redraws them
+        ""  # names all random streams; those of its own unless a replication redraws them
     )
+    # what its file names, the study's name where it names none: whose results lie in the study's own folder
+    own_streams: str = Field(default="", exclude=True)
     tune: TuneSection | None = None
     tuned: Chosen | None = None  # what tuning found, once it has run
     file: Path | None = None  # where it was read from
@@ -138,7 +140,20 @@ class Study(Section):
 
 
 class File(Section):
-    """The file's shape, before levels are looked up."""
+    """The file's shape, before levels are looked up.
+
+    study: its name, which names a folder of results. question: what it asks, as a person would. factors: what is
+    varied, each with its levels; the first is the one used wherever nothing else is said. data: the data sets.
+    designs: each crosses the levels that it names, on the data sets that it names; `why` says what for. model: size
+    and shape of the models. train: their training. measure: options of each measurement, by its name. settings: an
+    algorithm's own settings, by its name. presets: what this study changes of a preset, by its name. seeds: fits of
+    each cell. margin: the smallest effect of interest, in points of the score. alpha: largest rate of false claims.
+    hypotheses: what is claimed, written before any run. sequential: looks before all seeds are there. notes: sentences
+    for the paper; what a reader has to know of how the study came about. code: a Python file beside this one, with
+    what only this study measures, estimates and draws. figures: those that the report draws, in this order; none for
+    all that apply. tune: how the settings of each arm are chosen first. streams: what names all random streams; the
+    study's name where it is empty.
+    """
 
     study: str = Field(pattern=NAME, max_length=LONGEST)
     question: str = Field(min_length=1)
@@ -149,20 +164,15 @@ class File(Section):
     designs: dict[Name, dict[str, Any]] = Field(min_length=1, max_length=200)
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
-    # options of each measurement, by its name
     measure: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    # an algorithm's own hyper-parameters, by its name
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    # what this study changes of a preset, by its name
     presets: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: int = Field(default=10, ge=1, le=SEEDS)
     margin: float = Field(default=3.0, gt=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     hypotheses: list[Hypothesis] = Field(default_factory=list, max_length=500)
-    sequential: SequentialSection | None = None  # looks before all seeds are there
-    # sentences for the paper: what a reader has to know of how the study came about
+    sequential: SequentialSection | None = None
     notes: list[str] = Field(default_factory=list)
-    # a Python file beside this one: what only this study measures, estimates and draws
     code: str = ""
     figures: list[str] = Field(default_factory=list)
     tune: TuneSection | None = None

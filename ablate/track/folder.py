@@ -33,6 +33,9 @@ class Named(Protocol):
     @property
     def streams(self) -> str: ...
 
+    @property
+    def own_streams(self) -> str: ...
+
 
 class StudyFolder:
     """`results/<study>/`: the run store, the tables and study.json, which says whose they are.
@@ -144,6 +147,6 @@ class StudyFolder:
 def folder_of(results: Path, study: Named) -> StudyFolder:
     """The folder of a loaded study at its profile; a replication under other streams has one of its own."""
     made = StudyFolder(results / study.study, study.study, study.profile)
-    if study.streams == study.study:
+    if study.streams == study.own_streams:
         return made
     return StudyFolder(made.root, study.study, f"streams-{study.streams}")

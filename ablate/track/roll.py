@@ -32,6 +32,7 @@ class Roll:
     study: str
     profile: str
     streams: str
+    own_streams: str
     data: Mapping[str, str]
     tuning: str
     trials: Sequence[Sequence[str]]

@@ -1,12 +1,13 @@
 """What the user sees while cohorts run."""
 
 import io
+import json
 from types import SimpleNamespace
 
 from rich.console import Console
 
 from ablate.launch.base import Died, Failed, Finished, Job, Progress, Started
-from ablate.launch.progress import Display
+from ablate.launch.progress import Display, told_by
 
 
 class Clock:
@@ -71,3 +72,21 @@ def test_a_live_display_on_a_terminal():
     assert "gru K=0" in shown
     assert "25%" in shown
     assert "update 200 of 800" in shown
+
+
+def test_who_looks_on_reads_what_the_display_shows(tmp_path):
+    clock, todo, post = Clock(), jobs(), tmp_path / "progress.json"
+    assert told_by(post) is None
+    with Display(todo, clock=clock, console=Console(file=io.StringIO()), post=post) as display:
+        display.handle(Started(0, todo[0]))
+        clock.now = 30.0
+        display.handle(Progress(0, todo[0], 0.5, "update 400"))
+        assert told_by(post) == {
+            "left": 210.0,
+            "workers": [{"label": "gru K=0", "fraction": 0.5, "text": "update 400"}],
+        }
+        written = json.loads(post.read_text())
+        written["process"]["started"] += 1  # another process of this number
+        (tmp_path / "other.json").write_text(json.dumps(written))
+        assert told_by(tmp_path / "other.json") is None
+    assert told_by(post) is None

@@ -274,3 +274,12 @@ def test_the_study_s_own_file_has_to_be_there(finished: Tiny, missing: str) -> N
         assert "the measurement: 'norms' is not known" in finished.run().line
     else:
         assert "code: there is no file" in finished.run().line
+
+
+def test_streams_that_the_file_names_are_the_studys_own(tiny: Tiny) -> None:
+    tiny.write("seeds: 2", "streams: second\nseeds: 2")
+    assert tiny.run("--only", "mixer=gru").code == 0
+    assert (tiny.root / "trials.csv").is_file()
+    assert not (tiny.root / "streams-second").exists()
+    assert tiny.run("--set", "streams=third", "--only", "mixer=gru").code == 0
+    assert (tiny.root / "streams-third" / "trials.csv").is_file()

@@ -34,12 +34,14 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page in one browser; `with Browser(folder) as page: page.open(file)`."""
+    """One page in one browser; `with Browser(folder) as page: page.open(file)`. A page may ask for what lies at the
+    `home` that was visited, and for nothing else."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
         self.errors: list[str] = []
         self._next, self._session, self._left = 0, "", b""
+        self._home = "file:"
 
     def __enter__(self) -> Browser:
         found = program()
@@ -110,11 +112,19 @@ class Browser:
             self.errors.append(str(found["entry"]))
         elif event.get("method") == "Network.requestWillBeSent":
             url = found["request"]["url"]
-            if not url.startswith(("file:", "data:", "about:")):
+            if not url.startswith((self._home, "data:", "about:")):
                 self.errors.append(f"asked the network for {url}")
 
     def open(self, file: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Load a file at this size of window."""
+        """Load a file at this size of window, without a network."""
+        self._load(file.resolve().as_uri(), "file:", width, height, dark)
+
+    def visit(self, address: str, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        """Load what a server of this machine gives."""
+        self._load(address, address, width, height, dark)
+
+    def _load(self, address: str, home: str, width: int, height: int, dark: bool) -> None:
+        self._home = home
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -124,9 +134,12 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
-        self.send("Network.emulateNetworkConditions", **_OFFLINE)
-        self.send("Page.navigate", url=file.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        offline = {"offline": home == "file:", **_UNLIMITED}
+        self.send("Network.emulateNetworkConditions", **offline)
+        self.send("Page.navigate", url=address)
+        self.wait(
+            f"document.readyState === 'complete' && location.href.startsWith({json.dumps(home)})"
+        )
 
     def wait(self, condition: str) -> None:
         """Until the JavaScript expression holds."""
@@ -170,4 +183,4 @@ class Browser:
         path.write_bytes(base64.b64decode(found["data"]))
 
 
-_OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+_UNLIMITED = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
