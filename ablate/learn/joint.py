@@ -68,9 +68,9 @@ class JointSource:
 class JointSettings(Section):
     """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py).
 
-    bins: of each dimension. discretiser: bins of equal counts, of equal widths, or one a value. repeats: a value that fills several
-    quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in a row.
-    penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
+    bins: of each dimension. discretiser: bins of equal counts, of equal widths, or one a value. repeats: a value that
+    fills several quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in
+    a row. penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
     reward_weight, value_weight: of these tokens in the loss. value_mask: past value tokens are hidden from what
     follows, as released. cosine: updates after which the learning rate is at its lowest; null for all. floor: share of
     the learning rate that is left then. clamped: what lies outside of the bins is read as the nearest; as released it
