@@ -35,7 +35,7 @@ def test_an_action_is_worth_its_reward_and_what_follows() -> None:
         rows=lambda _: (table, None), layout=layout, device=torch.device("cpu"), context=4,
         settings=SimpleNamespace(discount=0.9),
     )  # fmt: skip
-    asked = np.array([0, 2, 17, 33])
+    asked = np.array([0, 33])
     found = action_values(system, model, data, asked)
     for row, value in zip(asked, found, strict=True):
         before = min(3, int(data.timestep[row]))
