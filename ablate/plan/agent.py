@@ -154,8 +154,8 @@ class TrajectoryActor:
 
         def exact(states: Tensor, actions: Tensor, step: int) -> Tensor:
             assert optimal is not None
-            flat = (each.flatten(0, 1).cpu().numpy() for each in (states, actions))
-            found = optimal(*flat, self.timestep + step, options.discount)
+            seen, done = states.flatten(0, 1).cpu().numpy(), actions.flatten(0, 1).cpu().numpy()
+            found = optimal(seen, done, self.timestep + step, options.discount)
             return torch.from_numpy(found).to(states).view(states.shape[:2])
 
         return exact
