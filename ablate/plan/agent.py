@@ -150,7 +150,7 @@ class TrajectoryActor:
         if options.value == "tokens" or options.objective != "return":
             return None
         if options.value == "critic":
-            return model.critic  # type: ignore[return-value]  # a module is any function
+            return model.critic
 
         def exact(states: Tensor, actions: Tensor, step: int) -> Tensor:
             assert optimal is not None
