@@ -32,6 +32,7 @@ from ablate.envs.base import VectorEnv
 from ablate.errors import UserError, unknown
 
 FORMAT = 2  # of the cached files
+OptimalValues = Callable[[np.ndarray, np.ndarray, int, float], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class DataSpec:
         optimal: returns (E,) of the best policy that sees the whole state, in the episodes of these
             environment seeds: the same starts and the same noise as everybody's. None where no such
             policy is known. Ask for them by `optimal_returns`.
+        optimal_values: Q* of the process with its time limit: (observations (R, N), actions (R, M), both raw,
+            timestep, discount) -> (R,), zero at what no state looks like, as after an episode's end. None where it
+            isn't known, or a part of the state is hidden.
         hidden_physics: the environment of B episodes, each with a hidden physical parameter drawn
             with the given relative spread; None where there is none.
         recorded: what a file says of itself; None where the environment says it.
@@ -133,6 +137,7 @@ class DataSpec:
     exact: Callable[[], list[dict[str, str | float]]] | None = None
     goal: tuple[int, ...] = ()
     optimal: Callable[[Sequence[int]], np.ndarray] | None = None
+    optimal_values: OptimalValues | None = None
     recorded: Callable[[], Recorded] | None = None
     lacking: Callable[[], str] | None = None
     law: Law | None = None
@@ -299,6 +304,7 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
         exact=None,
         # What is shown doesn't change what happens; late actions and other physics do.
         optimal=None if hiding.disturbs else found.optimal,
+        optimal_values=None,
     )
 
 

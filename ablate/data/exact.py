@@ -136,6 +136,63 @@ def optimal_returns(seeds: Sequence[int]) -> Array:
     return total
 
 
+# --- what an action is worth ---
+
+
+def cost_to_go(
+    gains: Array | None, discount: float, exploration: float = EXPLORATION
+) -> tuple[Array, Array]:
+    """P (HORIZON + 1, 4, 4) and c (HORIZON + 1,) of the value -(x'P_t x + c_t) / COST_DIVISOR of a state at step t.
+
+    gains: (2, 4) of a controller with that exploration, or (Z, 2, 4) drawn anew at every step, all equally likely;
+    None: of the optimal policy, which doesn't explore. The backward recursions of Lyapunov and Riccati.
+    """
+    noise = PROCESS_NOISE**2 * np.eye(4)
+    value, rest = [np.zeros((4, 4))], [0.0]
+    for _ in range(HORIZON):
+        after, explored = value[-1], exploration
+        if gains is None:
+            towards = discount * B.T @ after
+            each, explored = np.linalg.solve(ACTION_COST + towards @ B, towards @ A)[None], 0.0
+        else:
+            each = gains if gains.ndim == 3 else gains[None]
+        closed = A - B @ each  # (Z, 4, 4)
+        paid = np.einsum("zki,kl,zlj->ij", each, ACTION_COST, each) / len(each)
+        moved = np.einsum("zki,kl,zlj->ij", closed, after, closed) / len(each)
+        value.append(STATE_COST + paid + discount * moved)
+        drift = np.trace(after @ (explored**2 * B @ B.T + noise)) + rest[-1]
+        rest.append(explored**2 * np.trace(ACTION_COST) + discount * drift)
+    return np.stack(value[::-1]), np.array(rest[::-1])
+
+
+def worth(trajectories: Trajectories, gains: Array | None, discount: float) -> Array:
+    """Exact value (T,) of what each row does, if `gains` act from the next step on (see `cost_to_go`)."""
+    state = trajectories.observations.astype(np.float64)
+    force, time = ACTION_SCALE * trajectories.actions.astype(np.float64), trajectories.timestep + 1
+    value, rest = cost_to_go(gains, discount)
+    after = state @ A.T + force @ B.T
+    future = np.einsum("ti,tij,tj->t", after, value[time], after) + rest[time]
+    future += PROCESS_NOISE**2 * np.trace(value[time], axis1=1, axis2=2)
+    now = np.einsum("ti,ij,tj->t", state, STATE_COST, state)
+    now += np.einsum("ti,ij,tj->t", force, ACTION_COST, force)
+    return -(now + discount * future) / COST_DIVISOR
+
+
+def window_worth(
+    trajectories: Trajectories, context: int, mixing: str, discount: float, policies: int = 2
+) -> Array:
+    """The same (T,) of the behaviour, given a window of `context` timesteps, the action and the time: the controllers'
+    values, weighed by how likely each made them."""
+    if mixing == "step":
+        return worth(trajectories, controllers(policies), discount)
+    with np.errstate(divide="ignore"):  # of controllers that can't have acted
+        logits = np.log(posterior(trajectories, context, mixing, policies=policies))
+    logits += action_evidence(trajectories.observations, trajectories.actions, policies)
+    weights = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))  # (T, Z)
+    each = [worth(trajectories, gain, discount) for gain in controllers(policies)]
+    return np.einsum("tz,zt->t", weights, np.stack(each))
+
+
 @functools.cache
 def _densities(policies: int) -> tuple[Array, Array]:
     """Inverse Cholesky factors (Z, T, 4, 4) and log scales (Z, T) of the controllers' states."""

@@ -16,9 +16,9 @@ state, states that look alike sharing it:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,23 @@ def optimal_returns(process: TabularMDP, seeds: Sequence[int]) -> Array:
         states = env.simulator_state()[:, 0].astype(np.int64)
         total += env.step(decision[states])[1]
     return total
+
+
+def optimal_values(process: TabularMDP) -> Callable[[Array, Array, int, float], Array]:
+    """Q* of observations and actions as the environment has them; see `DataSpec.optimal_values`."""
+    found = cache(lambda discount: optimise(process, discount)[0].action)
+    states = np.flatnonzero(~process.terminal)
+
+    def values(observations: Array, actions: Array, timestep: int, discount: float) -> Array:
+        table = np.zeros((len(states) + 1, process.num_actions))  # its last row: no state
+        if timestep < process.horizon:
+            table[:-1] = found(discount)[timestep][states]
+        same = (np.rint(observations)[:, None] == process.features[states]).all(-1)  # (R, S')
+        row = np.where(same.any(1), same.argmax(1), len(states))
+        looked_up: Array = table[row, actions.argmax(1)]
+        return looked_up
+
+    return values
 
 
 def occupancy(process: TabularMDP, policy: Array) -> Array:
@@ -214,7 +231,11 @@ class Law:
     @cached_property
     def values(self) -> list[Values]:
         """V and Q of each component."""
-        return [evaluate(self.process, policy) for policy in self.components[0]]
+        return self.valued(1.0)
+
+    def valued(self, discount: float) -> list[Values]:
+        """V and Q of each component at a discount."""
+        return [evaluate(self.process, policy, discount) for policy in self.components[0]]
 
     @cached_property
     def joint(self) -> Array:
@@ -279,15 +300,16 @@ def clone(law: Law) -> Array:
     return np.ascontiguousarray(np.moveaxis(found, 1, -1))
 
 
-def data_values(law: Law) -> Values:
+def data_values(law: Law, discount: float = 1.0) -> Values:
     """E[return-to-go | shown state, step] and the same given the action too, in the data.
 
     It is the value of no policy when policies are mixed per episode: each is weighed by how likely it is to have come
     there. Where the data never come, or never act so, the components are weighed by their share.
     """
     policies, weights = law.components
-    states = np.stack([values.state[:-1] for values in law.values])  # (C, H, S)
-    actions = np.moveaxis(np.stack([values.action for values in law.values]), -1, 1)  # (C, A, H, S)
+    every = law.valued(discount)
+    states = np.stack([values.state[:-1] for values in every])  # (C, H, S)
+    actions = np.moveaxis(np.stack([values.action for values in every]), -1, 1)  # (C, A, H, S)
     acted = law.joint[:, None] * np.moveaxis(policies, -1, 1)  # (C, A, H, S)
     state = _weighed(law, law.joint, states, weights)
     action = np.moveaxis(_weighed(law, acted, actions, weights), 0, -1)

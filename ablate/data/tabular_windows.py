@@ -87,18 +87,20 @@ def window_policies(law: Law, trajectories: Trajectories, context: int) -> Array
     return found
 
 
-def window_returns(law: Law, trajectories: Trajectories, context: int, acted: bool) -> Array:
+def window_returns(
+    law: Law, trajectories: Trajectories, context: int, acted: bool, discount: float = 1.0
+) -> Array:
     """E[return-to-go | the window, the step] at every row, (T,); `acted`: given the row's action too.
 
     What a return-to-go head that sees K timesteps converges to: the behaviour's value, weighed by who acts as far as
     the past tells.
     """
-    found = beliefs(law, trajectories, context)
+    found, every = beliefs(law, trajectories, context), law.valued(discount)
     time = trajectories.timestep
     if not acted:
-        states = np.stack([values.state for values in law.values], axis=1)[time]  # (T, C, S)
+        states = np.stack([values.state for values in every], axis=1)[time]  # (T, C, S)
         return np.einsum("tcs,tcs->t", found, states)
     actions = trajectories.actions.argmax(axis=1)
     found *= np.moveaxis(law.components[0], 0, 1)[time, :, :, actions]  # (T, C, S)
-    values = np.stack([values.action for values in law.values], axis=1)[time, :, :, actions]
+    values = np.stack([values.action for values in every], axis=1)[time, :, :, actions]
     return np.einsum("tcs,tcs->t", found, values) / found.sum(axis=(1, 2))

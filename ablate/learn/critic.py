@@ -70,8 +70,8 @@ class Critic(nn.Module):
         return (observations - self.get_buffer("mean")) / self.get_buffer("std")
 
     @torch.no_grad()
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Observations (E, r, N) and actions (E, r, M), raw, to values (E, r)."""
+    def forward(self, observations: Tensor, actions: Tensor, step: int = 0) -> Tensor:
+        """Observations (E, r, N) and actions (E, r, M), raw, to values (E, r): the same at every step of a plan."""
         rows = self.standardised(observations).flatten(0, 1).expand(2, -1, -1)
         found = perceptrons(self.tensors, rows, actions.flatten(0, 1).expand(2, -1, -1))
         return found.amin(0).view(observations.shape[:2])

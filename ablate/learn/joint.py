@@ -69,9 +69,9 @@ class JointSource:
 class JointSettings(Section):
     """Hyper-parameters of `joint`; the defaults are the release's (config/offline.py, scripts/train.py).
 
-    bins: of each dimension. discretiser: bins of equal counts, or of equal widths. repeats: a value that fills several
-    quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in a row.
-    penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
+    bins: of each dimension. discretiser: bins of equal counts, of equal widths, or one a value. repeats: a value that
+    fills several quantiles has a bin of its own, or empty bins stay as released. discount: of the value that stands in
+    a row. penalty: the reward of a true end; null for the one that was logged. observation_weight, action_weight,
     reward_weight, value_weight: of these tokens in the loss. first_observation: whether the loss counts what a layout
     can predict of a window's first observation, as released: with a token for each dimension all but the first number,
     with one for all of them nothing; where not, every layout has the same targets. value_mask: past value tokens are
@@ -84,7 +84,7 @@ class JointSettings(Section):
     """
 
     bins: int = Field(default=100, ge=2)
-    discretiser: Literal["quantile", "uniform"] = "quantile"
+    discretiser: Literal["quantile", "uniform", "values"] = "quantile"
     repeats: Literal["own-bin", "kept"] = "own-bin"
     discount: float = Field(default=0.99, ge=0, le=1)
     penalty: float | None = -100.0

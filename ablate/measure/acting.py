@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ablate import registry
+from ablate.data import catalogue
 from ablate.data.catalogue import DataSet
 from ablate.errors import UserError
 from ablate.measure.base import Measurement, Numbers, Trained, needs_joint
@@ -19,6 +20,7 @@ from ablate.measure.episodes import CAP, LOST, RESPONSES, optimal_returns, summa
 from ablate.measure.rollout import Rollouts, rollout
 from ablate.measure.video import Filmed
 from ablate.models import conditions
+from ablate.models.agent import Actable
 from ablate.models.spec import ModelSpec
 from ablate.plan.options import PlanOptions, visible_timesteps
 from ablate.registry import Section, register
@@ -65,18 +67,22 @@ def target_return(data: DataSet, rule: str | float) -> float:
 
 
 def act(
-    trained: Trained, options: Any, settings: Mapping[str, Any], video: Path | None = None
+    trained: Trained,
+    options: Any,
+    settings: Mapping[str, Any],
+    video: Path | None = None,
+    agent: Actable | None = None,
 ) -> Rollouts:
     """Roll every model out as `options` say. settings: what the system needs to make it act.
 
-    video: the file for a film of the first episode.
+    video: the file for a film of the first episode. agent: the models as they act, where the caller made that.
     """
     data = trained.system.data
     env = data.spec.make_env(len(trained.seeds) * options.episodes)
     if video is not None:
         env = Filmed(env, video)
     found = rollout(
-        trained.system.actor(trained.models, settings),
+        agent or trained.system.actor(trained.models, settings),
         env,
         options.episodes,
         study=trained.streams,
@@ -158,25 +164,45 @@ class Plan(Measurement):
 
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
-        if refused := needs_joint(config, "plan", "searches over imagined trajectories"):
-            return refused
-        if config["measure"]["plan"]["value"] == "critic" and not config["settings"].get("critic"):
-            return "measure.plan.value: critic needs one that is trained; set settings.critic: {}"
-        return ""
+        return needs_joint(config, "plan", "searches over imagined trajectories") or no_value(
+            config, "plan", config["measure"]["plan"]["value"]
+        )
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> frozenset[str]:
-        objective = config["measure"]["plan"]["objective"]
-        unread = {"target", "decrement"}
+        options = config["measure"]["plan"]
+        left = unread(options["objective"], options["proposals"])
+        return read_options(config, cls.Options.model_fields) - left
+
+
+def no_value(config: Mapping[str, Any], name: str, value: str) -> str:
+    """Why the search of a measurement can't be told this `value`; empty where it can."""
+    if value == "critic" and not config["settings"].get("critic"):
+        return f"measure.{name}.value: critic needs one that is trained; set settings.critic: {{}}"
+    if (
+        value == "exact"
+        and catalogue.spec(config["data"], config["reading"]).optimal_values is None
+    ):
+        return (
+            f"measure.{name}.value: exact needs a process whose Q* is known and whose state is shown; found"
+            f" {config['data']}, allowed: tokens, critic, or data such as chain/gamble-episode-v0"
+        )
+    return ""
+
+
+def unread(objective: str, proposals: str = "model") -> frozenset[str]:
+    """Of the options of a search for this objective by these proposals, those that change nothing."""
+    found: set[str] = set()
+    if objective in ("likelihood", "direct"):
+        found |= {"n_expand", "value", "discount", "percentile", "least_likely"}
+        found |= {"proposals", "temperature", "spread"}
+    else:
+        of_proposals = {"model": {"spread"}, "uniform": {"temperature", "spread"}}
+        found |= of_proposals.get(proposals, {"temperature"})
         if objective != "return":
-            unread |= {"n_expand", "value", "discount", "percentile", "proposals", "temperature"}
-            unread |= {"spread"}
-        else:
-            own = config["measure"]["plan"]["proposals"]
-            unread |= {"model": {"spread"}, "uniform": {"temperature", "spread"}}.get(
-                own, {"temperature"}
-            )
-        if objective == "direct":
-            unread |= set(cls.Options.model_fields) - set(ActingOptions.model_fields)
-            unread -= {"objective", "max_context_transitions", "prefix_context"}
-        return frozenset(set(cls.Options.model_fields) - unread)
+            found |= {"value"} | ({"discount"} if objective == "value" else set())
+    if objective == "direct":
+        found |= set(PlanOptions.model_fields) - {
+            *("objective", "max_context_transitions", "prefix_context"),
+        }
+    return frozenset(found)

@@ -1,7 +1,8 @@
-"""The measurement `values`: whether the returns that a joint model predicts are those that followed.
+"""What a joint model says that an action is worth, and the measurement `values`: whether the returns that it predicts
+are those that followed.
 
-It takes no simulator. What is predicted is the behaviour policy's value, as the data were its: the discounted sum
-of the rewards after a timestep, given the window up to its action and reward.
+The measurement takes no simulator. What is predicted is the behaviour policy's value, as the data were its: the
+discounted sum of the rewards after a timestep, given the window up to its action and reward.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import torch
 from pydantic import Field
 
 from ablate.data import streams
-from ablate.learn.joint import JointSettings, joint_rows
+from ablate.data.trajectories import Trajectories
+from ablate.learn.joint import JointSettings, joint_rows, prefixes
 from ablate.measure.base import Measurement, Trained, needs_joint
-from ablate.models.assembly import block
+from ablate.models.assembly import Model, block
 from ablate.plan.imagine import imagine
 from ablate.registry import Section, register
+from ablate.systems.joint import JointSystem
 from ablate.words import Response
 
 CHUNK = 256  # windows encoded at once
@@ -76,6 +79,44 @@ class Values(Measurement):
     @classmethod
     def refusal(cls, config: Mapping[str, Any]) -> str:
         return needs_joint(config, "values", "reads predicted values", asks=False)
+
+
+@torch.no_grad()
+def action_values(
+    system: JointSystem, model: Model, trajectories: Trajectories, rows: np.ndarray
+) -> np.ndarray:
+    """E[r + discount V | the window, the action] (B,) at `rows`, as a model with bins predicts it.
+
+    A value token doesn't count the reward beside it, and is predicted once that is known: so it is averaged over the
+    rewards that the model deems possible. The window holds as many timesteps as the context has and the episode had.
+    """
+    table, _ = system.rows(trajectories)
+    told = torch.from_numpy(prefixes(trajectories, system.layout)).to(system.device)
+    spec, discount = model.spec, system.settings.discount
+    n = spec.observation_dim
+    cap = None if model.mixer.extends else block(spec)
+    length = np.minimum(trajectories.timestep[rows], system.context - 1)
+    found = np.empty(len(rows))
+    for before in np.unique(length):
+        alike = np.flatnonzero(length == before)
+        for part in np.array_split(alike, -(-len(alike) // CHUNK)):
+            at = rows[part]
+            earlier = table[at[:, None] + np.arange(-before, 0)].to(model.head.mean)  # (B, k, D)
+            now = table[at].to(model.head.mean)
+            first = told[at - before].to(now) if spec.prefix else None
+            running = imagine(model.eval(), earlier, now[:, :n], cap, first)
+            running.tell(now[:, None, n:-2])
+            heads, slot = running.heads, running.slot
+            params = running.parameters()
+            reward = heads.expected(params, slot)[:, 0]
+            bins = int(heads.bins.used[slot])
+            chances = heads.log_probs(params, slot)[:, 0, :bins].exp()  # (B, bins)
+            running.branch(bins)
+            running.push(torch.arange(bins, device=now.device).expand(len(part), bins))
+            after = heads.expected(running.parameters(), running.slot)  # (B, bins)
+            value = reward + discount * (chances * after).sum(1)
+            found[part] = value.double().cpu().numpy()
+    return found
 
 
 def _calibration(predicted: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:

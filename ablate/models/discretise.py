@@ -1,4 +1,5 @@
-"""Continuous columns as tokens: bins of equal counts (quantile) or of equal widths (uniform).
+"""Continuous columns as tokens: bins of equal counts (quantile) or of equal widths (uniform); or one for each of a
+column's values where there are few enough, and of equal counts otherwise (values).
 
 The released Trajectory Transformer (trajectory/utils/discretization.py) takes as thresholds every ceil(T/N)-th
 sorted value and the maximum, reads x as the largest threshold <= x, clipped to the N bins, and a token as the
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ablate.errors import UserError, unknown
 
-KINDS = ("quantile", "uniform")
+KINDS = ("quantile", "uniform", "values")
 REPEATS = ("own-bin", "kept")
 NARROW = 1e-3  # width of a repeated value's bin, as a fraction of the column's range
 CLOSEST = 1e-5  # edges nearer than this fraction of the column's range are one
@@ -77,7 +78,7 @@ class Discretiser(nn.Module):
     ) -> Discretiser:
         """Bins of data (T, C).
 
-        kind: `quantile` or `uniform`. repeats: what becomes of values which the data repeat so often that
+        kind: `quantile`, `uniform` or `values`. repeats: what becomes of values which the data repeat so often that
         thresholds coincide, see the module. Raises UserError for an unknown rule, for data that are empty or not
         finite, and for fewer than two bins.
         """
@@ -95,7 +96,7 @@ class Discretiser(nn.Module):
             row, column = np.argwhere(~np.isfinite(data))[0]
             raise UserError(f"discretiser: row {row} of column {column} is not finite.")
         values = np.sort(data.astype(np.float64), axis=0)
-        if repeats == "kept":
+        if repeats == "kept" and kind != "values":
             left, right = _kept(values, bins, kind)
             return cls(left, right, np.full(values.shape[1], bins))
         left = np.empty((values.shape[1], bins))
@@ -173,6 +174,12 @@ def _own(ordered: np.ndarray, bins: int, kind: str) -> tuple[np.ndarray, np.ndar
 
     Quantile bins all hold data; of uniform ones some may not.
     """
+    if kind == "values":
+        distinct = np.unique(ordered)
+        if 1 < len(distinct) <= bins:
+            side = 0.5 * min(NARROW * (distinct[-1] - distinct[0]), 0.5 * np.diff(distinct).min())
+            return distinct - side, distinct + side
+        kind = "quantile"
     lowest, highest = float(ordered[0]), float(ordered[-1])
     nearest = max(CLOSEST * (highest - lowest), RESOLVED * max(-lowest, highest), 1e-9)
     narrow = max(NARROW * (highest - lowest), 4.0 * nearest)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ablate.data.catalogue import OptimalValues
 from ablate.errors import UserError
 from ablate.models.assembly import Model
 from ablate.models.layouts import Fields, Layout
 from ablate.models.nets import Nets
 from ablate.plan.imagine import Imagination, Imaginations, imagine
 from ablate.plan.options import PlanOptions, check_fits, window_cap
-from ablate.plan.search import search
+from ablate.plan.search import ActionValue, Plan, search
 
 SEEDS = 2**31 - 1
 
@@ -25,9 +26,13 @@ class TrajectoryAgent:
     it where noise is given, after at most `options.executed` timesteps; keys and values are carried from one
     timestep to the next while the window is unbroken, and the window is encoded again where it slides.
 
-    layout: what a rollout reads of it is which conditions to show.
+    layout: what a rollout reads of it is which conditions to show. optimal: Q* of the data's process, see
+    `DataSpec.optimal_values`; None where it isn't known.
 
     Raises UserError where the models can't be searched so.
+
+    Attributes:
+        first: what each model planned at the first timestep of the episodes that were started last.
     """
 
     noise_dim = 1  # the seed of a timestep's draws
@@ -38,6 +43,7 @@ class TrajectoryAgent:
         models: Sequence[Model | Nets],
         layout: Layout,
         options: PlanOptions,
+        optimal: OptimalValues | None = None,
     ) -> None:
         if options.objective != "direct":
             check_fits(models[0].spec, options)
@@ -45,8 +51,13 @@ class TrajectoryAgent:
                 raise UserError(
                     "plan.value: critic needs a model that was trained with one (settings.critic)."
                 )
+            if options.value == "exact" and optimal is None:
+                raise UserError(
+                    "plan.value: exact needs data of a process whose Q* is known and whose state is shown."
+                )
         self.models = list(models)
-        self.layout, self.options = layout, options
+        self.layout, self.options, self.optimal = layout, options, optimal
+        self.first: list[Plan] = []
 
     @property
     def size(self) -> int:
@@ -66,6 +77,7 @@ class TrajectoryAgent:
 
     def start(self, batch: int) -> TrajectoryActor:
         """`batch` fresh episodes of each model."""
+        self.first = []
         return TrajectoryActor(self, batch)
 
 
@@ -121,14 +133,34 @@ class TrajectoryActor:
         model, options = self.agent.models[s], self.agent.options
         spec = model.spec
         draws = None
-        if options.objective == "return":
+        if options.scored:
             shape = (options.horizon, options.beam * options.n_expand, spec.slots)
             draws = self._draws(s, noise, shape)
-        value = model.critic if options.value == "critic" else None
         told = self._prefix(s)
-        plan = search(model, self.context[s], raw.observation[s], options, draws, told, value)
+        plan = search(
+            model, self.context[s], raw.observation[s], options, draws, told, self._value(model)
+        )
         self.positions += plan.positions
+        if self.timestep == 0:
+            self.agent.first.append(plan)
         return plan.actions(spec.observation_dim, spec.action_dim)
+
+    def _value(self, model: Model | Nets) -> ActionValue | None:
+        """What a search asks in place of the value tokens, if anything."""
+        options, optimal = self.agent.options, self.agent.optimal
+        if options.value == "tokens" or options.objective != "return":
+            return None
+        if options.value == "critic":
+            critic: ActionValue | None = model.critic
+            return critic
+
+        def exact(states: Tensor, actions: Tensor, step: int) -> Tensor:
+            assert optimal is not None
+            seen, done = states.flatten(0, 1).cpu().numpy(), actions.flatten(0, 1).cpu().numpy()
+            found = optimal(seen, done, self.timestep + step, options.discount)
+            return torch.from_numpy(found).to(states).view(states.shape[:2])
+
+        return exact
 
     def _likeliest(self, s: int, raw: Fields, noise: Tensor | None) -> Tensor:
         """Actions (E, M) drawn slot by slot, or the most likely."""

@@ -311,7 +311,10 @@ class Imagination:
         values = self.heads.raw(symbols[..., None], slot)
         if discrete:
             return self.heads.bins.encode(values, slot)[..., 0]
-        return (values[..., 0] - self.heads.mean[slot]) / self.heads.std[slot]
+        entry = (values[..., 0] - self.heads.mean[slot]) / self.heads.std[slot]
+        if not self.heads.binned:
+            return entry
+        return entry.masked_fill(symbols == self.heads.bins.bins, 0.0)  # the end, as in training
 
     def raw(self, symbols: Tensor, first: int = 0) -> Tensor:
         """Raw values (..., c) of symbols (..., c) of the slots first .. first+c-1."""

@@ -26,15 +26,20 @@ class PlanOptions(Section):
     Attributes:
         objective: `return`, by imagined rewards and a final value; `likelihood`, the most probable sequence
             (imitation, and with a model that has a goal: reaching it); `direct`, no search: each slot of the
-            action drawn, or the most likely, after the ones before it.
+            action drawn, or the most likely, after the ones before it; `rewards`, by imagined rewards alone;
+            `value`, by the final value alone.
         mode: `reference` crops whole timesteps off the front as the release does, and counts positions from
             the new front; `full` crops nothing.
-        horizon: imagined timesteps. beam: sequences kept. n_expand: continuations of each (return only).
+        horizon: imagined timesteps. beam: sequences kept. n_expand: continuations of each (not for likelihood).
         k_obs, k_act, k_rew: draw among so many most likely bins; null: among all.
         cdf_obs, cdf_act, cdf_rew: leave out the least likely bins that hold this share of the probability.
         percentile: `mean` or a number in (0, 1): what is read from the distributions of reward and value.
-        value: what a sequence is worth from its last imagined step on (return only): by its value `tokens`, or by the
-            model's `critic`, which then gives Q of that step in place of its reward and value.
+        value: what a sequence is worth from its last imagined step on (return only): by its value `tokens`, by the
+            model's `critic`, or by the `exact` Q* of the data's process where it is known; the latter two give Q of
+            that step in place of its reward and value.
+        least_likely: probability that the actions of a sequence are to have, the geometric mean over its timesteps;
+            what is less likely comes after everything that isn't, the likeliest first, much as in the Trajectory
+            Autoencoding Planner (Jiang et al. 2023, equation 3). null: likelihood doesn't matter (not for likelihood).
         discount: of imagined rewards.
         max_context_transitions: timesteps the search may look at, imagined ones counted in (reference), or
             executed timesteps it is given (full).
@@ -47,7 +52,7 @@ class PlanOptions(Section):
         spread: of inflated ones, standard deviations of the data's actions.
     """
 
-    objective: Literal["return", "likelihood", "direct"] = "return"
+    objective: Literal["return", "likelihood", "direct", "rewards", "value"] = "return"
     mode: Literal["reference", "full"] = "reference"
     horizon: Count = 15
     beam: Count = 128
@@ -59,7 +64,8 @@ class PlanOptions(Section):
     cdf_act: Share | None = 0.6
     cdf_rew: Share | None = None
     percentile: Annotated[float, Field(gt=0, lt=1)] | Literal["mean"] = "mean"
-    value: Literal["tokens", "critic"] = "tokens"
+    value: Literal["tokens", "critic", "exact"] = "tokens"
+    least_likely: Annotated[float, Field(gt=0, lt=1)] | None = None
     discount: float = Field(default=0.99, ge=0, le=1)
     max_context_transitions: Count = 5
     prefix_context: bool = True
@@ -75,6 +81,11 @@ class PlanOptions(Section):
                 f"plan_freq: found {self.plan_freq}; a plan has {self.horizon} timesteps to execute"
             )
         return self
+
+    @property
+    def scored(self) -> bool:
+        """Whether sequences are drawn and kept by a score: rewards, values or both."""
+        return self.objective not in ("likelihood", "direct")
 
     @property
     def executed(self) -> int:
@@ -119,6 +130,11 @@ def check_fits(spec: ModelSpec, options: PlanOptions) -> None:
         raise UserError(
             f"plan: the head '{spec.head}' proposes one action only; allowed: any other head, or "
             "other proposals."
+        )
+    if options.scored and options.least_likely is not None and not bins:
+        raise UserError(
+            f"plan.least_likely: the head '{spec.head}' has no bins, so that an action has a density and no "
+            "probability; allowed: null."
         )
     if options.percentile != "mean" and not bins:
         raise UserError(f"plan.percentile: the head '{spec.head}' has no bins; allowed: mean.")

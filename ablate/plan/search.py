@@ -16,7 +16,8 @@ from ablate.plan.imagine import Imagination, Imaginations, imagine
 from ablate.plan.options import PlanOptions, check_fits, per_step, window_cap
 
 BYTES = 1 << 28
-ActionValue = Callable[[Tensor, Tensor], Tensor]
+UNLIKELY = 1e4  # taken off a score for each nat that a sequence is too unlikely
+ActionValue = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def search(
     (E, N); prefix: (E, P) for a model with one. noise: uniform numbers in [0, 1), (E, H, beam * n_expand,
     D), for a search on return: entry [e, h, c * beam + b, i] draws slot i of imagined step h in the c-th
     continuation of the b-th best sequence (observations: c = 0). value: Q(observations (E, r, N), actions
-    (E, r, M)) -> (E, r), raw, trained apart; replaces the value tokens: a sequence is worth its rewards before
-    step t and Q of step t.
+    (E, r, M), imagined step) -> (E, r), raw, had apart; replaces the value tokens: a sequence is worth its rewards
+    before step t and Q of step t.
 
     Episodes are planned in batches whose keys and values fill about `BYTES`; plans don't depend on that.
 
@@ -119,7 +120,7 @@ def _search(
         gained = torch.full_like(score, torch.nan)
     else:
         if noise is None:
-            raise ValueError("search: a search on return needs noise.")
+            raise ValueError("search: only a search for likelihood does without noise.")
         score, gained = _by_return(imagination, observation, options, noise, value)
     best = imagination.imagined[:, 0]  # (E, M + 2 + (H-1) D)
     spec = model.spec
@@ -145,6 +146,7 @@ def _by_return(
     gained = observation.new_zeros(episodes, 1)  # discounted rewards so far
     state = observation[:, None]  # (E, r, N)
     score = gained
+    likely = gained  # log-probability of the actions so far
     for step in range(options.horizon):
         uniform = (
             noise[:, step].view(episodes, expand, beams, slots).transpose(1, 2)
@@ -157,11 +159,15 @@ def _by_return(
         imagination.branch(children)
         gained = gained.repeat_interleave(children, 1)
         state = state.repeat_interleave(children, 1)
+        likely = likely.repeat_interleave(children, 1)
         acted = []
         for slot in range(n, slots - 2):
             if slot > n:
                 params = imagination.parameters()
             symbols = proposed(imagination.heads, params, slot, uniform[..., slot], options)
+            if options.least_likely is not None:
+                told = imagination.heads.log_probs(params, slot)
+                likely = likely + told.gather(-1, symbols[..., None])[..., 0]
             imagination.push(symbols)
             acted.append(symbols)
         action = imagination.raw(torch.stack(acted, -1), n)
@@ -175,14 +181,18 @@ def _by_return(
             imagination.push(symbols)
         reward, after = read
         factor = options.discount**step
-        if value is None:
+        if value is not None:
+            score = gained + factor * value(state, action, step)
+        elif options.objective == "return":
             score = gained + factor * reward + factor * options.discount * after
+        elif options.objective == "rewards":
+            score = gained + factor * reward
         else:
-            score = gained + factor * value(state, action)
+            score = factor * options.discount * after
         gained = gained + factor * reward
-        score, index = score.topk(beams, dim=1)
+        index = _ranked(score, likely, step, options).topk(beams, dim=1).indices
         imagination.select(index)
-        gained = gained.gather(1, index)
+        score, gained, likely = (each.gather(1, index) for each in (score, gained, likely))
         if step == options.horizon - 1:
             break
         seen = []
@@ -209,6 +219,14 @@ def proposed(
         normal = math.sqrt(2.0) * torch.erfinv(raw.clamp(-0.999999, 0.999999))
         raw = heads.expected(params, slot) + options.spread * heads.std[slot] * normal
     return heads.symbols(raw.clamp(-1.0, 1.0)[..., None], slot)[..., 0]
+
+
+def _ranked(score: Tensor, likely: Tensor, step: int, options: PlanOptions) -> Tensor:
+    """By what sequences are kept, (E, r): their score, less what they are too unlikely."""
+    if options.least_likely is None:
+        return score
+    wanted = (step + 1) * math.log(options.least_likely)
+    return score + UNLIKELY * (likely - wanted).clamp(max=0.0)
 
 
 def _read(

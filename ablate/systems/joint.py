@@ -117,7 +117,7 @@ class JointSystem:
     def actor(self, models: Sequence[Model], options: Mapping[str, Any]) -> TrajectoryAgent:
         """The models as they act: by search as the `plan` of `options` says, or without one directly."""
         plan = options.get("plan", PlanOptions(objective="direct"))
-        return TrajectoryAgent(models, self.layout, plan)
+        return TrajectoryAgent(models, self.layout, plan, self.data.spec.optimal_values)
 
     def dynamics(
         self, model: Model, sampling: Sampling = "draw", propagation: Propagation = "ts-inf"

@@ -229,3 +229,63 @@ def test_refusals(episodes, change, message):
 def test_hidden_velocities_are_refused(episodes):
     with pytest.raises(UserError, match="needs the full state"):
         exact.posterior(episodes.observe([0, 1], "twin"), 1)
+
+
+@pytest.mark.parametrize("which", ["better", "worse", "step", "optimum"])
+def test_values_of_the_start_are_expected_returns(which):
+    """Backwards over values against forwards over covariances."""
+    better, worse = exact.controllers()
+    gains = {"better": better, "worse": worse, "step": exact.controllers(), "optimum": None}[which]
+    value, rest = exact.cost_to_go(gains, 1.0)
+    found = -(np.trace(value[0]) + rest[0]) / lq.COST_DIVISOR
+    known = (
+        exact.optimal_return() if gains is None else exact.expected_return(gains, exact.EXPLORATION)
+    )
+    assert found == pytest.approx(known, rel=1e-9)
+
+
+@pytest.mark.parametrize("which", ["worse", "step", "optimum"])
+def test_what_an_action_is_worth_matches_simulation(episodes, which):
+    row, discount = 70, 0.95
+    one = replace(
+        episodes.select([0]),
+        observations=episodes.observations[:100],
+        actions=episodes.actions[:100],
+    )
+    gains = {"worse": exact.controllers()[1], "step": exact.controllers(), "optimum": None}[which]
+    exploration = 0.0 if gains is None else exact.EXPLORATION
+    rng = np.random.default_rng(0)
+    state = np.tile(one.observations[row].astype(float), (20_000, 1))
+    force = np.tile(lq.ACTION_SCALE * one.actions[row].astype(float), (20_000, 1))
+    total = np.zeros(len(state))
+    for t in range(row, lq.HORIZON):
+        total += discount ** (t - row) * lq.reward(state, force)
+        state = state @ lq.A.T + force @ lq.B.T
+        state += lq.PROCESS_NOISE * rng.standard_normal(state.shape)
+        if gains is None:
+            value, _ = exact.cost_to_go(None, discount)
+            after = value[min(t + 2, lq.HORIZON)]
+            acting = np.linalg.solve(
+                lq.ACTION_COST + discount * lq.B.T @ after @ lq.B, discount * lq.B.T @ after @ lq.A
+            )[None]
+        else:
+            acting = np.atleast_3d(gains).reshape(-1, 2, 4)
+        chosen = acting[rng.integers(len(acting), size=len(state))]
+        force = -np.einsum("bij,bj->bi", chosen, state)
+        force += exploration * rng.standard_normal(force.shape)
+    expected = exact.worth(one, gains, discount)[row]
+    assert total.mean() == pytest.approx(expected, abs=4 * total.std() / len(total) ** 0.5)
+
+
+@pytest.mark.parametrize("context", [1, 20])
+def test_what_follows_is_on_average_what_a_window_is_worth(episodes, context):
+    found = exact.window_worth(episodes, context, "episode", 1.0)
+    followed = episodes.returns_to_go.astype(float)
+    early = episodes.timestep == 25  # a row an episode
+    slope = np.polyfit(found[early], followed[early], 1)[0]
+    apart = (followed - found)[early]
+    assert abs(apart.mean()) < 4 * apart.std() / early.sum() ** 0.5
+    assert slope == pytest.approx(1.0, abs=0.25)
+    # Who acts is told better by more of the past.
+    longer = exact.window_worth(episodes, 20, "episode", 1.0)
+    assert np.square(followed - longer).mean() <= np.square(followed - found).mean() + 1e-9

@@ -96,8 +96,8 @@ def paths(law):
     return found
 
 
-def to_go(path, t):
-    return sum(reward for _, _, reward, _ in path.steps[t:])
+def to_go(path, t, discount=1.0):
+    return sum(discount**k * reward for k, (_, _, reward, _) in enumerate(path.steps[t:]))
 
 
 def look(law, state):
@@ -121,8 +121,8 @@ quick = settings(
 
 
 @quick
-@given(laws)
-def test_values_of_the_data_equal_enumeration(law):
+@given(laws, st.sampled_from([1.0, 0.8]))
+def test_values_of_the_data_equal_enumeration(law, discount):
     """Returns, their distribution, and all that is said of (shown state, step, action)."""
     mass, total = defaultdict(float), defaultdict(float)
     acted, acted_total = defaultdict(float), defaultdict(float)
@@ -135,15 +135,15 @@ def test_values_of_the_data_equal_enumeration(law):
         for t, (state, action, _, _) in enumerate(path.steps):
             key = (t, look(law, state))
             mass[key] += path.probability
-            total[key] += path.probability * to_go(path, t)
+            total[key] += path.probability * to_go(path, t, discount)
             acted[*key, action] += path.probability
-            acted_total[*key, action] += path.probability * to_go(path, t)
+            acted_total[*key, action] += path.probability * to_go(path, t, discount)
             who[key][path.component] += path.probability
             visits[t, state] += path.probability
     assert law.expected_return == pytest.approx(mean, abs=1e-8)
     assert law.return_variance == pytest.approx(square - mean**2, abs=1e-8)
     np.testing.assert_allclose(law.joint.sum(0), visits, **EXACT)
-    values, cloned, tells = data_values(law), clone(law), posterior(law)
+    values, cloned, tells = data_values(law, discount), clone(law), posterior(law)
     for t, state in product(range(law.process.horizon), np.flatnonzero(law.acting)):
         key = (t, look(law, state))
         if key not in mass:
@@ -258,8 +258,8 @@ def rows_of(law, every, context):
 
 
 @quick
-@given(laws, st.integers(1, 3))
-def test_what_a_window_tells_equals_enumeration(law, context):
+@given(laws, st.integers(1, 3), st.sampled_from([1.0, 0.8]))
+def test_what_a_window_tells_equals_enumeration(law, context, discount):
     context = min(context, law.process.horizon)
     every = paths(law)
     who = defaultdict(lambda: np.zeros((len(law.components[1]), law.process.num_states)))
@@ -269,12 +269,12 @@ def test_what_a_window_tells_equals_enumeration(law, context):
         state, action, *_ = path.steps[t]
         who[key][path.component, state] += path.probability
         act[key][action] += path.probability
-        returns[key] += path.probability * to_go(path, t)
-        after[key, action] += path.probability * to_go(path, t)
+        returns[key] += path.probability * to_go(path, t, discount)
+        after[key, action] += path.probability * to_go(path, t, discount)
     data = as_trajectories(law, every)
     found, clones = beliefs(law, data, context), window_actions(law, data, context)
-    expected = window_returns(law, data, context, acted=False)
-    given_action = window_returns(law, data, context, acted=True)
+    expected = window_returns(law, data, context, acted=False, discount=discount)
+    given_action = window_returns(law, data, context, acted=True, discount=discount)
     tells = window_policies(law, data, context)
     rows = [(key, path.steps[t][1]) for path, t, key in rows_of(law, every, context)]
     mass = np.array([who[key].sum() for key, _ in rows])
@@ -640,3 +640,21 @@ def test_what_the_policies_never_do_is_refused():
     data = as_trajectories(law, [Path(1.0, 0, [(0, 0, -1.0, 0)])])  # doesn't start there
     with pytest.raises(UserError, match="row 0 shows what the law's policies never do"):
         beliefs(law, data, 1)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_optimal_values_are_asked_by_what_is_seen(discount):
+    """As a search asks: observations as the environment shows them, rounding included, and none that is no state."""
+    process = sticky(chain(), 0.25)
+    best = tabular.optimise(process, discount)[0].action
+    ask = tabular.optimal_values(process)
+    acting = np.flatnonzero(~process.terminal)
+    seen = process.features[acting] + 1e-4
+    for t, action in ((0, 2), (7, 0), (19, 1)):
+        actions = np.tile(2.0 * np.eye(3)[action] - 1.0, (len(acting), 1))
+        np.testing.assert_array_equal(ask(seen, actions, t, discount), best[t, acting, action])
+        assert not ask(
+            np.ones_like(seen), actions, t, discount
+        ).any()  # the end, as a search reads it
+        assert not ask(np.zeros_like(seen), actions, t, discount).any()
+        assert not ask(seen, actions, t + 20, discount).any()

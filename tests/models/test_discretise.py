@@ -113,6 +113,20 @@ def test_tokens_rise_with_the_value(data: np.ndarray, bins: int) -> None:
     assert (made.decode(made.encode(ordered)).diff(dim=0) >= 0).all()
 
 
+def test_few_values_have_a_bin_each() -> None:
+    # a reward that is rare has no quantile of its own, and would be read as the middle between its neighbours
+    rewards = np.repeat([-13.0, -1.0, 5.0, 11.0, 19.0], [30, 900, 40, 25, 5])
+    spread = np.random.default_rng(0).normal(size=1000)
+    data = np.stack([rewards, spread], axis=1)
+    made, counts = (Discretiser.fit(data, 12, kind) for kind in ("values", "quantile"))
+    values = torch.from_numpy(data).float()
+    tokens = made.encode(values)
+    torch.testing.assert_close(made.decode(tokens)[:, 0], values[:, 0])
+    assert made.used.tolist() == [5, 12]
+    assert torch.equal(tokens[:, 1], counts.encode(values)[:, 1])
+    assert not torch.allclose(counts.decode(counts.encode(values))[:, 0], values[:, 0])
+
+
 def test_columns_can_be_read_alone() -> None:
     data = np.random.default_rng(3).normal(size=(300, 4)).astype(np.float32)
     made = Discretiser.fit(data, 8)

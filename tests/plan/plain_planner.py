@@ -5,11 +5,14 @@ One episode, dimension layout, bins in and out. Randomness enters as given unifo
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ablate.models.assembly import Model, block
 from ablate.plan.options import PlanOptions
+from ablate.plan.search import UNLIKELY
 
 
 class PlainPlanner:
@@ -72,20 +75,37 @@ class PlainPlanner:
         n, slots, bins = model.spec.observation_dim, self.slots, model.head.bins
         x = x.repeat(o.beam, 1)
         rewards = torch.zeros(o.beam, o.horizon + 1, dtype=noise.dtype)
+        likely = torch.zeros(o.beam, dtype=noise.dtype)
         discounts = o.discount ** torch.arange(o.horizon + 1, dtype=noise.dtype)
         for t in range(o.horizon):
             x, rewards = x.repeat(o.n_expand, 1), rewards.repeat(o.n_expand, 1)
+            likely = likely.repeat(o.n_expand)
             for slot in range(n, slots):
                 probs = self.next_probabilities(x)
                 k, share = (o.k_act, o.cdf_act) if slot < slots - 2 else (o.k_rew, o.cdf_rew)
-                x = torch.cat([x, self.drawn(probs, noise[t, :, slot], k, share)], 1)
+                token = self.drawn(probs, noise[t, :, slot], k, share)
+                if slot < slots - 2:
+                    likely = likely + probs.gather(1, token)[:, 0].log()
+                x = torch.cat([x, token], 1)
                 if slot >= slots - 2:
                     read = probs[:, :-1] @ bins.centres[slot]
                     if o.percentile != "mean":
                         read = bins.percentile(probs[:, :-1], float(o.percentile), slot)
                     rewards[:, t + slot - (slots - 2)] = read
-            values, best = (rewards * discounts).sum(-1).topk(o.beam)
-            x, rewards = x[best], rewards[best]
+            counted = rewards * discounts
+            if o.objective == "rewards":
+                counted = counted[:, : t + 1]
+            if o.objective == "value":
+                counted = counted[:, t + 1 : t + 2]
+            values = counted.sum(-1)
+            wanted = values
+            if o.least_likely is not None:
+                short = [
+                    max(0.0, (t + 1) * math.log(o.least_likely) - each) for each in likely.tolist()
+                ]
+                wanted = values - UNLIKELY * torch.tensor(short, dtype=values.dtype)
+            best = wanted.topk(o.beam).indices
+            x, rewards, values, likely = x[best], rewards[best], values[best], likely[best]
             if t < o.horizon - 1:
                 for slot in range(n):
                     probs = self.next_probabilities(x)

@@ -28,6 +28,9 @@ CASES: dict[str, dict[str, Any]] = {
     "no context": {"prefix_context": False},
     "one sequence": {"beam": 1, "n_expand": 1},
     "undiscounted": {"discount": 1.0, "horizon": 5},
+    "rewards alone": {"objective": "rewards"},
+    "the value alone": {"objective": "value"},
+    "likely enough": {"least_likely": 0.12, "cdf_act": None},
 }
 
 
@@ -43,7 +46,7 @@ def test_plans_on_return_are_the_released_ones(mode: str, case: str, executed: i
     changes = CASES[case]
     positions = "rotary" if mode == "full" and case != "as released" else "learned"
     # Sequences with the same action and reward tie, and the value drawn for them would tell them apart.
-    bins = {"drawn rewards": 60, "a percentile": 400}.get(case, BINS)
+    bins = {"drawn rewards": 60, "a percentile": 400, "rewards alone": 60}.get(case, BINS)
     model = make_model(positions=positions, context=3 if mode == "reference" else 12, bins=bins)
     options = PlanOptions(mode=mode, **(SMALL | changes))
     context, observation = situation(executed)
@@ -96,6 +99,21 @@ def test_episodes_planned_together_get_the_plans_they_get_alone(
         torch.testing.assert_close(together.score[e], alone.score[0])
 
 
+def test_a_likelihood_that_everything_has_changes_nothing() -> None:
+    model = make_model()
+    context, observation = situation(2)
+    free, bound, strict = (
+        PlanOptions(**SMALL, cdf_act=None, least_likely=least) for least in (None, 1e-9, 0.99)
+    )
+    noise = uniforms((1, 4, 10, D))
+    plans = [search(model, context, observation, each, noise) for each in (free, bound, strict)]
+    assert torch.equal(plans[0].symbols, plans[1].symbols)
+    assert torch.equal(plans[0].score, plans[1].score)
+    # Where nothing is likely enough, the likeliest comes first, and a score stays what the plan is worth.
+    assert not torch.equal(plans[0].symbols, plans[2].symbols)
+    assert float(plans[2].score) <= float(plans[0].score)
+
+
 def test_a_value_function_replaces_the_value_tokens() -> None:
     model = make_model(positions="rotary")
     options = PlanOptions(**(SMALL | {"horizon": 1}))
@@ -103,13 +121,13 @@ def test_a_value_function_replaces_the_value_tokens() -> None:
     noise = uniforms((1, 1, 10, D))
     asked = []
 
-    def value(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def value(states: torch.Tensor, actions: torch.Tensor, step: int) -> torch.Tensor:
         asked.append(actions)
         assert states.shape == (1, 10, N)
         return -(actions**2).sum(-1)
 
     plan = search(model, context, observation, options, noise, value=value)
-    found = value(observation[:, None].expand(1, 10, N), asked[0])
+    found = value(observation[:, None].expand(1, 10, N), asked[0], 0)
     assert float(plan.score[0]) == pytest.approx(float(found.max()))
     best = asked[0][0, found[0].argmax()]
     torch.testing.assert_close(plan.actions(N, M)[0, 0], best)

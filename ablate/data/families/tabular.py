@@ -10,7 +10,10 @@
 A task may be followed by `-sticky10` or `-sticky25`, the percentage at which the action executed last is executed
 again, which the observation shows; and that by `-hidden`, the same trajectories without it, as in the Arcade
 Learning Environment. Mixings as in `lq-mix`: `episode` draws one of two policies per episode, so that the past
-tells who acts; `step` draws one at every step; `single` is the better one alone.
+tells who acts; `step` draws one at every step; `single` is the better one alone; `optimal` is none of the two, but the
+best policy that doesn't mind the time, alone: where it leads, the data's values are the optimal ones. `apart`, of the
+chain, draws one of two others per episode: one makes for the near end, which is worse but likelier, as it is nearer;
+the other for the far one, whose first steps are worth more by the data's values, too. These two are not listed.
 
 The observation is the cell, one-hot, then the action executed last where there are sticky ones; after the end of an
 episode it is zero. Actions are one-hot, scaled to -1 and +1. `behaviour_action` is the acting policy's mean action,
@@ -50,10 +53,13 @@ from ablate.errors import UserError, unknown
 from ablate.registry import register
 
 MIXINGS = ("episode", "step", "single")
+ALONE, APART = "optimal", "apart"
 TASKS = {"chain": ("gamble", "certain"), "grid": ("cliff", "calm")}
 EPISODES = {"train": 2000, "held_out": 500}
 EARLY = 8  # steps 0 to 7 of an episode are "early", as in `lq-mix`
 NOISE = 0.1  # how often a policy in the grid moves at random
+# Of left, right and dare, everywhere in the chain: who makes for the near and who for the far end.
+ENDS = {"near": (0.85, 0.1, 0.05), "far": (0.1, 0.8, 0.1)}
 _MEMBER = re.compile(
     r"(?P<task>[a-z]+)(-sticky(?P<sticky>10|25)(?P<hidden>-hidden)?)?-(?P<mixing>[a-z]+)-v0"
 )
@@ -95,7 +101,15 @@ class Member:
     @cached_property
     def policies(self) -> dict[str, Array]:
         """The policies (cells, A) that act, by name, the better one first."""
-        tables = chain_policies() if self.family == "chain" else grid_policies()
+        if self.mixing == ALONE:
+            best = tabular.optimise(self.process)[1][0]  # (S, A), with all the time left
+            cells = len(free_cells()) if self.family == "grid" else CELLS
+            firsts = self.process.features[~self.process.terminal, :cells].argmax(1)
+            return {ALONE: best[~self.process.terminal][np.unique(firsts, return_index=True)[1]]}
+        if self.mixing == APART:
+            tables = {name: np.tile(row, (CELLS, 1)) for name, row in ENDS.items()}
+        else:
+            tables = chain_policies() if self.family == "chain" else grid_policies()
         value = {
             name: tabular.expected_return(self.process, on_states(self.process, table))
             for name, table in tables.items()
@@ -162,7 +176,8 @@ def parse(base: str, name: str, known: list[str]) -> Member:
         family not in TASKS
         or found is None
         or found["task"] not in TASKS[family]
-        or found["mixing"] not in MIXINGS
+        or found["mixing"] not in (*MIXINGS, ALONE, *([APART] if family == "chain" else []))
+        or (found["mixing"] == ALONE and found["sticky"])
     ):
         raise unknown("data", name, known)
     return _member(
@@ -263,6 +278,7 @@ def _spec(member: Member) -> DataSpec:
         behaviour=lambda: Mixed(member),
         exact=lambda: exact_table(member.name),
         optimal=partial(tabular.optimal_returns, member.process),
+        optimal_values=None if member.hidden else tabular.optimal_values(member.process),
     )
 
 
