@@ -108,7 +108,6 @@ def left_out(statistic: Callable[[set[str]], float], seeds: list[str]) -> Number
 def memory_vs_arch(folder: Path) -> dict[str, Numbers]:
     """A primary claim and a prediction: memory against the widest gap between architectures, and its harm."""
     found = rows(folder)
-    mixers = ("attention", "gru", "lstm", "conv", "mlp", "ssm")
     regret = "rollout.regret"
     plain: dict[str, object] = {
         "data": "lq-mix/episode-3000",
@@ -120,6 +119,9 @@ def memory_vs_arch(folder: Path) -> dict[str, Numbers]:
     def at(context: int, *which: str) -> dict[str, float]:
         return by_seed(found, regret, **plain, context=context, mixer=which)
 
+    named = ("attention", "gru", "lstm", "conv", "mlp", "ssm")
+    run = {(row["mixer"], row["context"]) for row in found if row["data"] == plain["data"]}
+    mixers = [mixer for mixer in named if {(mixer, "1"), (mixer, "20")} <= run]
     alone = {(k, m): at(k, m) for k in (1, 20) for m in mixers}
 
     def beyond(seeds: set[str]) -> float:

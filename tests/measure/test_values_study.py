@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ablate import registry
-from ablate.data import tabular
+from ablate.data import catalogue, tabular
 from ablate.data.families.tabular import exact_table, parse, simulate
 from ablate.data.tabular_windows import window_returns
 from ablate.measure.acting import unread
@@ -85,9 +85,7 @@ def test_candidates_are_the_exact_values_of_what_was_done(own: Any, name: str) -
     np.testing.assert_allclose(same["plan"], same["optimal"])
     if member.mixing == "step":
         np.testing.assert_allclose(found["window"], found["behaviour"])
-    elsewhere = SimpleNamespace(
-        spec=SimpleNamespace(name="lq-mix/step", family="lq-mix"), held_out=held
-    )
+    elsewhere = SimpleNamespace(spec=catalogue.spec("tmaze/passive-20"), held_out=held)
     assert own.candidates(elsewhere, rows, 8, 0.9, 2) is None
 
 
