@@ -135,7 +135,7 @@ def title(axes: Axes, name: str, note: str = "") -> None:
     """A panel's name, and below it in grey what is held still; both broken where they are too long."""
     room = axes.get_subplotspec()
     columns = room.get_gridspec().ncols if room is not None else 1
-    width = max(int(100 / columns), 16)  # letters of a panel's width
+    width = max(int(90 / columns), 16)  # letters of a panel's width
     shown = "\n".join(wrap(name, width))
     said = "\n".join(wrap(note, width))
     size = style.SMALL
