@@ -53,6 +53,7 @@ class Named:
     study: str = "memory"
     profile: str = "standard"
     streams: str = "memory"
+    own_streams: str = "memory"
 
 
 def test_profiles_and_replications_have_folders_of_their_own(tmp_path):
