@@ -31,7 +31,7 @@ from ablate.measure.acting import target_return
 from ablate.measure.base import Measurement, Numbers, Trained
 from ablate.measure.episodes import CAP, LOST, regret
 from ablate.measure.rollout import Rollouts, rollout
-from ablate.models.agent import Actable, Acting
+from ablate.models.agent import Actable, Acting, Around
 from ablate.models.layouts import Fields
 from ablate.registry import Section, register
 from ablate.report import style, summaries
@@ -206,7 +206,7 @@ ACTED = (
 )  # those that change what is done
 
 
-class Intervened:
+class Intervened(Around[Actable]):
     """S policies with whom something interferes; each at the same time compared with the exact clone in its place.
 
     agent: the policies, or None for the exact clone itself. noise: names of the streams of random numbers.
@@ -221,16 +221,11 @@ class Intervened:
         seeds: Sequence[int],
         itself: bool,
     ) -> None:
-        self.agent, self.clone, self.what = agent, clone, what
+        super().__init__(agent)
+        self.clone, self.what = clone, what
         self.study, self.seeds, self.itself = study, seeds, itself
-        self.layout, self.size, self.device = agent.layout, agent.size, agent.device
         self.noise_dim = 0 if itself else agent.noise_dim
         self.apart: list[Floats] = []  # (S, E) a timestep: squared difference from the exact clone
-
-    def eval(self) -> Intervened:
-        """Switch dropout off."""
-        self.agent.eval()
-        return self
 
     def start(self, batch: int) -> Acting:
         """`batch` fresh episodes of each policy."""

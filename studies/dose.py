@@ -36,7 +36,7 @@ from ablate.errors import UserError, unknown
 from ablate.measure.base import Measurement, Numbers, Trained
 from ablate.measure.episodes import CAP, LOST, regret
 from ablate.measure.rollout import rollout
-from ablate.models.agent import TOKENS, Agent
+from ablate.models.agent import TOKENS, Agent, Around
 from ablate.models.conditions import Condition, Moment
 from ablate.models.layouts import Fields, Layout
 from ablate.registry import Section, register
@@ -148,7 +148,7 @@ class Estimate(Condition):
 # --- acting, with the past as it was or in random order ---
 
 
-class Watched:
+class Watched(Around[Agent]):
     """S policies as they act, whose actions are kept; their past may be shown to them in random order.
 
     generators: one a policy, which draw the order anew at each timestep; None to show the past as it was. actions: (S,
@@ -156,18 +156,12 @@ class Watched:
     """
 
     def __init__(self, agent: Agent, generators: Sequence[np.random.Generator] | None) -> None:
-        self.agent, self.generators = agent, generators
-        self.layout, self.size, self.device = agent.layout, agent.size, agent.device
-        self.noise_dim = agent.noise_dim
+        super().__init__(agent)
+        self.generators = generators
         self.actions: list[Floats] = []
         stays = [kept for _, width, _, kept in agent.layout.columns for _ in range(width)]
         # The action that led to the oldest state is taken away below, wherever that state then stands.
         self.visible = Visibility.of(agent.context, [True] * len(stays), stays, agent.device)
-
-    def eval(self) -> Watched:
-        """Switch dropout off."""
-        self.agent.eval()
-        return self
 
     def start(self, batch: int) -> _Acting:
         """`batch` fresh episodes of each policy."""

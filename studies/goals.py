@@ -10,7 +10,7 @@ before the sequence and one at every timestep are then the same model.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from ablate import words
 from ablate.data import streams
-from ablate.data.catalogue import DataSpec
 from ablate.data.families.fourrooms import PAIRS
-from ablate.data.normalise import Scales
 from ablate.data.trajectories import Trajectories
 from ablate.data.waypoints import Waypoints
 from ablate.envs.base import Floats, Step, VectorEnv, Wrapper
@@ -31,7 +29,7 @@ from ablate.envs.fourrooms import HORIZON, MAP, FourRooms
 from ablate.measure.base import Measurement, Numbers, Trained
 from ablate.measure.rollout import evaluation_seeds, rollout
 from ablate.models.agent import stored
-from ablate.models.conditions import Condition, Moment
+from ablate.models.conditions.goal import Goal
 from ablate.models.layouts import Layout
 from ablate.models.linear import Linear
 from ablate.models.spec import Column
@@ -71,34 +69,14 @@ def relabelled(trajectories: Trajectories, rule: str) -> np.ndarray:
     return np.minimum(rows + 1 + np.floor(share * (last - rows)).astype(np.int64), last)
 
 
-class Placed(Condition):
-    """Raw: the place (G,) that is to be reached. Acting, the goal of the environment's episode."""
+class Placed(Goal):
+    """A goal in hindsight by one of the rules; see `Goal`."""
 
     rule: ClassVar[str] = "uniform"
-
-    def width(self, layout: Layout) -> int:
-        return len(layout.goal)
 
     def logged(self, trajectories: Trajectories, layout: Layout) -> Numbers:
         rows = relabelled(trajectories, self.rule)
         return trajectories.observations[rows][:, layout.goal]
-
-    def shown(self, moment: Moment, before: Numbers | None) -> Numbers:
-        if before is not None:
-            return before
-        goals = moment.env.goals()
-        assert goals is not None  # the data set's `goal` says that there are some
-        return goals.reshape(*moment.shape, -1)
-
-    def scaled(self, raw: Tensor, scales: Scales, layout: Layout) -> Tensor:
-        at = list(layout.goal)
-        return (raw - scales.mean[at]) / scales.std[at]
-
-    def stays(self, past: Collection[str]) -> bool:
-        return False
-
-    def missing(self, spec: DataSpec) -> str:
-        return "" if spec.shown_goal else "shows a goal's place"
 
 
 SAID = {

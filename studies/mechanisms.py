@@ -35,7 +35,7 @@ from ablate.measure.base import Measurement, Numbers, Trained
 from ablate.measure.episodes import CAP, LOST, optimal_returns
 from ablate.measure.episodes import summaries as responses
 from ablate.measure.rollout import rollout
-from ablate.models.agent import TOKENS, Agent, stored
+from ablate.models.agent import TOKENS, Agent, Around, stored
 from ablate.models.assembly import Model
 from ablate.models.layouts import Fields
 from ablate.registry import Section, register
@@ -273,7 +273,7 @@ CHANGES: dict[str, Callable[[Windows, Scene], Windows] | None] = {
 DRAWN = ("redrawn", "transplanted", "better")  # from the law of one controller's episodes
 
 
-class Retold:
+class Retold(Around[Agent]):
     """S policies as they act, which see another past than theirs, or whose actions are filtered.
 
     smooth: a in [0, 1) of y_t = a y_t-1 + (1 - a) action, which is executed; y_0 is the action itself. generators: one
@@ -288,17 +288,11 @@ class Retold:
         mixing: tuple[str, int],
         generators: Sequence[np.random.Generator],
     ) -> None:
-        self.agent, self.change, self.smooth = agent, CHANGES[shown], smooth
+        super().__init__(agent)
+        self.change, self.smooth = CHANGES[shown], smooth
         self.mixing, self.policies = mixing
         self.generators = generators
-        self.layout, self.size, self.device = agent.layout, agent.size, agent.device
-        self.noise_dim = agent.noise_dim
         self.reader = Reader(agent)
-
-    def eval(self) -> Retold:
-        """Switch dropout off."""
-        self.agent.eval()
-        return self
 
     def start(self, batch: int) -> _Acting:
         """`batch` fresh episodes of each policy."""

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -107,6 +107,24 @@ class Actable(Protocol):
 
     def start(self, batch: int) -> Acting:
         """`batch` fresh episodes of each policy."""
+
+
+A = TypeVar("A", bound=Actable)
+
+
+class Around(Generic[A]):
+    """What acts through another agent, whose layout, size, device and noise it keeps; a subclass says how episodes
+    start."""
+
+    def __init__(self, agent: A) -> None:
+        self.agent = agent
+        self.layout, self.size, self.device = agent.layout, agent.size, agent.device
+        self.noise_dim = agent.noise_dim
+
+    def eval(self) -> Self:
+        """Switch dropout off."""
+        self.agent.eval()
+        return self
 
 
 def at_context(policy: Model, context: int) -> Model:
