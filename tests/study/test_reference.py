@@ -33,7 +33,9 @@ def test_every_key_has_a_meaning(name: str) -> None:
 
 
 def test_the_page_of_the_docs_is_what_the_command_prints(tiny: Tiny) -> None:
-    ran = tiny.process("reference")  # of its own, for files of other tests register parts when they are imported
+    ran = tiny.process(
+        "reference"
+    )  # of its own, for files of other tests register parts when they are imported
     out, err = ran.communicate(timeout=120)
     assert (ran.returncode, err) == (0, "")
     assert out == (ROOT / "docs" / "reference.md").read_text("utf-8")
