@@ -317,7 +317,7 @@ def test_td3_bc_that_only_clones_learns_the_behaviours_exact_values() -> None:
         "critic_learning_rate": 5e-3, "critic_width": 32,
     }  # fmt: skip
     made = objective(episodes(parts, ended), "td3+bc", settings)
-    update(made, 700, 5e-3)
+    update(made, 400, 5e-3)
     encoded = torch.from_numpy(EYE).double().expand(2, -1, -1)
     found = made.critic.values(encoded, torch.from_numpy(actions)[None].double())[:, 0]
     np.testing.assert_allclose(found.detach().numpy(), [exact, exact], atol=0.05)
@@ -337,14 +337,14 @@ def test_iql_learns_the_expectile_of_the_behaviours_return(expectile: float) -> 
     """Of 0 and 1 as often, the expectile is the level itself; at 0.5 that is the behaviour's value.
 
     The policy's weights then are exp(beta * (Q - V)), so its mean is 0.5 * tanh(beta / 2) at state 0: better than
-    cloning's mean, which is 0.
+    cloning's mean, which is 0. All of them are there after 100 updates; what is left is the noise of the draws.
     """
     settings = {
         "expectile": expectile, "discount": 0.9, "tau": 0.1, "return_range": None, "beta": 2.0,
         "critic_learning_rate": 5e-3, "critic_width": 32,
     }  # fmt: skip
     made = objective(lottery(), "iql", settings, head="mse")
-    update(made, 1500, 5e-3)
+    update(made, 250, 5e-3, size=256)
     seen = torch.from_numpy(EYE[:2]).double()[None]
     values = made.values.value.values(seen)[0, 0]
     wanted = torch.tensor([expectile, 0.2 + 0.9 * expectile]).double()

@@ -41,7 +41,7 @@ def gain(first: float, second: float) -> float:
 
 @pytest.mark.parametrize(("first", "second"), [(0.5, 0.4), (0.3, -0.6)])
 def test_a_second_lag_is_worth_what_theory_says(first: float, second: float) -> None:
-    found = measure(autoregression(first, second), "dynamics", history=4)
+    found = measure(autoregression(first, second, episodes=40), "dynamics", history=4)
     truth = gain(first, second)
     assert 0.85 * truth < found.gain.estimate < 1.1 * truth
     assert found.gain.low < found.gain.estimate < found.gain.high
@@ -52,7 +52,7 @@ def test_a_second_lag_is_worth_what_theory_says(first: float, second: float) -> 
 
 
 def test_a_markov_process_gains_nothing() -> None:
-    data = autoregression(0.7, 0.0)
+    data = autoregression(0.7, 0.0, episodes=30)
     for question in ("dynamics", "behaviour"):
         found = measure(data, question, history=4)
         assert abs(found.gain.estimate) < 0.005
@@ -61,7 +61,7 @@ def test_a_markov_process_gains_nothing() -> None:
 
 def test_it_finds_part_of_what_the_exact_posterior_knows(cache) -> None:
     data = load("lq-mix/episode", cache)
-    found = measure(data.train, "behaviour")
+    found = measure(data.train, "behaviour", targets=10_000)
     held = data.held_out
     without = exact.posterior_action_error(held, 1, "episode").all
     known = exact.posterior_action_error(held, 65, "episode").all
