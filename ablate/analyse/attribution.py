@@ -25,6 +25,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -285,6 +286,11 @@ class _Design:
     pairing: str
     alpha: float
 
+    @cached_property
+    def means(self) -> Floats:
+        """The mean of each cell (C,)."""
+        return np.array([float(np.mean(cell)) for cell in self.cells])
+
     def fixed(self, combination: Floats) -> Estimate:
         """The sum over S of combination[S] v(S), averaged over these data sets; for new seeds."""
         return combine(self.weights @ combination / len(self.names), self.cells, self.units)
@@ -297,8 +303,7 @@ class _Design:
 
     def population(self, combination: Floats) -> Estimate | None:
         """The same for new data sets; None with a single one."""
-        means = np.array([float(np.mean(cell)) for cell in self.cells])
-        parts = self.weights @ combination * means  # (C,)
+        parts = self.weights @ combination * self.means  # (C,)
         found, _ = over_data_sets(np.array([parts[self.strata == n].sum() for n in self.names]))
         return None if found is None else wider(found, self.fixed(combination), 1.0 - self.alpha)
 
@@ -312,6 +317,7 @@ def _design(
     paired: bool,
 ) -> _Design:
     """The cells, or a UserError that names the first one that is missing."""
+    table = table.reset_index(drop=True)  # so that labels are places
     columns = factor_columns(table)
     for factor in [*(change.factor for change in changes), *where]:
         if factor not in columns:
@@ -341,22 +347,21 @@ def _design(
             runs.append(np.array(members))
             weights.append(_cell_weights(changes, levels) / of_data.count(data))
     width = len(runs) // len(groups)
-    number = pd.Series(pd.factorize(table["seed"], sort=True)[0], index=table.index)
+    seeds, scores = pd.factorize(table["seed"], sort=True)[0], values(table, metric)
     pairs = pair(
         [range(i, i + width) for i in range(0, len(runs), width)],
-        [number.loc[members].to_numpy() for members in runs],
-        [table.index.get_indexer(pd.Index(members)) for members in runs],
+        [seeds[members] for members in runs],
+        runs,
         paired=paired,
     )
     runs = [members[kept] for members, kept in zip(runs, pairs.kept, strict=True)]
-    rows = np.concatenate(runs)
     return _Design(
         names=tuple(dict.fromkeys(of_data)),
         strata=np.array(strata),
-        cells=tuple(values(table.loc[members], metric) for members in runs),
+        cells=tuple(scores[members] for members in runs),
         units=pairs.units,
         weights=np.array(weights),
-        trials=tuple(map(str, table.loc[rows, "trial"].tolist()))
+        trials=tuple(map(str, table["trial"].iloc[np.concatenate(runs)].tolist()))
         if "trial" in table.columns
         else (),
         pairing=pairs.words,

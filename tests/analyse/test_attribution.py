@@ -73,7 +73,7 @@ def test_planted_shares_lie_in_their_intervals_as_often_as_they_say():
     inside = {(name, kind): 0 for name in truth for kind in ("fixed", "population", "percent")}
     runs = 60
     for draw in range(runs):
-        found = attribute(noisy(draw=draw, seeds=4), [MEMORY, ARCHITECTURE])
+        found = attribute(noisy(draw=draw, seeds=4, data=4), [MEMORY, ARCHITECTURE])
         assert sum(s.fixed.value for s in found.shares) == pytest.approx(found.total.value)
         for share in found.shares:
             name = share.change.name
