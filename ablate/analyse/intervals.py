@@ -34,7 +34,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 from scipy.sparse import csgraph
 
 Floats = NDArray[np.float64]
@@ -153,7 +153,8 @@ def reach(estimate: Estimate, confidence: float) -> float:
     """Half the width of the two-sided confidence interval."""
     if estimate.degenerate:
         return 0.0
-    return float(stats.t.isf((1.0 - confidence) / 2.0, estimate.df)) * math.sqrt(estimate.variance)
+    quantile = -float(special.stdtrit(estimate.df, (1.0 - confidence) / 2.0))
+    return quantile * math.sqrt(estimate.variance)
 
 
 def interval(
@@ -182,8 +183,8 @@ def p_value(estimate: Estimate, null: float = 0.0, alternative: Alternative = "t
         return 0.0 if true else 1.0
     t = distance / math.sqrt(estimate.variance)
     if alternative == "two-sided":
-        return float(2.0 * stats.t.sf(abs(t), estimate.df))
-    return float(stats.t.sf(t if alternative == "greater" else -t, estimate.df))
+        return 2.0 * float(special.stdtr(estimate.df, -abs(t)))
+    return float(special.stdtr(estimate.df, -t if alternative == "greater" else t))
 
 
 def equivalence_p(estimate: Estimate, margin: float, around: float = 0.0) -> float:
