@@ -1,5 +1,7 @@
 """Locomotion sets collected from the ladders."""
 
+from functools import cache
+
 import gymnasium
 import mujoco as engine
 import numpy as np
@@ -8,14 +10,21 @@ import pytest
 from ablate.data import catalogue, ladders
 from ablate.data.families import mujoco
 from ablate.data.families.mujoco import KINDS, mixture
+from ablate.data.trajectories import Trajectories
 from ablate.envs.locomotion import Locomotion
 from ablate.errors import UserError
+
+
+@cache
+def hopper(kind: str) -> Trajectories:
+    """8,000 timesteps of a kind, collected once for all tests."""
+    return mujoco.make("test", "train", "hopper", mixture("hopper", kind), 8000)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_set_of_every_kind_is_valid_and_complete(kind: str) -> None:
     mix = mixture("hopper", kind)
-    made = mujoco.make("test", "train", "hopper", mix, 8000).validate()
+    made = hopper(kind).validate()
     # Of each policy its share, or one episode.
     assert 5000 < len(made.rewards) <= 8000 + 1000 * mix.count * ("replay" in kind)
     assert made.behaviour_logp is not None
@@ -29,7 +38,7 @@ def test_a_set_of_every_kind_is_valid_and_complete(kind: str) -> None:
 
 
 def test_the_logged_state_and_action_give_the_next_state() -> None:
-    made = mujoco.make("test", "train", "hopper", mixture("hopper", "medium"), 2000)
+    made = hopper("medium")
     env = gymnasium.make("Hopper-v4").unwrapped
     env.reset(seed=0)
     differences = []
@@ -47,8 +56,7 @@ def test_the_logged_state_and_action_give_the_next_state() -> None:
 
 
 def test_who_acts_is_fixed_within_episodes_or_drawn_at_each_step() -> None:
-    episode = mujoco.make("test", "train", "hopper", mixture("hopper", "medium-expert"), 8000)
-    step = mujoco.make("test", "train", "hopper", mixture("hopper", "step-mixture"), 8000)
+    episode, step = hopper("medium-expert"), hopper("step-mixture")
     for made, constant in ((episode, True), (step, False)):
         first = np.repeat(made.behaviour_id[made.episode_starts[:-1]], made.lengths)
         assert (made.behaviour_id == first).all() == constant
@@ -61,17 +69,14 @@ def test_who_acts_is_fixed_within_episodes_or_drawn_at_each_step() -> None:
 
 def test_replay_holds_the_snapshots_in_order() -> None:
     mix = mixture("hopper", "medium-replay")
-    made = mujoco.make("test", "train", "hopper", mix, 12000)
+    made = hopper("medium-replay")
     assert (np.diff(made.behaviour_id) >= 0).all()
     assert mix.snapshots == list(range(ladders.load("hopper").medium + 1))
     assert set(np.unique(made.behaviour_id)) == set(range(mix.count))
 
 
 def test_expert_scores_above_medium_above_random() -> None:
-    scores = []
-    for kind in ("random", "medium", "expert"):
-        made = mujoco.make("test", "train", "hopper", mixture("hopper", kind), 6000)
-        scores.append(made.returns.mean())
+    scores = [hopper(kind).returns.mean() for kind in ("random", "medium", "expert")]
     assert scores[0] < 100 < scores[1] < scores[2]
 
 
