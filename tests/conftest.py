@@ -1,15 +1,51 @@
-"""Fixtures of the tests that run whole studies."""
+"""What all tests share: how they are dealt out to processes, and fixtures of those that run whole studies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_study import Tiny, inline
 
 from ablate import registry
+
+# The files that take longest, which go first: one that began last would keep the other processes waiting.
+LONGEST = (
+    "launch/test_survival.py",
+    "data/test_dose.py",
+    "data/families/test_mazes.py",
+    "data/families/test_mujoco_sets.py",
+    "report/test_report_commands.py",
+    "examples/test_examples.py",
+    "launch/test_plugin.py",
+    "baselines/test_value_algorithms.py",
+    "launch/test_random_kills.py",
+    "bench/test_inference.py",
+    "report/test_page_in_browser.py",
+    "test_single.py",
+    "test_tutorial.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all others in their order."""
+    first = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files (`-n 2`): what the tests of a file share is then made once, not by every process."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = (
+        False  # by number of tests, which says little of how long they take
+    )
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
