@@ -28,13 +28,13 @@ def _():
 @app.cell
 def _(ablate, mo):
     found = ablate.results("loss_told", folder=mo.notebook_dir().parent / "results")
-    mo.md(f"# {found.study.question}\n\n{found.answer}")
+    mo.md(f"# What a study found\n\n**{found.study.question}**\n\n{found.answer}")
     return (found,)
 
 
 @app.cell
 def _(found):
-    found.verdicts[["hypothesis", "says", "verdict", "estimate", "low", "high", "unit", "status"]]
+    found.verdicts[["hypothesis", "verdict", "estimate", "low", "high", "unit", "status"]].round(3)
     return
 
 
@@ -96,7 +96,7 @@ def _(mo):
 
 
 @app.cell
-def _(ablate, found, metric):
+def _(ablate, found, metric, mo):
     asked = ablate.verdicts(
         found,
         [
@@ -112,14 +112,11 @@ def _(ablate, found, metric):
             },
         ],
     )
-    print(asked.loc[0, "sentence"])
+    sentence = asked.loc[0, "sentence"]
+    if mo.app_meta().mode == "script":
+        print(sentence)
+    mo.md(sentence)
     return (asked,)
-
-
-@app.cell
-def _(asked):
-    asked[["verdict", "estimate", "low", "high", "p", "unit", "status", "n_trials"]]
-    return
 
 
 if __name__ == "__main__":
