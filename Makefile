@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = OMP_NUM_THREADS=1 $(VENV)/bin/python -m
 
-.PHONY: study test test-slow check bench clean
+.PHONY: study test test-slow check docs bench clean
 
 study: $(VENV)/.ready
 	$(RUN) ablate run studies/memory_vs_arch.yaml --profile quick
@@ -19,6 +19,10 @@ check: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(VENV)/bin/python -m mkdocs build
 
 bench: $(VENV)/.ready
 	$(RUN) ablate bench

@@ -81,9 +81,9 @@ class ModelSection(Section):
 class Converged(Section):
     """When a fit has converged; a criterion that isn't given isn't asked for.
 
-    loss_fall: largest fall of the held-out loss over the last third of training, as a share of the whole
-        fall. excess_error: largest held-out action error above the exact Bayes posterior's with the same
-        window, as a share of the action's variance; where the data's law is known.
+    loss_fall: largest fall of the held-out loss over the last third of training, as a share of the whole fall
+        from the untrained model's. excess_error: largest held-out action error above the exact Bayes posterior's
+        with the same window, as a share of the action's variance; where the data's law is known.
     """
 
     loss_fall: float | None = Field(default=None, gt=0, lt=1)

@@ -75,13 +75,14 @@ def fit(
     seeds = list(fits)
     models = [system.model(streams, seed) for seed in seeds]
     held = system.held(streams, models)
-    train, found = system.config["train"], [Fitted() for _ in seeds]
+    train, found, sizes = system.config["train"], [Fitted() for _ in seeds], system.sizes()
     groups = [list(range(len(seeds)))] if stacked else [[i] for i in range(len(seeds))]
     shown = {round(train["updates"] * (i + 1) / train["points"]) for i in range(train["points"])}
     for number, group in enumerate(groups):
         mine = [seeds[i] for i in group]
         program = system.program([models[i] for i in group])
         began = time.process_time()
+        before = system.predict(program, held, CURVE_TARGETS)  # of the untrained models
 
         def keep(update: int, group: list[int] = group, program: Any = program) -> None:
             for place, state in zip(group, program.stack.state_dicts(), strict=True):
@@ -123,10 +124,9 @@ def fit(
         for place, index in enumerate(group):
             found[index].curve = [rows[place] for _, rows in result.points]
             found[index].failure = result.diverged.get(place, "")
+            untrained = {name: float(value[place]) for name, value in before.items()}
+            found[index].metrics = sizes | {"loss_fall": loss_fall(found[index].curve, untrained)}
             found[index].seconds = (time.process_time() - began) / len(group)
-    sizes = system.sizes()
-    for one in found:
-        one.metrics = sizes | {"loss_fall": loss_fall(one.curve)}
     return found
 
 

@@ -192,7 +192,7 @@ def entry(
         "profile": story.profile,
         "question": story.question,
         "answer": story.answer,
-        "verdicts": {finding.id: finding.verdict for finding in story.findings},
+        "findings": findings(results),
         "inputs": inputs(results, venue, cells),
         "code": code(),
         "packages": packages(),
@@ -207,6 +207,47 @@ def entry(
             for name, (value, trials) in numbers.items()
         },
     }
+
+
+def findings(results: Results) -> list[dict[str, Any]]:
+    """What the paper's overview tells of each hypothesis, in their order.
+
+    Estimate and interval are in the response's unit, None where there is none. matters: the smallest effect that
+    matters, the margin or else the threshold; None without either. stands, same_sign: shares of the multiverse, None
+    where it isn't a hypothesis of it.
+    """
+    story, multiverse = results.story, results.further.multiverse
+    shares = (
+        {} if multiverse is None else multiverse.shares.set_index("hypothesis").to_dict("index")
+    )
+    counted = multiverse is not None and multiverse.universes > 1
+    out = []
+    for one in story.findings:
+        there = shares.get(one.id, {}) if counted and one.tested else {}
+        facts = {
+            "id": one.id,
+            "says": one.says,
+            "primary": one.primary,
+            "verdict": one.verdict,
+            "standing": one.standing,
+            "estimate": _finite(one.estimate),
+            "low": _finite(one.low),
+            "high": _finite(one.high),
+            "around": one.around,
+            "matters": one.margin or abs(one.threshold) or None,
+            "shown": f"{one.response.quantity(one.estimate, sign=not one.absolute)} ({one.shown_interval})"
+            if one.tested
+            else "",
+            "seeds": story.seeds,
+            "stands": there.get("stands"),
+            "same_sign": there.get("same_sign"),
+        }
+        out.append(facts)
+    return out
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def trials(entry: Mapping[str, Any], ranges: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What all studies share in a paper's folder: macros.tex, supplement.tex and manifest.json.
+"""What all studies share in a paper's folder: macros.tex, supplement.tex, manifest.json, and the overview of claims.
 
 A study's part of the paper is its entry in the manifest and its chapter of the supplement; from the
 parts of all studies the shared files follow, so one study can be reported without the others.
@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import UserError
-from ablate.report import macros, paper, provenance, style
+from ablate.report import claims, macros, paper, provenance, style
 
-FORMAT = 2
+FORMAT = 3
 MACROS, SUPPLEMENT, MANIFEST = "macros.tex", "supplement.tex", "manifest.json"
+OVERVIEW = (  # files below the paper's folder that tell of all studies
+    *(f"{claims.FIGURE}.{kind}" for kind in ("pdf", "png")),
+    claims.TABLE,
+    claims.STANDING,
+)
 WRITTEN = "% Written by `python -m ablate report`; edits are lost.\n"
 _CHAPTER = "%% chapter of "  # opens a chapter's first line, before the study's name
 ANEW = "make it anew: python -m ablate report"
@@ -43,13 +48,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Paper:
-    """The parts of a paper, by study, whose figures have the sizes of a venue of `style.VENUES`."""
+    """The parts of a paper, by study, whose figures have the sizes of a venue of `style.VENUES`; claims: those that
+    people wrote."""
 
     venue: str = style.DEFAULT
     parts: Mapping[str, Part] = ()  # type: ignore[assignment]
+    claims: tuple[claims.Claim, ...] = ()
 
     def files(self) -> dict[str, bytes]:
-        """The shared files. Raises UserError when two studies give a number the same name."""
+        """The shared files. Raises UserError when two studies give a number the same name, or a claim rests on what
+        isn't there."""
         parts = {name: self.parts[name] for name in sorted(self.parts)}
         owner: dict[str, str] = {}
         for study, part in parts.items():
@@ -62,7 +70,7 @@ class Paper:
         width = f"\\newcommand{{\\PaperWidth}}{{{style.sizes(self.venue)[0]:g}in}}\n"
         lines = [f"\n% {study}\n{macros.render(part.macros)}" for study, part in parts.items()]
         chapters = [f"{_CHAPTER}{study}\n{part.chapter}" for study, part in parts.items()]
-        return {
+        return self._overview() | {
             MACROS: (WRITTEN + width + "".join(lines)).encode(),
             SUPPLEMENT: (WRITTEN + paper.opening() + "".join(chapters)).encode(),
             MANIFEST: provenance.dump(
@@ -73,6 +81,16 @@ class Paper:
                 }
             ),
         }
+
+    def _overview(self) -> dict[str, bytes]:
+        """What the claims rest on, and how firmly all studies stand."""
+        entries = {study: self.parts[study].entry for study in sorted(self.parts)}
+        out = {claims.STANDING: claims.standing(entries).encode()}
+        if self.claims:
+            made = claims.draw(self.claims, entries, self.venue)
+            out |= {f"{claims.FIGURE}.{kind}": content for kind, content in made.items()}
+            out[claims.TABLE] = claims.table(self.claims, entries).encode()
+        return out
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -102,4 +120,5 @@ def read(folder: Path) -> Paper:
             for study, entry in found.get("studies", {}).items()
             if provenance.sha(chapters.get(study, "").encode()) == entry["chapter"]
         },
+        claims.read(folder),
     )

@@ -74,7 +74,7 @@ def write_paper(
     A study is not told again where neither its results nor the code that tells them has changed.
     """
     before = shared.read(folder)
-    after = Paper(venue or before.venue, {})
+    after = replace(before, venue=venue or before.venue, parts={})
     made, kept = [], {}
     for one in studies:
         part = before.parts.get(one.study.study)
@@ -120,7 +120,7 @@ def check(studies: Iterable[Results], folder: Path, whole: bool) -> list[str]:
             found.append(f"{path}: stale, not what the results say now")
     known = {folder / name for part in parts.values() for name in part.files}
     for path in sorted(path for name in OWNED for path in (folder / name).rglob("*")):
-        if path.is_file() and path not in known:
+        if path.is_file() and path not in known | wanted.keys():
             found.append(f"{path}: extra, not written by this report")
     given = {name for part in parts.values() for name in part.macros}
     return found + numbers.by_hand(folder, _own_text(folder), given)
@@ -155,7 +155,8 @@ def _write(made: Sequence[Rendered], kept: Paper, folder: Path, pdf: bool) -> Re
     new = {one.results.study.study: one.part for one in made}
     paper = replace(kept, parts={**kept.parts, **new})
     targets = {folder / name: content for one in made for name, content in one.files.items()}
-    targets |= {folder / name: content for name, content in paper.files().items()}
+    shown = {folder / name: content for name, content in paper.files().items()}
+    targets |= shown
     targets |= {_page(one.results): one.page for one in made}
     if not (folder / MAIN).exists():
         targets[folder / MAIN] = skeleton().encode()
@@ -164,9 +165,10 @@ def _write(made: Sequence[Rendered], kept: Paper, folder: Path, pdf: bool) -> Re
         for entry in shared.manifest(folder).get("studies", {}).values()
         for name in entry["files"]
     }
+    earlier |= {folder / name for name in shared.OVERVIEW}
     changed = [path for path, content in targets.items() if _put(path, content)]
     wanted = {folder / name for part in paper.parts.values() for name in part.files}
-    removed = [path for path in sorted(earlier - wanted) if _owned(path, folder)]
+    removed = [path for path in sorted(earlier - wanted - shown.keys()) if _owned(path, folder)]
     for path in removed:
         path.unlink()
     written = [*targets, *sorted(wanted - set(targets))]
@@ -221,7 +223,7 @@ def write_index(root: Path, folder: Path) -> Path | None:
                     profile=entry["profile"],
                     question=entry["question"],
                     answer=entry["answer"],
-                    verdicts=entry["verdicts"],
+                    verdicts={one["id"]: one["verdict"] for one in entry["findings"]},
                     address=path.relative_to(root).as_posix(),
                 )
     if not lines:

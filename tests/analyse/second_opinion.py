@@ -140,8 +140,27 @@ def memory_vs_arch(folder: Path) -> dict[str, Numbers]:
     }
 
 
+def loss_told(folder: Path) -> dict[str, Numbers]:
+    """Both primary claims of what the loss costs a model that is told the return, and one of those told the time."""
+    found = rows(folder)
+
+    def gap(metric: str, condition: str) -> np.ndarray:
+        every, last = (
+            by_seed(found, metric, condition=condition, train__loss=loss)
+            for loss in ("all", "last")
+        )
+        return difference(every, last)
+
+    return {
+        "told": by_t(gap("rollout.regret", "return-to-go+time")),
+        "told-error": by_t(gap("held-out.action_error", "return-to-go+time")),
+        "untold": by_t(gap("rollout.regret", "time")),
+    }
+
+
 OPINIONS: dict[str, Callable[[Path], dict[str, Numbers]]] = {
     "better_clone": better_clone,
+    "loss_told": loss_told,
     "memory_vs_arch": memory_vs_arch,
 }
 

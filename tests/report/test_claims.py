@@ -1,0 +1,128 @@
+"""The overview of all claims: what people may write, and that every number is a hypothesis's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import UserError
+from ablate.report import claims, style
+
+FACTS = {
+    "id": "helps",
+    "says": "Memory helps.",
+    "primary": True,
+    "verdict": "supported",
+    "standing": "confirmatory",
+    "estimate": 7.2,
+    "low": 6.1,
+    "high": 8.3,
+    "around": 0.0,
+    "matters": 3.0,
+    "shown": "+7.2 points (6.1 to 8.3)",
+    "seeds": 5,
+    "stands": 0.8,
+    "same_sign": 1.0,
+}
+FINDINGS = [
+    FACTS,
+    {**FACTS, "id": "far", "estimate": -40.0, "low": None, "high": -30.0, "verdict": "refuted"},
+    {**FACTS, "id": "later", "estimate": None, "verdict": "not tested", "primary": False},
+    {**FACTS, "id": "bare", "matters": None, "stands": None, "same_sign": None},
+]
+ENTRIES = {"memory": {"findings": FINDINGS}}
+TEXT = """\
+- claim: Memory helps 100 %.
+  found: It does; and costs nothing.
+  rests_on: {memory/helps: regret, memory/far: steps, memory/later: reach, memory/bare: error}
+- claim: Goals come for free.
+  found: not run yet
+"""
+
+
+def made(folder: Path, text: str) -> tuple[claims.Claim, ...]:
+    (folder / "claims.yaml").write_text(text, encoding="utf-8")
+    return claims.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("claim: x", "allowed: a list of claims"),
+        ("- claim: x\n", "claim 1.found: found"),
+        ("- {claim: x, found: y, why: z}\n", "claim 1: 'why'"),
+        ("- {claim: x, found: It is 7 points.}\n", "has the number 7"),
+        ("- {claim: x, found: y, rests_on: [a/b]}\n", "claim 1.rests_on: found"),
+        ("- [\n", "claims.yaml"),
+    ],
+)
+def test_what_is_no_list_of_claims_is_refused(tmp_path, text, said):
+    with pytest.raises(UserError) as refused:
+        made(tmp_path, text)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("goals/helps", "the study: 'goals'"), ("memory/hepls", "Did you mean 'helps'?")],
+)
+def test_what_a_claim_rests_on_has_to_be_there(tmp_path, name, said):
+    found = made(tmp_path, f"- {{claim: x, found: y, rests_on: {{{name}: z}}}}\n")
+    with pytest.raises(UserError) as refused:
+        claims.table(found, ENTRIES)
+    assert said in str(refused.value)
+
+
+def test_without_a_file_there_is_no_claim(tmp_path):
+    assert claims.read(tmp_path) == ()
+
+
+def test_the_figure_shows_every_claim_and_every_number_the_same_again(tmp_path):
+    found = made(tmp_path, TEXT)
+    first, again = (claims.draw(found, ENTRIES, style.DEFAULT) for _ in range(2))
+    assert first == again
+    with style.paper_style():
+        figure = claims._figure(found, ENTRIES)
+    shown = "\n".join(text.get_text() for text in figure.texts)
+    for text in ("Memory helps 100 %.", "It does", "+7.2 points (6.1 to 8.3)", "not tested"):
+        assert text in shown
+    assert "supported; 5 seeds; in 80 % of universes" in shown
+    panel = figure.axes[0]
+    places = [line.get_xdata()[0] for line in panel.lines if line.get_marker() in ("o", "<")]
+    assert places == pytest.approx([7.2 / 3.0, -claims.REACH])  # the second lies beyond the axis
+    widths = [text.get_window_extent().x1 for text in figure.texts]
+    assert max(widths) <= figure.bbox.x1
+
+
+def test_tables_name_the_hypotheses_and_leave_out_what_is_not_primary(tmp_path):
+    table = claims.table(made(tmp_path, TEXT), ENTRIES)
+    assert r"+7.2 points (6.1 to 8.3) supported; 5 seeds; in 80 \% of universes" in table
+    assert "(memory: helps)" in table
+    assert "not asked yet" in table
+    standing = claims.standing(ENTRIES)
+    assert standing.count("memory &") == 3
+    assert r"80 \% & 100 \%" in standing
+    assert "later" not in standing
+
+
+def test_a_report_writes_the_overview_and_notices_what_was_done_to_it(written, tmp_path):
+    again = written.copy(tmp_path)
+    manifest = json.loads((again.paper / "manifest.json").read_text())
+    hypothesis = manifest["studies"]["small"]["findings"][0]["id"]
+    assert (again.paper / claims.STANDING).is_file()
+    assert not (again.paper / claims.TABLE).exists()
+    path = again.paper / "claims.yaml"
+    path.write_text(f"- {{claim: x, found: y, rests_on: {{small/{hypothesis}: z}}}}\n")
+    assert any("claims.pdf: missing" in line for line in again.check())
+    again.write(pdf=False)
+    assert again.check() == []
+    assert (again.paper / "figures/claims.png").is_file()
+    path.unlink()
+    assert (
+        sorted(line.rsplit(": ", 1)[1] for line in again.check())
+        == ["extra, not written by this report"] * 3
+    )
+    again.write(pdf=False)
+    assert not (again.paper / "figures/claims.png").exists()
