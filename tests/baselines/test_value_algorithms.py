@@ -337,7 +337,7 @@ def test_iql_learns_the_expectile_of_the_behaviours_return(expectile: float) -> 
     """Of 0 and 1 as often, the expectile is the level itself; at 0.5 that is the behaviour's value.
 
     The policy's weights then are exp(beta * (Q - V)), so its mean is 0.5 * tanh(beta / 2) at state 0: better than
-    cloning's mean, which is 0. All of them are there after 100 updates; what is left is the noise of the draws.
+    cloning's mean, which is 0. Large batches, as the noise of the draws decides how near the last update is.
     """
     settings = {
         "expectile": expectile, "discount": 0.9, "tau": 0.1, "return_range": None, "beta": 2.0,

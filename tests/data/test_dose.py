@@ -41,7 +41,7 @@ def gain(first: float, second: float) -> float:
 
 @pytest.mark.parametrize(("first", "second"), [(0.5, 0.4), (0.3, -0.6)])
 def test_a_second_lag_is_worth_what_theory_says(first: float, second: float) -> None:
-    found = measure(autoregression(first, second, episodes=40), "dynamics", history=4)
+    found = measure(autoregression(first, second), "dynamics", history=4)
     truth = gain(first, second)
     assert 0.85 * truth < found.gain.estimate < 1.1 * truth
     assert found.gain.low < found.gain.estimate < found.gain.high
