@@ -567,7 +567,8 @@ def _decoded(
             [key[0] for key in ideal], [cell.mean for cell in ideal.values()],
             color=look.colour, linestyle=(0, (2, 2)), linewidth=0.7,
         )  # fmt: skip
-    panel.set_ylim(here["decode.score"].min() - 12, 110)
+    told = here[here["trial"].isin(shown)]
+    panel.set_ylim(told.groupby([BY, HORIZON])["decode.score"].mean().min() - 40, 110)
     panel.set_xticks(sorted(here[HORIZON].unique()))
     panel.set_xlabel("imagined timesteps")
     panel.set_ylabel("score")

@@ -16,6 +16,7 @@ import pandas as pd
 from ablate import words
 from ablate.analyse import descriptive
 from ablate.analyse import tidy as frame
+from ablate.study.contrast import level_text, level_texts
 from ablate.study.hypotheses import Hypothesis, pairs
 
 MOST_SERIES = 10  # levels told apart by colour and marker
@@ -200,9 +201,11 @@ def _at(series: pd.Series, key: tuple) -> int:
 
 
 def at(rows: pd.DataFrame, levels: dict[str, Any]) -> pd.DataFrame:
-    """The rows at these levels."""
+    """The rows at these levels, which are compared as hypotheses compare them (`level_text`)."""
     for name, value in levels.items():
-        rows = rows[rows[name] == value] if not pd.isna(value) else rows[rows[name].isna()]
+        here = rows[name]
+        same = here.isna() if pd.isna(value) else level_texts(here) == level_text(value)
+        rows = rows[same]
     return rows
 
 

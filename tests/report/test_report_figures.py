@@ -290,6 +290,15 @@ def test_the_view_puts_numbers_along_the_axis_and_the_compared_factor_in_colour(
     )
 
 
+def test_levels_are_compared_however_they_are_spelt():
+    rows = pd.DataFrame({"mask": ["True", "True", "False"], "context": [1, 20, 20], "x": [1, 2, 3]})
+    assert summaries.at(rows, {"mask": True, "context": "20"})["x"].tolist() == [2]
+    assert summaries.at(rows.assign(mask=[True, None, False]), {"mask": "true"})["x"].tolist() == [
+        1
+    ]
+    assert summaries.at(rows.assign(mask=[True, None, False]), {"mask": None})["x"].tolist() == [2]
+
+
 def test_a_level_looks_the_same_in_every_figure():
     alone = style.looks("mixer", ["gru"])
     names = ["attention", "gru", "bag", "mine"]
