@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from ablate import yaml_text
+from ablate.analyse.verdict import NOT_CONVERGED
 from ablate.errors import UserError, quoted, unknown
 from ablate.registry import Section, checked
 from ablate.report import style, tex
@@ -27,10 +28,10 @@ FILE = "claims.yaml"
 FIGURE, TABLE, STANDING = "figures/claims", "tables/claims.tex", "tables/standing.tex"
 SCRIPT = "ablate/report/claims.py"
 REACH = 6.0  # smallest effects that matter, each way, that the axis shows
-_LINE = 0.118  # inches of a line of text
+_LINE = 0.106  # inches of a line of text
 _CLAIM, _FOUND, _PANEL = 0.225, 0.265, 0.135  # parts of the width; the rest is the effects' words
 _CLAIMS, _ANSWERS, _EFFECTS = 28, 30, 46  # letters of a line
-_GAP = 0.5  # lines between two effects
+_GAP = 0.35  # lines between two effects
 _MARKS = {"supported": "o", "equivalent": "s", "refuted": "X"}
 
 
@@ -63,9 +64,9 @@ class Row:
 
     @property
     def sure(self) -> str:
-        """How sure it is: seeds, and the share of the multiverse in which the verdict is the same."""
+        """How sure a verdict is: seeds, and the share of the multiverse in which it is the same."""
         said = f"{self.facts['seeds']} seeds"
-        if self.facts["stands"] is not None:
+        if self.facts["stands"] is not None and self.facts["verdict"] != NOT_CONVERGED:
             said += f"; in {100 * self.facts['stands']:.0f} % of universes"
         return said
 
@@ -134,7 +135,7 @@ def _figure(claims: Sequence[Claim], entries: Mapping[str, Mapping[str, Any]]) -
     ]
     beside = [[_beside(effect) for effect in effects] for _, _, effects in told]
     sizes = [sum(map(len, texts)) + _GAP * (len(texts) - 1) for texts in beside]
-    heights = [max(len(a), len(b), size) + 1.0 for (a, b, _), size in zip(told, sizes, strict=True)]
+    heights = [max(len(a), len(b), size) + 0.8 for (a, b, _), size in zip(told, sizes, strict=True)]
     whole = (sum(heights) + 6.6) * _LINE
     figure = Figure(figsize=(style.width(), whole))
     figure.set_layout_engine("none")  # its columns have the places that they are given
