@@ -1,4 +1,4 @@
-"""One figure and one table over all studies: what was claimed elsewhere, and what the studies of the paper found.
+"""What tells of all studies: a figure of what was claimed elsewhere and what was found, and a table of how firm it is.
 
 People write `claims.yaml` beside main.tex: a list, in the order in which it is shown, of claims, of the answers in
 words without a number, and of the hypotheses that each answer rests on. Every number comes from these.
@@ -25,7 +25,7 @@ from ablate.report.figures import base
 from ablate.report.tables import tabular
 
 FILE = "claims.yaml"
-FIGURE, TABLE, STANDING = "figures/claims", "tables/claims.tex", "tables/standing.tex"
+FIGURE, STANDING = "figures/claims", "tables/standing.tex"
 SCRIPT = "ablate/report/claims.py"
 REACH = 6.0  # smallest effects that matter, each way, that the axis shows
 _LINE = 0.106  # inches of a line of text
@@ -208,22 +208,6 @@ def _effect(panel: Any, effect: Row, place: float) -> None:
         clip_on=False,
         zorder=4,
     )
-
-
-def table(claims: Sequence[Claim], entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figure as a LaTeX table."""
-    lines: list[list[str]] = []
-    for one in claims:
-        first = [tex.latex(one.claim), tex.latex(one.found)]
-        effects = rows(one, entries)
-        for row in effects:
-            where = f"{tex.latex(row.study)}: {tex.latex(row.id)}"
-            lines.append([*first, f"{tex.latex(' '.join(_beside(row)))} ({where})"])
-            first = ["", ""]
-        if not effects:
-            lines.append([*first, "not asked yet"])
-    columns = r"@{}p{0.29\linewidth}p{0.29\linewidth}p{0.36\linewidth}@{}"
-    return tabular(columns, ["claimed or asked", "found", "effect, verdict, and how sure"], lines)
 
 
 def standing(entries: Mapping[str, Mapping[str, Any]]) -> str:

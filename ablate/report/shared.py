@@ -20,7 +20,6 @@ FORMAT = 3
 MACROS, SUPPLEMENT, MANIFEST = "macros.tex", "supplement.tex", "manifest.json"
 OVERVIEW = (  # files below the paper's folder that tell of all studies
     *(f"{claims.FIGURE}.{kind}" for kind in ("pdf", "png")),
-    claims.TABLE,
     claims.STANDING,
 )
 WRITTEN = "% Written by `python -m ablate report`; edits are lost.\n"
@@ -89,7 +88,6 @@ class Paper:
         if self.claims:
             made = claims.draw(self.claims, entries, self.venue)
             out |= {f"{claims.FIGURE}.{kind}": content for kind, content in made.items()}
-            out[claims.TABLE] = claims.table(self.claims, entries).encode()
         return out
 
 

@@ -71,7 +71,7 @@ def test_what_is_no_list_of_claims_is_refused(tmp_path, text, said):
 def test_what_a_claim_rests_on_has_to_be_there(tmp_path, name, said):
     found = made(tmp_path, f"- {{claim: x, found: y, rests_on: {{{name}: z}}}}\n")
     with pytest.raises(UserError) as refused:
-        claims.table(found, ENTRIES)
+        claims.draw(found, ENTRIES, style.DEFAULT)
     assert said in str(refused.value)
 
 
@@ -96,14 +96,10 @@ def test_the_figure_shows_every_claim_and_every_number_the_same_again(tmp_path):
     assert max(widths) <= figure.bbox.x1
 
 
-def test_tables_name_the_hypotheses_and_leave_out_what_is_not_primary(tmp_path):
-    table = claims.table(made(tmp_path, TEXT), ENTRIES)
-    assert r"+7.2 points (6.1 to 8.3) supported; 5 seeds; in 80 \% of universes" in table
-    assert "(memory: helps)" in table
-    assert "not asked yet" in table
+def test_the_table_has_what_is_primary():
     standing = claims.standing(ENTRIES)
     assert standing.count("memory &") == 3
-    assert r"80 \% & 100 \%" in standing
+    assert r"helps & supported & +7.2 points (6.1 to 8.3) & 80 \% & 100 \%" in standing
     assert "later" not in standing
 
 
@@ -112,7 +108,7 @@ def test_a_report_writes_the_overview_and_notices_what_was_done_to_it(written, t
     manifest = json.loads((again.paper / "manifest.json").read_text())
     hypothesis = manifest["studies"]["small"]["findings"][0]["id"]
     assert (again.paper / claims.STANDING).is_file()
-    assert not (again.paper / claims.TABLE).exists()
+    assert "tables/standing.tex" in (again.paper / "supplement.tex").read_text()
     path = again.paper / "claims.yaml"
     path.write_text(f"- {{claim: x, found: y, rests_on: {{small/{hypothesis}: z}}}}\n")
     assert any("claims.pdf: missing" in line for line in again.check())
@@ -122,7 +118,7 @@ def test_a_report_writes_the_overview_and_notices_what_was_done_to_it(written, t
     path.unlink()
     assert (
         sorted(line.rsplit(": ", 1)[1] for line in again.check())
-        == ["extra, not written by this report"] * 3
+        == ["extra, not written by this report"] * 2
     )
     again.write(pdf=False)
     assert not (again.paper / "figures/claims.png").exists()
