@@ -32,6 +32,7 @@ _LINE = 0.106  # inches of a line of text
 _CLAIM, _FOUND, _PANEL = 0.225, 0.265, 0.135  # parts of the width; the rest is the effects' words
 _CLAIMS, _ANSWERS, _EFFECTS = 28, 30, 46  # letters of a line
 _GAP = 0.35  # lines between two effects
+FIRMNESS = ("same verdict", "same sign", "earlier budgets", "replications")
 _MARKS = {"supported": "o", "equivalent": "s", "refuted": "X"}
 
 
@@ -212,17 +213,21 @@ def _effect(panel: Any, effect: Row, place: float) -> None:
 
 def standing(entries: Mapping[str, Mapping[str, Any]]) -> str:
     """A LaTeX table of the primary hypotheses of all studies: how often their verdict and their sign stay the same
-    where the same runs are judged otherwise."""
+    where the same runs are judged otherwise, and the verdict at earlier budgets and in replications."""
     lines: list[list[str]] = []
     for study, entry in sorted(entries.items()):
         for facts in entry["findings"]:
             if facts["primary"]:
-                shares = [_percent(facts[share]) for share in ("stands", "same_sign")]
-                cells = (study, facts["id"], facts["verdict"], facts["shown"], *shares)
+                cells = (study, facts["id"], facts["verdict"], facts["shown"], *firmness(facts))
                 lines.append([tex.latex(cell) for cell in cells])
-    head = ["study", "primary hypothesis", "verdict", "effect", "same verdict", "same sign"]
-    return tabular(r"@{}lllp{0.3\linewidth}rr@{}", head, lines)
+    head = ["study", "primary hypothesis", "verdict", "effect", *FIRMNESS]
+    return tabular(r"@{}lllp{0.3\linewidth}rrrr@{}", head, lines)
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f} %"
+def firmness(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """How firmly a hypothesis stands, under the heads of `FIRMNESS`; empty where it can't be told."""
+    shares = (
+        "" if facts[s] is None else f"{100 * facts[s]:.0f} %" for s in ("stands", "same_sign")
+    )
+    counts = (facts[name] for name in ("budgets", "replications"))
+    return *shares, *(f"{same} of {all_of}" if all_of else "" for same, all_of in counts)

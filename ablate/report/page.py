@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from markupsafe import Markup
 
 from ablate import words
 from ablate.analyse import tidy as frame
-from ablate.report import provenance, svg
+from ablate.report import claims, provenance, svg
 from ablate.report.figures.base import Drawn
 from ablate.report.findings import Finding
 from ablate.report.grid import Grid
@@ -26,19 +27,26 @@ _MOST_ROWS = 20_000  # of the table on the page
 
 @dataclass(frozen=True)
 class Line:
-    """A study in the list of all: its page's address relative to the list's."""
+    """A study in the list of all: its page's address relative to the list's; findings: `provenance.findings`."""
 
     study: str
     profile: str
     question: str
     answer: str
-    verdicts: Mapping[str, str]
+    findings: Sequence[Mapping[str, Any]]
     address: str
 
+    @property
+    def primary(self) -> list[tuple[Mapping[str, Any], tuple[str, ...]]]:
+        """The primary hypotheses, or all where none is, each with how firmly it stands."""
+        first = [one for one in self.findings if one["primary"]] or list(self.findings)
+        return [(one, claims.firmness(one)) for one in first]
 
-def index(lines: Sequence[Line]) -> bytes:
-    """The page that leads to the pages of all studies."""
-    return template("index.html.j2", lines=lines)
+
+def index(lines: Sequence[Line], claimed: bytes | None = None) -> bytes:
+    """The page that leads to the pages of all studies. claimed: the figure of all claims as PNG, where there is one."""
+    shown = None if claimed is None else base64.b64encode(claimed).decode()
+    return template("index.html.j2", lines=lines, claimed=shown, firmness=claims.FIRMNESS)
 
 
 def template(name: str, **values: Any) -> bytes:

@@ -214,16 +214,20 @@ def findings(results: Results) -> list[dict[str, Any]]:
 
     Estimate and interval are in the response's unit, None where there is none. matters: the smallest effect that
     matters, the margin or else the threshold; None without either. stands, same_sign: shares of the multiverse, None
-    where it isn't a hypothesis of it.
+    where it isn't a hypothesis of it. budgets, replications: in how many of the earlier budgets of training, and of the
+    replications under other streams, the verdict is the same, and of how many.
     """
     story, multiverse = results.story, results.further.multiverse
-    shares = (
-        {} if multiverse is None else multiverse.shares.set_index("hypothesis").to_dict("index")
-    )
-    counted = multiverse is not None and multiverse.universes > 1
+    shares: dict[Any, dict[Any, Any]] = {}
+    if multiverse is not None and multiverse.universes > 1:
+        shares = multiverse.shares.set_index("hypothesis").to_dict("index")
+    earlier = results.by_budget[~results.by_budget["last"].astype(bool)]
     out = []
     for one in story.findings:
-        there = shares.get(one.id, {}) if counted and one.tested else {}
+        there = shares.get(one.id, {}) if one.tested else {}
+        shown = (
+            f"{one.response.quantity(one.estimate, sign=not one.absolute)} ({one.shown_interval})"
+        )
         facts = {
             "id": one.id,
             "says": one.says,
@@ -235,15 +239,21 @@ def findings(results: Results) -> list[dict[str, Any]]:
             "high": _finite(one.high),
             "around": one.around,
             "matters": one.margin or abs(one.threshold) or None,
-            "shown": f"{one.response.quantity(one.estimate, sign=not one.absolute)} ({one.shown_interval})"
-            if one.tested
-            else "",
+            "shown": shown if one.tested else "",
             "seeds": story.seeds,
             "stands": there.get("stands"),
             "same_sign": there.get("same_sign"),
+            "budgets": _same(earlier, one.id, one.verdict),
+            "replications": _same(results.replications, one.id, one.verdict),
         }
         out.append(facts)
     return out
+
+
+def _same(verdicts: pd.DataFrame, hypothesis: str, verdict: str) -> list[int]:
+    """[how many rows of the hypothesis have the verdict, of how many]."""
+    found = verdicts.loc[verdicts["hypothesis"] == hypothesis, "verdict"]
+    return [int((found == verdict).sum()), len(found)]
 
 
 def _finite(value: float) -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ablate import words
 from ablate.errors import UserError
-from ablate.report import numbers, page, provenance, shared
+from ablate.report import claims, numbers, page, provenance, shared
 from ablate.report.paper import compile_pdf, skeleton, sources
 from ablate.report.render import Rendered, render
 from ablate.report.results import Results
@@ -223,12 +223,13 @@ def write_index(root: Path, folder: Path) -> Path | None:
                     profile=entry["profile"],
                     question=entry["question"],
                     answer=entry["answer"],
-                    verdicts={one["id"]: one["verdict"] for one in entry["findings"]},
+                    findings=entry["findings"],
                     address=path.relative_to(root).as_posix(),
                 )
     if not lines:
         return None
-    _put(root / INDEX, page.index([lines[path] for path in sorted(lines)]))
+    claimed = _read(folder / f"{claims.FIGURE}.png")
+    _put(root / INDEX, page.index([lines[path] for path in sorted(lines)], claimed))
     return root / INDEX
 
 

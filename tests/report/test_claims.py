@@ -25,6 +25,8 @@ FACTS = {
     "seeds": 5,
     "stands": 0.8,
     "same_sign": 1.0,
+    "budgets": [2, 3],
+    "replications": [0, 0],
 }
 FINDINGS = [
     FACTS,
@@ -99,7 +101,7 @@ def test_the_figure_shows_every_claim_and_every_number_the_same_again(tmp_path):
 def test_the_table_has_what_is_primary():
     standing = claims.standing(ENTRIES)
     assert standing.count("memory &") == 3
-    assert r"helps & supported & +7.2 points (6.1 to 8.3) & 80 \% & 100 \%" in standing
+    assert r"helps & supported & +7.2 points (6.1 to 8.3) & 80 \% & 100 \% & 2 of 3 & " in standing
     assert "later" not in standing
 
 

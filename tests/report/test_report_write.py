@@ -219,6 +219,9 @@ def test_the_list_of_studies_leads_to_every_page(written, other, tmp_path, no_fi
     for address in ("small/report.html", "other/quick/report.html"):
         assert f'href="{address}"' in index
     assert "profile quick" in index
+    assert "data:image/png" not in index  # without claims there is no figure of them
+    for finding in written.results.findings:
+        assert (finding.shown_interval in index) == (finding.primary and finding.tested)
     assert write_index(tmp_path / "none", tmp_path) is None
 
 
