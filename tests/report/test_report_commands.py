@@ -11,6 +11,7 @@ import pytest
 from tiny_study import ROOT, TEXT, Tiny
 
 from ablate import registry
+from ablate.report.paper import skeleton
 
 PROFILES = (
     TEXT.replace(
@@ -22,14 +23,14 @@ PROFILES = (
 
 @pytest.fixture
 def clone(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """The tiny study in a repository that has our .gitignore and main.tex."""
+    """The tiny study in a repository that has our .gitignore and the main.tex to start from."""
     monkeypatch.setenv("PATH", _without_latex())
     (tiny.folder / "studies").mkdir()
     tiny.file.rename(tiny.folder / "studies/tiny.yaml")
     (tiny.folder / "studies/tiny.yaml").write_text(PROFILES)
     shutil.copy(ROOT / ".gitignore", tiny.folder)
     (tiny.folder / "paper").mkdir()
-    shutil.copy(ROOT / "paper/main.tex", tiny.folder / "paper")
+    (tiny.folder / "paper/main.tex").write_text(skeleton())
     git(tiny.folder, "init", "--quiet")
     git(tiny.folder, "add", "--all")
     git(tiny.folder, "commit", "--quiet", "--message", "All that people wrote")
@@ -106,11 +107,11 @@ def test_tables_and_the_paper_are_all_that_a_study_adds_to_a_clone(clone, run):
     assert git(clone.folder, "status", "--porcelain") == ""
     main = clone.folder / "paper/main.tex"
     main.write_text(
-        main.read_text().replace(r"\begin{abstract}", "\\begin{abstract}\nOf 12 trials")
+        main.read_text().replace(r"\tableofcontents", "\\tableofcontents\nOf 12 trials")
     )
     ended = clone.command("report", "--check")
     assert ended.code == 1
-    assert "main.tex:32: 12 is typed by hand" in ended.out
+    assert "main.tex:22: 12 is typed by hand" in ended.out
 
 
 def test_results_without_a_study_file_are_told(clone, run):
