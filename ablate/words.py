@@ -50,7 +50,9 @@ def significant(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 1) -> str:
-    """`low to high`; with one end at infinity `at least low`, `at most high`."""
+    """`low to high`; with one end at infinity `at least low`, `at most high`; with both `unbounded`."""
+    if low == -math.inf and high == math.inf:
+        return "unbounded"
     if high is not None and high == math.inf:
         return f"at least {number(low, digits)}"
     if low is not None and low == -math.inf:

@@ -46,6 +46,7 @@ def test_intervals_with_an_end_at_infinity():
     assert words.interval(-1.24, 3.0) == "−1.2 to 3.0"
     assert words.interval(1.0, math.inf) == "at least 1.0"
     assert words.interval(-math.inf, 1.0) == "at most 1.0"
+    assert words.interval(-math.inf, math.inf) == "unbounded"
 
 
 @pytest.mark.parametrize(
