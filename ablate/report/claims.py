@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from ablate import yaml_text
-from ablate.analyse.verdict import NOT_CONVERGED
 from ablate.errors import UserError, quoted, unknown
 from ablate.registry import Section, checked
 from ablate.report import style, tex
@@ -26,7 +25,6 @@ from ablate.report.tables import tabular
 
 FILE = "claims.yaml"
 FIGURE, STANDING = "figures/claims", "tables/standing.tex"
-SCRIPT = "ablate/report/claims.py"
 REACH = 6.0  # smallest effects that matter, each way, that the axis shows
 _LINE = 0.106  # inches of a line of text
 _CLAIM, _FOUND, _PANEL = 0.225, 0.265, 0.135  # parts of the width; the rest is the effects' words
@@ -67,14 +65,12 @@ class Row:
     def sure(self) -> str:
         """How sure a verdict is: seeds, and the share of the multiverse in which it is the same."""
         said = f"{self.facts['seeds']} seeds"
-        if self.facts["stands"] is not None and self.facts["verdict"] != NOT_CONVERGED:
+        if self.facts["stands"] is not None:
             said += f"; in {100 * self.facts['stands']:.0f} % of universes"
         return said
 
-    def scaled(self, value: float | None) -> float:
-        """In smallest effects that matter; infinite where the interval has no end."""
-        if value is None:
-            return math.inf
+    def scaled(self, value: float) -> float:
+        """In smallest effects that matter."""
         return (float(value) - self.facts["around"]) / self.facts["matters"]
 
 
@@ -190,12 +186,12 @@ def _effect(panel: Any, effect: Row, place: float) -> None:
     if not effect.tested or facts["matters"] is None:
         return
     colour = style.VERDICTS.get(facts["verdict"], style.UNDECIDED)
-    low, high = -effect.scaled(None), effect.scaled(None)
-    if facts["low"] is not None:
-        low = effect.scaled(facts["low"])
-    if facts["high"] is not None:
-        high = effect.scaled(facts["high"])
-    ends = [min(max(end, -REACH), REACH) for end in (low, high)]
+    bounds = (
+        (facts["low"], -REACH),
+        (facts["high"], REACH),
+    )  # an end that isn't there lies beyond the axis
+    ends = [end if bound is None else effect.scaled(bound) for bound, end in bounds]
+    ends = [min(max(end, -REACH), REACH) for end in ends]
     panel.plot(ends, [place] * 2, color=colour, linewidth=1.5, solid_capstyle="butt", zorder=3)
     middle = effect.scaled(facts["estimate"])
     beyond = abs(middle) > REACH

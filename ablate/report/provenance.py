@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 import ablate
+from ablate.analyse.verdict import NOT_CONVERGED
 from ablate.report.results import Results
 
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "tueplots", "jinja2")
@@ -214,8 +215,9 @@ def findings(results: Results) -> list[dict[str, Any]]:
 
     Estimate and interval are in the response's unit, None where there is none. matters: the smallest effect that
     matters, the margin or else the threshold; None without either. stands, same_sign: shares of the multiverse, None
-    where it isn't a hypothesis of it. budgets, replications: in how many of the earlier budgets of training, and of the
-    replications under other streams, the verdict is the same, and of how many.
+    where it isn't a hypothesis of it, or nothing is decided as training hasn't converged. budgets, replications: in
+    how many of the earlier budgets of training, and of the replications under other streams, the verdict is the same,
+    and of how many.
     """
     story, multiverse = results.story, results.further.multiverse
     shares: dict[Any, dict[Any, Any]] = {}
@@ -224,7 +226,8 @@ def findings(results: Results) -> list[dict[str, Any]]:
     earlier = results.by_budget[~results.by_budget["last"].astype(bool)]
     out = []
     for one in story.findings:
-        there = shares.get(one.id, {}) if one.tested else {}
+        decided = one.tested and one.verdict != NOT_CONVERGED
+        there = shares.get(one.id, {}) if decided else {}
         shown = (
             f"{one.response.quantity(one.estimate, sign=not one.absolute)} ({one.shown_interval})"
         )
