@@ -42,27 +42,37 @@ def band(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, window: int = 0, dropout: float = 0.0, stacked: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int = 0,
+    dropout: float = 0.0,
+    stacked: bool = False,
+    read: Tensor | None = None,
 ) -> Tensor:
     """Causal attention of L positions over themselves: (B, H, L, d) from q, k and v of that shape.
 
-    Position i sees i-window+1 .. i, or everything up to i where `window` is 0. dropout: probability
-    of dropping a weight. stacked: the call may be inside `torch.func.vmap`. Memory is linear in L,
-    and with a window time is too.
+    Position i sees i-window+1 .. i, or everything up to i where `window` is 0, but of those only the
+    ones that anybody reads: read, (L,) bool; None for all. dropout: probability of dropping a
+    weight. stacked: the call may be inside `torch.func.vmap`. Memory is linear in L, and with a
+    window time is too.
     """
     length = q.shape[-2]
     window = 0 if window >= length else window
     on_cpu = q.device.type == "cpu"
     if stacked and (length > SHORT or not on_cpu) and torch._C._functorch.is_batchedtensor(q):
-        found: Tensor = _Replicas.apply(q, k, v, window, dropout)
+        found: Tensor = _Replicas.apply(q, k, v, window, dropout, read)
         return found
     # On the CPU the fused kernel has no dropout and its fallback draws slow Bernoulli masks, and
     # vmap runs it one replica after another.
     fused = dropout == 0.0 or not on_cpu
-    if fused and not window and not (stacked and length <= SHORT):
+    if fused and not window and read is None and not (stacked and length <= SHORT):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     if length <= SHORT:
-        return _score(q, k, v, band(length, length, window, q.device), dropout)
+        visible = _among(band(length, length, window, q.device), read)
+        if read is not None and fused and not stacked:
+            return F.scaled_dot_product_attention(q, k, v, visible, dropout_p=dropout)
+        return _score(q, k, v, visible, dropout)
     parts = []
     size = max(QUERIES, window)
     for start in range(0, length, size):
@@ -72,7 +82,7 @@ def attend(
             q[..., start:stop, :],
             k[..., first:stop, :],
             v[..., first:stop, :],
-            band(stop - start, stop - first, window, q.device),
+            _among(band(stop - start, stop - first, window, q.device), read, first),
         )
         if fused:
             parts.append(F.scaled_dot_product_attention(*part, dropout_p=dropout))
@@ -93,6 +103,11 @@ def scored_pairs(length: int, window: int) -> int:
     return total
 
 
+def _among(visible: Tensor, read: Tensor | None, first: int = 0) -> Tensor:
+    """What is visible (Q, L) of the L positions from `first` on, without those that nobody reads."""
+    return visible if read is None else visible & read[first : first + visible.shape[1]]
+
+
 def _score(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropout: float) -> Tensor:
     """Attention by explicit scores (B, H, Q, L); `visible` None hides nothing."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
@@ -105,9 +120,11 @@ class _Replicas(torch.autograd.Function):
     """`attend` inside vmap: replicas join the batch, so that one call of the kernel serves all."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float) -> Tensor:
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, window: int, dropout: float, read: Tensor | None
+    ) -> Tensor:
         """Never reached: `attend` comes here from inside vmap only."""
-        return attend(q, k, v, window, dropout)
+        return attend(q, k, v, window, dropout, read=read)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -123,7 +140,9 @@ class _Replicas(torch.autograd.Function):
             )
             for value, axis in zip(args[:3], in_dims[:3], strict=True)
         )
-        merged = attend(*(value.flatten(0, 1) for value in (q, k, v)), *args[3:])
+        window, dropout, read = args[3:]
+        q_, k_, v_ = (value.flatten(0, 1) for value in (q, k, v))
+        merged = attend(q_, k_, v_, window, dropout, read=read)
         return merged.unflatten(0, q.shape[:2]), 0
 
 
@@ -184,16 +203,13 @@ class Block(nn.Module):
         self.down = Linear(ratio * width, width)
         self.drop = Dropout(dropout)
 
-    def forward(self, x: Tensor, turn: Turn | None = None, visible: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, turn: Turn | None = None, read: Tensor | None = None) -> Tensor:
         """Every position (B, L, D) of a causal window; `turn` of rotary positions, (L, R) each.
 
-        visible: (L, L) bool, where more is hidden than causality and the sliding window hide.
+        read: (L,) bool, which positions anybody reads; None for all.
         """
         q, k, v = self.project(x, turn)
-        if visible is None:
-            seen = attend(q, k, v, self.window, self._dropping, self.stacked)
-        else:
-            seen = self._look(q, k, v, visible)
+        seen = attend(q, k, v, self.window, self._dropping, self.stacked, read)
         return self.finish(x, seen)
 
     def project(self, x: Tensor, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -463,11 +479,9 @@ class Attention(Mixer):
         x = self._place(tokens)
         position = torch.arange(x.shape[1], device=x.device)
         turn = self.turn(position, x)
-        visible = None
-        if self.unseen:
-            visible = (position <= position[:, None]) & self.seen(position)
+        read = self.seen(position) if self.unseen else None
         for block in self.blocks[:blocks]:
-            x = block(x, turn, visible)
+            x = block(x, turn, read)
         return x, turn
 
     def _place(self, tokens: Tensor) -> Tensor:

@@ -226,6 +226,35 @@ def test_replicas_of_long_windows_join_one_call_and_keep_their_gradients(
             torch.testing.assert_close(mine, parameter.grad, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("window", [0, 6])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_what_nobody_reads_is_hidden_in_long_windows_too_without_all_scores_at_once(
+    window: int, stacked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = Block(WIDTH, 2, window=window).double()
+    set_stacked(block, stacked)
+    x, read = draw(BATCH, 21, WIDTH), torch.arange(21) % 4 != 2
+    expected = block(x, read=read)
+    changed = block(x + ~read[:, None] * 3.0, read=read)
+    torch.testing.assert_close(changed[:, read], expected[:, read], rtol=0, atol=1e-12)
+    assert (block(x)[:, 3:] - expected[:, 3:]).abs().amax(-1).min() > 1e-6
+    monkeypatch.setattr(attention, "SHORT", 10)
+    monkeypatch.setattr(attention, "QUERIES", 8)
+    seen: list[int] = []
+    kernel = attention.F.scaled_dot_product_attention
+
+    def counting(q: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        seen.append(q.shape[-2])
+        return kernel(q, *args, **options)
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", counting)
+    found = block(x, read=read)
+    assert max(seen) <= 8
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    grads = [torch.autograd.grad(y.square().sum(), block.qkv.weight)[0] for y in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-10)
+
+
 def test_dropout_of_a_long_window_is_drawn_alike_on_the_way_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
