@@ -208,7 +208,7 @@ def picture(robots: Mapping[str, Floats], futures: Mapping[str, Any]) -> Figure:
     panel = (wide - left) / COLUMNS
     tall = panel * (size[1] + 0.06) / size[0]
     whole = top + tall * len(robots) + sum(below)
-    figure = Figure(figsize=(wide, whole))
+    figure = Figure(figsize=(wide, whole), layout="none")
 
     def place(x: float, y: float, width: float, height: float) -> Axes:
         """Axes of so many inches, from the upper left corner."""
@@ -251,7 +251,7 @@ def film(robots: Mapping[str, Floats], path: Path) -> int:
     wide, above, below = style.width(), 0.5, 0.2  # inches
     tall = wide * share * (size[1] + 0.06) / size[0]
     whole = above + tall + below
-    figure = Figure(figsize=(wide, whole))
+    figure = Figure(figsize=(wide, whole), layout="none")
     FigureCanvasAgg(figure)
     panels = [
         figure.add_axes((column * share, below / whole, share, tall / whole))
@@ -263,7 +263,9 @@ def film(robots: Mapping[str, Floats], path: Path) -> int:
     said = figure.text(0.01, 0.01, "", fontsize=TEXT)
     steps = range(0, len(truth), EVERY)
     writer = PillowWriter(fps=PER_SECOND)
-    with writer.saving(figure, str(path), dpi=DOTS):
+    # Every picture is saved, and without an engine of its own a figure would ask for one of the style's then.
+    plain = matplotlib.rc_context({"figure.constrained_layout.use": False})
+    with plain, writer.saving(figure, str(path), dpi=DOTS):
         for step in steps:
             for axes, (name, body) in zip(panels, robots.items(), strict=True):
                 axes.clear()
@@ -295,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ablate.UserError, OSError) as error:
         print(f"long_rollouts: {error}", file=sys.stderr)
         return 2
-    with style.paper_style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
+    with style.paper_style():
         for kind, content in style.files(picture(robots, futures)).items():
             if kind != "svg":
                 (out / f"{NAME}.{kind}").write_bytes(content)
