@@ -229,9 +229,7 @@ def measure(
     return found
 
 
-def imagine(
-    path: Path, cache: Path, options: Mapping[str, Any], *, device: str = "cpu"
-) -> Futures:
+def imagine(path: Path, cache: Path, options: Mapping[str, Any], *, device: str = "cpu") -> Futures:
     """What a trained model imagines, the futures that the measurement `open-loop` sums up; as of `measure`."""
     models = _asked(path, cache, "open-loop", options, None, device)
     asked = OpenLoop.Options.model_validate(models.system.config["measure"]["open-loop"])
