@@ -211,9 +211,7 @@ def seeds_paired(n: int) -> str:
     return f"paired within {n} seeds"
 
 
-def _resolved(
-    text: str, rows: pd.DataFrame, asked: Asked, known: Runs | None = None
-) -> Resolved:
+def _resolved(text: str, rows: pd.DataFrame, asked: Asked, known: Runs | None = None) -> Resolved:
     found = resolve(Claim("", parse(text), {}), rows, asked.metric, asked.paired, known, False)
     if isinstance(found, Untestable):
         raise Untold(found.reason)

@@ -22,8 +22,8 @@ summary    how a cell's seeds become one number: mean, interquartile mean, media
            (Tukey-McLaughlin's for the trimmed mean, Maritz and Jarrett's for the median), and then
            judged as they are. Below four seeds nothing is trimmed: such universes are not counted twice.
 
-All are crossed. A hypothesis has the universes of the axes that its metric has; in those of others it keeps its declared
-numbers, which count there for the correction alone. What the tables can't serve is named, with the reason.
+All are crossed. A hypothesis has the universes of the axes that its metric has; in those of others it keeps its
+declared numbers, which count there for the correction alone. What the tables can't serve is named, with the reason.
 
 Control: "two halves of the seeds of one arm differ", which is never so. It is tested by Welch's t in every arm of the
 study, for all ways to halve its seeds (at most `MOST_SPLITS`, drawn from a fixed stream), under every way of scoring
@@ -37,7 +37,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -201,7 +201,9 @@ def _metrics(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 def _planted(hypothesis: Hypothesis, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials that have its metric at the last budget of their cell, and at all."""
-    whole = table[np.isfinite(table[hypothesis.metric].to_numpy(dtype=float))].reset_index(drop=True)
+    whole = table[np.isfinite(table[hypothesis.metric].to_numpy(dtype=float))].reset_index(
+        drop=True
+    )
     return last_budget(whole).reset_index(drop=True), whole
 
 
@@ -445,7 +447,10 @@ class _Sources:
             return [*out, BEST, LAST, FEWER]
         if out:
             return [*out, BEST]
-        self._refuse("checkpoint", f"the curves hold no {self._metric} for every trial, and it was measured once")
+        self._refuse(
+            "checkpoint",
+            f"the curves hold no {self._metric} for every trial, and it was measured once",
+        )
         return []
 
     def _targets(self, acting: bool) -> list[str]:
@@ -509,7 +514,11 @@ class _Sources:
 
     def _anchors(self) -> list[str]:
         if not self._response.points or "ratio" in (self._of.estimator or {}):
-            why = "its unit isn't points" if not self._response.points else "the hypothesis is about a ratio, which has none"
+            why = (
+                "its unit isn't points"
+                if not self._response.points
+                else "the hypothesis is about a ratio, which has none"
+            )
             self._refuse("anchors", why)
         elif not (np.isfinite(self._factor) & (self._factor > 0.0)).all():
             self._refuse("anchors", "the exact clone of its behaviour isn't known")
