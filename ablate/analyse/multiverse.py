@@ -150,9 +150,12 @@ def multiverse(
         raise UserError("no trial is on a data set that its hypotheses are about.")
     blocks = _blocks(last)
     judged = _Rule(levels, alpha, margin, before, paired)
-    beside = (curves, clones or {}, judged)
-    every = [_Scored(h, last, whole, *beside) for h in hypotheses]
-    arms = [_Scored(h, *_planted(h, table), *beside, planted=True) for h in _metrics(hypotheses)]
+    known = clones or {}
+    every = [_Scored(h, last, whole, curves, known, judged) for h in hypotheses]
+    arms = [
+        _Scored(h, *_planted(h, table), curves, known, judged, planted=True)
+        for h in _metrics(hypotheses)
+    ]
     unserved = {what: why for one in every for what, why in one.unserved.items()}
     if len(blocks) == 1:
         unserved["seeds"] = "there are not more than three of them"
@@ -358,7 +361,8 @@ class _Scored:
         """Whether it is about differences alone, so that what is added to all values makes none."""
         plain = self._sources.values(AS_DECLARED)
         found = [self._draft(self.everyone, plain + by, "mean").estimate for by in (0.0, 1000.0)]
-        return None not in found and bool(np.isclose(*map(float, found), atol=1e-6))  # type: ignore[arg-type]
+        plain_one, moved = (math.nan if x is None else x for x in found)
+        return abs(plain_one - moved) < 1e-6
 
     def _there(self, scoring: Scoring) -> bool:
         return bool(np.isfinite(self.values(scoring)[self._done]).all())
@@ -721,7 +725,8 @@ def _blocks(table: pd.DataFrame) -> list[_Block]:
 
 def _control(every: Sequence[_Scored], alpha: float) -> Control:
     """How often two halves of the seeds of one arm are said to differ; see the head of this file."""
-    shares, counts = [], [0, 0, 0]
+    shares: list[float] = []
+    universes = most_arms = most_splits = 0
     for one in every:
         done = one.everyone.runs.done.values()
         sizes = sorted({len(mine) for mine in done if len(mine) >= 4})
@@ -737,11 +742,11 @@ def _control(every: Sequence[_Scored], alpha: float) -> Control:
         ]
         shares.append(float(np.concatenate(told).mean()))
         ways = len(one.ways) * len(SUMMARIES)
-        here = (ways, sum(map(len, arms)), max(map(len, splits)))
-        counts = [max(pair) for pair in zip(counts, here, strict=True)]
+        universes, most_arms = max(universes, ways), max(most_arms, sum(map(len, arms)))
+        most_splits = max(most_splits, *map(len, splits))
     if not shares:
         return Control(None, alpha, reason="no arm has four seeds, which two halves need")
-    return Control(float(np.mean(shares)), alpha, *counts)
+    return Control(float(np.mean(shares)), alpha, universes, most_arms, most_splits)
 
 
 def _halves(n: int) -> NDArray[np.bool_]:

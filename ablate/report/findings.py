@@ -107,7 +107,9 @@ class Finding:
         hold; with the share of universes where it is fragile."""
         of = f" for {words.claim(self.decided_by)}" if self.decided_by else ""
         shown = self.response.quantity(self.estimate, sign=not self.absolute)
-        firm = f", in {words.percent(self.stands, 0)} of universes" if self.fragile else ""
+        firm = ""
+        if self.fragile and self.stands is not None:
+            firm = f", in {words.percent(self.stands, 0)} of universes"
         return f"{shown}{of}, {self.level} interval {self.shown_interval}{firm}"
 
     @property
