@@ -218,7 +218,7 @@ def test_other_lists_and_targets_are_those_that_were_run_unless_the_claim_is_abo
     assert found.unserved["anchors of rollout.score"] == (
         "the exact clone of its behaviour isn't known"  # of the other data set
     )
-    clones = {name: 50.0 for name in table["data"].unique()}
+    clones = dict.fromkeys(table["data"].unique(), 50.0)
     scaled = multiverse(table, [pinned], levels_of(table), clones=clones).rows
     rows = scaled[(scaled["anchors"] == CLONE) & (scaled["summary"] == "mean")]
     plain = rows.set_index(list(SCORING))["estimate"]
