@@ -22,7 +22,8 @@ summary    how a cell's seeds become one number: mean, interquartile mean, media
            (Tukey-McLaughlin's for the trimmed mean, Maritz and Jarrett's for the median), and then
            judged as they are. Below four seeds nothing is trimmed: such universes are not counted twice.
 
-All are crossed. A hypothesis has the universes of the axes that its metric has; in those of others it keeps its
+All are crossed, but that curves and columns `METRIC_target_RULE` hold one number each, which other ways to score a run
+can't be crossed with. A hypothesis has the universes of the axes that its metric has; in those of others it keeps its
 declared numbers, which count there for the correction alone. What the tables can't serve is named, with the reason.
 
 Control: "two halves of the seeds of one arm differ", which is never so. It is tested by Welch's t in every arm of the
@@ -417,7 +418,13 @@ class _Sources:
     def values(self, scoring: Scoring) -> Floats:
         """(n,), not finite where there is none."""
         checkpoint, target, episodes, listed, anchors = scoring
-        if self._points is not None and checkpoint in (LAST, BEST, FEWER):
+        by_curve = self._points is not None and checkpoint in (LAST, BEST, FEWER)
+        by_column = target != DECLARED and bool(self._told_targets())
+        if (by_curve and (target, episodes, listed) != AS_DECLARED[1:4]) or (
+            by_column and (episodes, listed) != AS_DECLARED[2:4]
+        ):
+            return np.full(len(self._rows), np.nan)
+        if by_curve and self._points is not None:
             found = _of_curve(self._points, checkpoint, self._response.lower)
         else:
             column, sign = self._column(episodes)

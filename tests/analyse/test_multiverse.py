@@ -125,7 +125,9 @@ def test_every_way_of_scoring_that_the_table_has_is_taken():
     assert found.axes["target"] == (DECLARED, "target p50", "target p99", "best target")
     assert set(found.axes["episodes"]) == {DECLARED, "10 episodes", "median score"}
     assert found.unserved["seeds"] == "there are not more than three of them"
-    assert found.unserved["anchors of score"] == "its unit isn't points"
+    assert found.unserved["anchors of score"] == "the exact clone of its behaviour isn't known"
+    crossed = found.rows[list(SCORING[:3])].drop_duplicates()
+    assert not ((crossed[["checkpoint", "target", "episodes"]] != DECLARED).sum(axis=1) > 1).any()
     plain = found.rows[(found.rows["summary"] == "mean")].set_index(list(SCORING))["estimate"]
     declared = plain[AS_DECLARED]
     for axis in range(len(SCORING)):
