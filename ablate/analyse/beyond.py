@@ -48,12 +48,15 @@ def beyond(
     metric: str,
     crossing: pd.DataFrame | None = None,
     paired: bool = True,
+    budgets: pd.DataFrame | None = None,
+    clones: Mapping[str, float] | None = None,
 ) -> Beyond:
     """Everything beyond the verdicts. Arguments as of `verdict.judge`; curves: trial, update, metrics.
 
     The multiverse is that of the primary hypotheses, or of all where none is. metric: of variance,
     which is taken apart on the trials of `crossing` (all when None; a sparse fraction of many factors
-    takes minutes).
+    takes minutes). budgets: the trials at every budget, where the table has the last alone. clones: as of
+    `multiverse`.
     """
     reasons: dict[str, str] = {}
     judged: Any = {"alpha": alpha, "margin": margin, "registered": registered, "paired": paired}
@@ -84,7 +87,8 @@ def beyond(
     try:
         if not primary:
             raise UserError("the study has no hypothesis.")
-        other = multiverse(table, primary, levels, curves, **judged)
+        every = table if budgets is None else budgets
+        other = multiverse(every, primary, levels, curves, clones=clones, **judged)
     except UserError as error:
         reasons["multiverse"] = str(error)
     return Beyond(

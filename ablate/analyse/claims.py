@@ -135,7 +135,8 @@ def assess(
     margin: float | None,
     beside: bool = True,
 ) -> ClaimResult:
-    """Test one claim. beside: also by what decides nothing, the randomisation test and the curve of a trend.
+    """Test one claim. beside: also by what decides nothing, the randomisation test, the curve of a trend and the
+    estimand that wasn't declared.
 
     Raises ValueError when the declared estimand has too few data sets or seeds for an estimate;
     `verdict.judge` doesn't ask then.
@@ -182,7 +183,9 @@ def assess(
         p_for=p_for,
         p_against=p_against,
         p_equivalent=p_equivalent,
-        population=population(hypothesis, resolved, confidence, margin),
+        population=population(hypothesis, resolved, confidence, margin)
+        if beside or of_data_sets
+        else Population(0, reason="not asked"),
         by_data_set=by_data_set,
         notes=tuple(notes),
         fixed=fixed,

@@ -47,7 +47,7 @@ from ablate.analyse.intervals import (
     p_value,
     ratio_interval,
 )
-from ablate.analyse.pairing import Resolved, Untestable, resolve
+from ablate.analyse.pairing import Resolved, Runs, Untestable, resolve, runs
 from ablate.analyse.randomisation import generator
 from ablate.errors import UserError
 from ablate.registry import Section, register
@@ -211,8 +211,8 @@ def seeds_paired(n: int) -> str:
     return f"paired within {n} seeds"
 
 
-def _resolved(text: str, rows: pd.DataFrame, asked: Asked) -> Resolved:
-    found = resolve(Claim("", parse(text), {}), rows, asked.metric, asked.paired)
+def _resolved(text: str, rows: pd.DataFrame, asked: Asked, known: Runs | None = None) -> Resolved:
+    found = resolve(Claim("", parse(text), {}), rows, asked.metric, asked.paired, known, False)
     if isinstance(found, Untestable):
         raise Untold(found.reason)
     if not found.replicated:
@@ -322,8 +322,9 @@ class RatioOfContrasts(Estimator):
         over: str
 
     def __call__(self, rows: pd.DataFrame, asked: Asked) -> Ratio:
+        known = runs(rows, asked.metric)
         top, bottom = (
-            _resolved(text, rows, asked) for text in (self.options.of, self.options.over)
+            _resolved(text, rows, asked, known) for text in (self.options.of, self.options.over)
         )
         found = Ratio(top, bottom, tuple(dict.fromkeys((*top.notes, *bottom.notes))))
         if bottom.fixed.value == 0.0:

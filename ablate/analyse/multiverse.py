@@ -4,60 +4,112 @@ A universe is one choice on each axis; every hypothesis is judged in each by the
 (`ablate.analyse.verdict`), corrected within it. Source: S. Steegen, F. Tuerlinckx, A. Gelman and W.
 Vanpaemel, Perspectives on Psychological Science 11 (2016) 702-712.
 
-score    how a run becomes one number: the declared metric; mean of the last 20 % of the points of
-         its curve, or the best of them (which is selection on the test); another target
-         (columns `METRIC_target_RULE`) or the best over all targets; fewer evaluation episodes
-         (columns `METRIC_episodes_N`); the median over episodes (`METRIC_median`). A table holds one
-         number for each, so they are taken one at a time, not crossed.
-seeds    all, or disjoint blocks of 3, 5 and 10 of them, of each size at most `MOST_BLOCKS` (the blocks of one
-         size share its weight).
-summary  how a cell's seeds become one number: mean, interquartile mean, median. Each cell's values
-         are moved and stretched so that their mean is the summary and their standard error its own
-         (Tukey-McLaughlin's for the trimmed mean, Maritz and Jarrett's for the median), and then
-         judged as they are. Below four seeds nothing is trimmed: such universes are not counted twice.
+checkpoint the last one; each earlier budget; the best of them; of what learning curves hold, the mean of the last
+           20 % of their points, the best of them (selection on the test), and the last one, which rests on fewer
+           held-out windows.
+target     the return that is asked for, where the hypothesis isn't about it: each that was measured, and the best of
+           all (selection again).
+episodes   how a run's episodes become one number: their mean score, their median score, or the mean regret, which is
+           capped in each episode; fewer of them where the table has a column `METRIC_episodes_N`. A regret changes by
+           as much as the score does, in the other direction, so it takes a score's place where a hypothesis is about
+           differences alone.
+list       evaluation episodes of each seed's own, or one list for all seeds.
+anchors    of what is in points: those of the score, or the exact clone of the behaviour at 100.
+seeds      all, or disjoint blocks of 3, 5 and 10 of them, of each size at most `MOST_BLOCKS` (the blocks of one
+           size share its weight).
+summary    how a cell's seeds become one number: mean, interquartile mean, median. Each cell's values
+           are moved and stretched so that their mean is the summary and their standard error its own
+           (Tukey-McLaughlin's for the trimmed mean, Maritz and Jarrett's for the median), and then
+           judged as they are. Below four seeds nothing is trimmed: such universes are not counted twice.
 
-Only what the table and curves can serve is varied; the rest is named, with the reason.
+All are crossed, but that curves and columns `METRIC_target_RULE` hold one number each, which other ways to score a run
+can't be crossed with. A hypothesis has the universes of the axes that its metric has; in those of others it keeps its
+declared numbers, which count there for the correction alone. What the tables can't serve is named, with the reason.
+
+Control: "two halves of the seeds of one arm differ", which is never so. It is tested by Welch's t in every arm of the
+study, for all ways to halve its seeds (at most `MOST_SPLITS`, drawn from a fixed stream), under every way of scoring
+what the hypotheses are about; the share of these tests that claim a difference should be about alpha. Halves of few
+seeds make the test cautious.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from ablate import words
+from ablate.analyse import batch
 from ablate.analyse.intervals import Floats
-from ablate.analyse.tidy import factor_columns, last_budget, usable
-from ablate.analyse.verdict import INCONCLUSIVE, NOT_TESTED, Verdict, judge
+from ablate.analyse.pairing import Runs, runs
+from ablate.analyse.randomisation import generator
+from ablate.analyse.tidy import FINISHED, factor_columns, last_budget, usable
+from ablate.analyse.verdict import (
+    INCONCLUSIVE,
+    NOT_CONVERGED,
+    NOT_TESTED,
+    Tested,
+    Verdict,
+    convergence,
+    corrected,
+    draft,
+    prepare,
+)
 from ablate.errors import UserError
 from ablate.study.contrast import Level, level_text, level_texts
 from ablate.study.hypotheses import Hypothesis
 
+SCORING = ("checkpoint", "target", "episodes", "list", "anchors")  # axes of a run's number
+AXES = (*SCORING, "seeds", "summary")
 DECLARED = "as declared"
 LAST = "mean of the last 20 %"
 BEST = "best checkpoint"
+FEWER = "fewer held-out windows"
 BEST_TARGET = "best target"
-MEDIAN_EPISODE = "median episode"
+EPISODES = {"score": "mean score", "score_median": "median score", "regret": "capped regret"}
+CLONE = "exact clone at 100"
 SUMMARIES = ("mean", "IQM", "median")
 SEEDS = (3, 5, 10)
 MOST_BLOCKS = 20  # of one size, evenly chosen
-_UNDECIDED = (INCONCLUSIVE, NOT_TESTED)
+MOST_SPLITS = 20  # of the seeds of an arm
+_UNDECIDED = (INCONCLUSIVE, NOT_TESTED, NOT_CONVERGED)
+
+Scoring = tuple[str, ...]  # an option for each axis of SCORING
+AS_DECLARED: Scoring = (DECLARED,) * len(SCORING)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Two halves of the seeds of one arm, which never differ.
+
+    share: of the tests that claim they do, over universes, arms and splits; None where it can't be asked. reason: why
+    not. universes: ways of scoring a run and of summarising seeds; arms, splits: of an arm at most.
+    """
+
+    share: float | None
+    alpha: float
+    universes: int = 0
+    arms: int = 0
+    splits: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Multiverse:
     """Verdicts by universe.
 
-    axes: axis -> its options. unserved: what couldn't be varied -> why.
-    rows: one a universe and hypothesis: universe, weight, score, seeds, block, summary, hypothesis,
-        verdict, estimate, low, high, stands. The first universe is the study's own. Weights of the
-        universes sum to 1.
+    axes: axis -> its options over all hypotheses, the declared one first. unserved: what couldn't be varied -> why,
+    as in `target of rollout.score`.
+    rows: one a hypothesis and universe of it: universe, weight, an option for each of AXES, block, hypothesis,
+        verdict, estimate, low, high, stands. The first universe is the study's own. Weights of a hypothesis sum to 1.
     shares: one row a hypothesis: hypothesis, verdict (the study's own), universes, stands,
         otherwise (decided otherwise), undecided, same_sign; the last four are shares of the weight.
         For an undecided verdict `stands` is the share that is undecided too.
@@ -67,6 +119,7 @@ class Multiverse:
     unserved: dict[str, str]
     rows: pd.DataFrame
     shares: pd.DataFrame
+    control: Control
 
     @property
     def universes(self) -> int:
@@ -84,63 +137,56 @@ def multiverse(
     margin: float | None = 3.0,
     registered: Mapping[str, bool] | None = None,
     paired: bool = True,
+    clones: Mapping[str, float] | None = None,
 ) -> Multiverse:
-    """Judge the hypotheses in every universe that the table and the curves can serve.
+    """Judge the hypotheses in every universe that the table, at all its budgets, and the curves can serve.
 
-    Arguments as of `verdict.judge`; curves: trial, update, metrics. Raises UserError as it does, and where no trial
-    is on a data set that the hypotheses are about.
+    Arguments as of `verdict.judge`; curves: trial, update, metrics; clones: data set -> score of the exact clone of its
+    behaviour. Raises UserError as it does, and where no trial is on a data set that the hypotheses are about.
     """
     before = registered if registered is not None else {h.id: True for h in hypotheses}
-    metrics = sorted({h.metric for h in hypotheses})
-    table = concerned(last_budget(table), hypotheses).reset_index(drop=True)
-    if table.empty:
+    whole = concerned(table, hypotheses).reset_index(drop=True)
+    last = last_budget(whole).reset_index(drop=True)
+    if last.empty:
         raise UserError("no trial is on a data set that its hypotheses are about.")
-    scored, unserved = _scores(table, curves, metrics)
-    blocks = _blocks(table)
+    blocks = _blocks(last)
+    judged = _Rule(levels, alpha, margin, before, paired)
+    known = clones or {}
+    every = [_Scored(h, last, whole, curves, known, judged) for h in hypotheses]
+    arms = [
+        _Scored(h, *_planted(h, table), curves, known, judged, planted=True)
+        for h in _metrics(hypotheses)
+    ]
+    unserved = {what: why for one in every for what, why in one.unserved.items()}
     if len(blocks) == 1:
         unserved["seeds"] = "there are not more than three of them"
-    sizes: dict[str, int] = {}
-    for size, _, _ in blocks:
-        sizes[size] = sizes.get(size, 0) + 1
+    scorings = dict.fromkeys(s for one in every for s in one.ways)
+    size_of = {size: sum(b.size == size for b in blocks) for size in {b.size for b in blocks}}
     found = []
     number = 0
-    for (name, changed), (size, block, chosen) in itertools.product(scored.items(), blocks):
-        rows = changed.iloc[np.flatnonzero(chosen)]
-        most = rows.groupby("data", observed=True)["seed"].nunique().max()
+    for scoring, block in itertools.product(scorings, blocks):
         for summary in SUMMARIES:
-            if summary == "IQM" and most < 4:
+            if summary == "IQM" and block.most < 4:
                 continue
-            verdicts = judge(
-                _summarised(rows, metrics, summary),
-                hypotheses,
-                levels,
-                alpha=alpha,
-                margin=margin,
-                registered=before,
-                paired=paired,
-                beside=False,
-            )
+            drafts = [one.draft(one.served(scoring), block, summary) for one in every]
+            own = [one for one in every if scoring in one.ways]
             told = {
                 "universe": number,
-                "weight": 1.0 / sizes[size],
-                "score": name,
-                "seeds": size,
-                "block": block,
+                "weight": 1.0 / size_of[block.size],
+                **dict(zip(SCORING, scoring, strict=True)),
+                "seeds": block.size,
+                "block": block.number,
                 "summary": summary,
             }
-            found += [{**told, **_told(one)} for one in verdicts]
+            verdicts = {v.hypothesis: v for v in corrected(drafts, before, alpha)}
+            found += [{**told, **_told(verdicts[one.hypothesis.id])} for one in own]
             number += 1
     frame = pd.DataFrame(found)
-    each = frame.drop_duplicates("universe")["weight"].sum()
-    frame["weight"] /= each
-    own = frame[frame["universe"] == 0].set_index("hypothesis")["verdict"]
-    frame["stands"] = _alike(frame["verdict"], frame["hypothesis"].map(own))
-    axes = {
-        "score": tuple(scored),
-        "seeds": tuple(dict.fromkeys(size for size, _, _ in blocks)),
-        "summary": tuple(name for name in SUMMARIES if name in set(frame["summary"])),
-    }
-    return Multiverse(axes, unserved, frame, _shares(frame))
+    frame["weight"] /= frame.groupby("hypothesis")["weight"].transform("sum")
+    own_verdict = frame[frame["universe"] == 0].set_index("hypothesis")["verdict"]
+    frame["stands"] = _alike(frame["verdict"], frame["hypothesis"].map(own_verdict))
+    axes = {axis: tuple(dict.fromkeys(frame[axis])) for axis in AXES}
+    return Multiverse(axes, unserved, frame, _shares(frame), _control(arms, alpha))
 
 
 def concerned(table: pd.DataFrame, hypotheses: Sequence[Hypothesis]) -> pd.DataFrame:
@@ -150,6 +196,454 @@ def concerned(table: pd.DataFrame, hypotheses: Sequence[Hypothesis]) -> pd.DataF
         return table
     kept = {level_text(level) for levels in named for level in levels or ()}
     return table[level_texts(table["data"]).isin(kept)]
+
+
+def _metrics(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """A hypothesis of each metric."""
+    return [*{h.metric: h for h in hypotheses}.values()]
+
+
+def _planted(hypothesis: Hypothesis, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials that have its metric at the last budget of their cell, and at all."""
+    whole = table[np.isfinite(table[hypothesis.metric].to_numpy(dtype=float))].reset_index(
+        drop=True
+    )
+    return last_budget(whole).reset_index(drop=True), whole
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a study judges by."""
+
+    levels: Mapping[str, Sequence[Level]]
+    alpha: float
+    margin: float | None
+    registered: Mapping[str, bool]
+    paired: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Seeds. size: how many, in words; number: of the block among those of its size; most: in a data set; chosen:
+    which rows of the table at the last budget."""
+
+    size: str
+    number: int
+    most: int
+    chosen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A hypothesis on the seeds of a block: which of its rows, and their runs."""
+
+    places: NDArray[np.intp]
+    rows: pd.DataFrame
+    runs: Runs
+
+
+class _Scored:
+    """A hypothesis with every way of scoring the runs that it rests on.
+
+    ways: its scorings, the declared one first. unserved: as of `Multiverse`.
+    """
+
+    def __init__(
+        self,
+        hypothesis: Hypothesis,
+        last: pd.DataFrame,
+        whole: pd.DataFrame,
+        curves: pd.DataFrame | None,
+        clones: Mapping[str, float],
+        rule: _Rule,
+        planted: bool = False,
+    ) -> None:
+        self.hypothesis, self.rule = hypothesis, rule
+        self._places = np.arange(len(last)) if planted else np.flatnonzero(_at(hypothesis, last))
+        self._slim = _columns(hypothesis, last.iloc[self._places])
+        self._last = last.iloc[self._places].reset_index(drop=True)
+        self._cases: dict[tuple[str, int], _Case] = {}
+        self._claims: dict[_Case, Tested] = {}
+        self._drafts: dict[tuple[Scoring, str, int, str], Verdict] = {}
+        self._values: dict[Scoring, Floats] = {}
+        self._doubts: dict[tuple[str, str, int], tuple[str, ...]] = {}
+        metric = hypothesis.metric
+        self._done = _done(self._last, metric)
+        self._sources = _Sources(hypothesis, self._last, whole, curves, clones, self._done)
+        options = self._sources.options((lambda: True) if planted else self._differs)
+        self.unserved = self._sources.unserved
+        self.ways = dict.fromkeys(s for s in itertools.product(*options) if self._there(s))
+
+    def served(self, scoring: Scoring) -> Scoring:
+        """The scoring with declared options in the place of those that it doesn't have."""
+        if scoring in self.ways:
+            return scoring
+        own = [set(options) for options in zip(*self.ways, strict=True)]
+        kept = tuple(o if o in own[i] else DECLARED for i, o in enumerate(scoring))
+        return kept if kept in self.ways else AS_DECLARED
+
+    def values(self, scoring: Scoring) -> Floats:
+        """(n,) of its rows, nan where a run isn't finished."""
+        if scoring not in self._values:
+            self._values[scoring] = np.where(self._done, self._sources.values(scoring), np.nan)
+        return self._values[scoring]
+
+    def draft(self, scoring: Scoring, block: _Block, summary: str) -> Verdict:
+        """Its uncorrected numbers."""
+        key = (scoring, block.size, block.number, summary)
+        if key not in self._drafts:
+            found = self._draft(self.case(block), self.values(scoring), summary)
+            if found.details:
+                doubts = self._unconverged(scoring[0], block)
+                found = replace(found, unconverged=doubts)
+            self._drafts[key] = found
+        return self._drafts[key]
+
+    def case(self, block: _Block) -> _Case:
+        """The hypothesis on the block's seeds."""
+        key = (block.size, block.number)
+        if key not in self._cases:
+            places = np.flatnonzero(block.chosen[self._places])
+            rows = self._slim.iloc[places].reset_index(drop=True)
+            known = runs(rows, self.hypothesis.metric)
+            self._cases[key] = _Case(places, rows, known)
+        return self._cases[key]
+
+    @functools.cached_property
+    def everyone(self) -> _Case:
+        """The hypothesis on all seeds."""
+        return self.case(_Block("every", 0, 0, np.ones(self._places.max(initial=-1) + 1, bool)))
+
+    def scores(self, scoring: Scoring) -> Floats:
+        """The values of the runs of all seeds, in the order of `Runs.score`."""
+        return self.values(scoring)[self.everyone.places][self.everyone.runs.place]
+
+    def _draft(self, case: _Case, values: Floats, summary: str) -> Verdict:
+        score = values[case.places][case.runs.place]
+        if summary != "mean":
+            for mine in case.runs.done.values():
+                score[mine] = summarised(score[mine], summary)
+        if self.hypothesis.estimator is None:
+            return self._numbers(case.rows, self._tested(case).rescored(score))
+        column = np.full(len(case.rows), np.nan)
+        column[case.runs.place] = score
+        rows = case.rows.assign(**{self.hypothesis.metric: column})
+        return self._numbers(rows, self._prepared(rows, case.runs))
+
+    def _tested(self, case: _Case) -> Tested:
+        """Its claims on the runs of a case, as they are declared."""
+        if case not in self._claims:
+            self._claims[case] = self._prepared(case.rows, case.runs)
+        return self._claims[case]
+
+    def _prepared(self, rows: pd.DataFrame, known: Runs) -> Tested:
+        rule = self.rule
+        of = {self.hypothesis.metric: known}
+        return prepare(rows, self.hypothesis, rule.levels, rule.margin, rule.paired, of, False)
+
+    def _numbers(self, rows: pd.DataFrame, tested: Tested) -> Verdict:
+        return draft(rows, tested, self.rule.registered, self.rule.alpha, False)
+
+    def _unconverged(self, checkpoint: str, block: _Block) -> tuple[str, ...]:
+        """The cells that aren't converged at a checkpoint."""
+        said = self._sources.converged(checkpoint)
+        if said is None:
+            return ()
+        key = (checkpoint, block.size, block.number)
+        if key not in self._doubts:
+            case = self.case(block)
+            trials = [found.trials for _, found in self._tested(case).resolved]
+            used = np.unique(np.concatenate(trials)).astype(int)
+            rows = case.rows.iloc[used].assign(converged=said[case.places[used]])
+            self._doubts[key] = convergence(rows)[0]
+        return self._doubts[key]
+
+    def _differs(self) -> bool:
+        """Whether it is about differences alone, so that what is added to all values makes none."""
+        plain = self._sources.values(AS_DECLARED)
+        found = [self._draft(self.everyone, plain + by, "mean").estimate for by in (0.0, 1000.0)]
+        plain_one, moved = (math.nan if x is None else x for x in found)
+        return abs(plain_one - moved) < 1e-6
+
+    def _there(self, scoring: Scoring) -> bool:
+        return bool(np.isfinite(self.values(scoring)[self._done]).all())
+
+
+class _Sources:
+    """Where the numbers of a hypothesis's runs come from, one way or another."""
+
+    def __init__(
+        self,
+        hypothesis: Hypothesis,
+        rows: pd.DataFrame,
+        whole: pd.DataFrame,
+        curves: pd.DataFrame | None,
+        clones: Mapping[str, float],
+        done: NDArray[np.bool_],
+    ) -> None:
+        self.unserved: dict[str, str] = {}
+        self._of, self._rows, self._whole, self._done = hypothesis, rows, whole, done
+        self._metric = metric = hypothesis.metric
+        self._head, _, self._tail = metric.rpartition(".")
+        self._response = words.response(metric)
+        self._points = _points(rows, curves, metric)
+        data = rows["data"].astype(str)
+        self._factor = 100.0 / data.map(dict(clones)).astype(float).to_numpy()
+        self._keys = [f for f in factor_columns(whole) if whole[f].nunique() > 1] or ["data"]
+        self._swapped = {  # axis -> the factor that it changes, and what opens the name of an option
+            "target": (f"measure.{self._head}.target", "asked for "),
+            "list": (f"measure.{self._head}.episodes_of", "of the "),
+        }
+        self._others: dict[str, list[str]] = {"target": [], "list": []}
+        self._budgets: tuple[Any, ...] = ()
+        if "budget" in whole.columns:
+            least = rows.loc[done, "budget"].min()
+            known = sorted(whole["budget"].dropna().unique().tolist())
+            self._budgets = tuple(b for b in known if b < least)
+        self._place: dict[tuple[Any, ...], int] | None = None
+
+    def options(self, differs: Callable[[], bool]) -> list[tuple[str, ...]]:
+        """The options of every axis of SCORING, the declared one first; differs: whether differences alone count."""
+        of_acting = (f"{self._dot}{name}" for name in ("return_mean", "score", "success"))
+        acting = any(name in self._whole.columns for name in of_acting)
+        made = (
+            self._checkpoints(),
+            self._targets(acting),
+            self._episodes(acting, differs),
+            self._lists(acting),
+            self._anchors(),
+        )
+        return [(DECLARED, *found) for found in made]
+
+    def values(self, scoring: Scoring) -> Floats:
+        """(n,), not finite where there is none."""
+        checkpoint, target, episodes, listed, anchors = scoring
+        by_curve = self._points is not None and checkpoint in (LAST, BEST, FEWER)
+        by_column = target != DECLARED and bool(self._told_targets())
+        if (by_curve and (target, episodes, listed) != AS_DECLARED[1:4]) or (
+            by_column and (episodes, listed) != AS_DECLARED[2:4]
+        ):
+            return np.full(len(self._rows), np.nan)
+        if by_curve and self._points is not None:
+            found = _of_curve(self._points, checkpoint, self._response.lower)
+        else:
+            column, sign = self._column(episodes)
+            column = column if episodes != DECLARED else self._of_target(target) or column
+            at = [checkpoint]
+            if checkpoint == BEST:
+                at = [DECLARED, *map(self._budget, self._budgets)]
+            targets = [target]
+            if target == BEST_TARGET:
+                targets = [DECLARED, *self._others["target"], *self._told_targets()]
+            each = [
+                sign * self._lookup(self._of_target(t) or column, a, t, listed)
+                for a in at
+                for t in targets
+            ]
+            found = (np.min if self._response.lower else np.max)(np.stack(each), axis=0)
+        return found * self._factor if anchors == CLONE else found
+
+    def converged(self, checkpoint: str) -> Floats | None:
+        """What the table says of it (n,), at the last checkpoint where none is named; None where it says nothing."""
+        if "converged" not in self._whole.columns:
+            return None
+        at = checkpoint if checkpoint.startswith("after ") else DECLARED
+        return self._lookup("converged", at, DECLARED, DECLARED)
+
+    def _checkpoints(self) -> list[str]:
+        out = [self._budget(b) for b in self._budgets]
+        out = [o for o in out if self._complete(o, DECLARED, DECLARED)]
+        self._budgets = tuple(b for b in self._budgets if self._budget(b) in out)
+        if self._points is not None:
+            return [*out, BEST, LAST, FEWER]
+        if out:
+            return [*out, BEST]
+        self._refuse(
+            "checkpoint",
+            f"the curves hold no {self._metric} for every trial, and it was measured once",
+        )
+        return []
+
+    def _targets(self, acting: bool) -> list[str]:
+        why = "no other return was asked for" if acting else "no return is asked for in it"
+        found = self._told_targets() or self._swap("target", "return that is asked for", why)
+        return [*found, BEST_TARGET] if found else []
+
+    def _lists(self, acting: bool) -> list[str]:
+        why = "each seed has a list of its own, other than the next one's, and no other was run"
+        if not acting:
+            why = "it isn't measured in evaluation episodes"
+        return self._swap("list", "list of episodes", why)
+
+    def _swap(self, axis: str, what: str, why: str) -> list[str]:
+        """Options by other levels of a factor of the measurement, unless the hypothesis is about it."""
+        name, word = self._swapped[axis]
+        if name in self._rows.columns and self._whole[name].nunique() > 1:
+            if name in f"{self._of.contrast} {self._of.estimator} {self._of.each}":
+                self._refuse(axis, f"the hypothesis is about the {what}")
+                return []
+            mine = set(level_texts(self._rows[name]))
+            known = dict.fromkeys(level_texts(self._whole[name]))
+            for option in (f"{word}{x}" for x in known if len(mine) > 1 or x not in mine):
+                at = {"target": DECLARED, "list": DECLARED, axis: option}
+                if self._complete(DECLARED, at["target"], at["list"]):
+                    self._others[axis].append(option)
+        if not self._others[axis]:
+            self._refuse(axis, why)
+        return self._others[axis]
+
+    def _episodes(self, acting: bool, differs: Callable[[], bool]) -> list[str]:
+        out = []
+        prefix = f"{self._metric}_episodes_"
+        told = [c.removeprefix(prefix) for c in self._whole.columns if c.startswith(prefix)]
+        out += [f"{n} episodes" for n in told]
+        if f"{self._metric}_median" in self._whole.columns and self._tail != "score":
+            out.append(EPISODES["score_median"])
+        if self._tail in EPISODES:
+            other = [t for t in EPISODES if t != self._tail]
+            other = [t for t in other if f"{self._dot}{t}" in self._whole.columns]
+            crossing = [t for t in other if "regret" in (t, self._tail)]
+            if crossing and not differs():
+                other = [t for t in other if t not in crossing]
+                self._refuse(
+                    "regret and score",
+                    "the hypothesis is about a level or a ratio, not about differences alone",
+                )
+            out += [EPISODES[t] for t in other]
+        if not acting and not out:
+            self._refuse("episodes", "it isn't measured in evaluation episodes")
+            return []
+        if not out:
+            self._refuse("episodes", "the tables hold one way alone to make a number of them")
+        if not told:
+            self._refuse(
+                "number of episodes",
+                "the tables hold a number a run, not its single episodes, so that there are no 10 or 500 of them, no "
+                "halves or other draws of them, no other cap and no interquartile mean",
+            )
+        return out
+
+    def _anchors(self) -> list[str]:
+        if not self._response.points or "ratio" in (self._of.estimator or {}):
+            why = (
+                "its unit isn't points"
+                if not self._response.points
+                else "the hypothesis is about a ratio, which has none"
+            )
+            self._refuse("anchors", why)
+        elif not (np.isfinite(self._factor) & (self._factor > 0.0)).all():
+            self._refuse("anchors", "the exact clone of its behaviour isn't known")
+        else:
+            return [CLONE]
+        return []
+
+    @property
+    def _dot(self) -> str:
+        return f"{self._head}." if self._head else ""
+
+    def _refuse(self, axis: str, why: str) -> None:
+        about = self._of.id if why.startswith("the hypothesis") else self._metric
+        self.unserved[f"{axis} of {about}"] = why
+
+    def _column(self, episodes: str) -> tuple[str, float]:
+        """The column that a way of summing up episodes stands in, and its sign beside the metric."""
+        if episodes == DECLARED:
+            return self._metric, 1.0
+        if episodes.endswith(" episodes"):
+            return f"{self._metric}_episodes_{episodes.removesuffix(' episodes')}", 1.0
+        tail = next(t for t, said in EPISODES.items() if said == episodes)
+        if self._tail not in EPISODES:
+            return f"{self._metric}_median", 1.0
+        name = f"{self._dot}{tail}"
+        return name, -1.0 if (tail == "regret") != (self._tail == "regret") else 1.0
+
+    def _told_targets(self) -> list[str]:
+        """Targets that the table has a column for."""
+        head = f"{self._metric}_target_"
+        return [f"target {c.removeprefix(head)}" for c in self._whole.columns if c.startswith(head)]
+
+    def _of_target(self, target: str) -> str | None:
+        """The column of a target that has one."""
+        known = target in self._told_targets()
+        return f"{self._metric}_target_{target.removeprefix('target ')}" if known else None
+
+    @staticmethod
+    def _budget(budget: float) -> str:
+        return f"after {int(budget)} updates"
+
+    def _complete(self, checkpoint: str, target: str, listed: str) -> bool:
+        found = self._lookup(self._metric, checkpoint, target, listed)
+        return bool(np.isfinite(found[self._done]).all())
+
+    def _lookup(self, column: str, checkpoint: str, target: str, listed: str) -> Floats:
+        """A column's values (n,) in the rows that differ from these in nothing but checkpoint, target and list."""
+        if checkpoint == target == listed == DECLARED or column not in self._whole.columns:
+            found: Floats = (
+                self._rows[column].to_numpy(dtype=float)
+                if column in self._rows
+                else np.full(len(self._rows), np.nan)
+            )
+            return found
+        changed = {}
+        for axis, option in (("target", target), ("list", listed)):
+            name, word = self._swapped[axis]
+            if option.startswith(word):
+                changed[name] = option.removeprefix(word)
+        budget = None
+        if checkpoint.startswith("after "):
+            budget = int(checkpoint.split()[1])
+        place = self._where()
+        there = [place.get(key, -1) for key in self._key(self._rows, changed, budget)]
+        values = self._whole[column].to_numpy(dtype=float)
+        return np.where(np.array(there) >= 0, values[there], np.nan)
+
+    def _where(self) -> dict[tuple[Any, ...], int]:
+        if self._place is None:
+            self._place = {key: i for i, key in enumerate(self._key(self._whole, {}, None))}
+        return self._place
+
+    def _key(
+        self, rows: pd.DataFrame, changed: Mapping[str, str], budget: int | None
+    ) -> Iterator[tuple[Any, ...]]:
+        """What tells a run at a budget, row by row."""
+        parts = [
+            [changed[f]] * len(rows) if f in changed else level_texts(rows[f]).tolist()
+            for f in self._keys
+        ]
+        parts.append(rows["seed"].tolist())
+        if "budget" in self._whole.columns:
+            parts.append([budget] * len(rows) if budget is not None else rows["budget"].tolist())
+        return zip(*parts, strict=True)
+
+
+def _at(hypothesis: Hypothesis, table: pd.DataFrame) -> NDArray[np.bool_]:
+    """The rows at which the hypothesis' `where` holds."""
+    keep = np.ones(len(table), dtype=bool)
+    for factor in hypothesis.where:
+        if factor in table.columns and factor != hypothesis.pairs_of:
+            kept = {level_text(level) for level in hypothesis.levels_at(factor) or ()}
+            keep &= level_texts(table[factor]).isin(kept).to_numpy()
+    return keep
+
+
+def _columns(hypothesis: Hypothesis, rows: pd.DataFrame) -> pd.DataFrame:
+    """What judging reads of the rows, all at their last budget; an estimator may read anything. Convergence comes from
+    the checkpoint."""
+    dropped = {"budget", "converged"} & set(rows.columns)
+    if hypothesis.estimator is not None:
+        return rows.drop(columns=list(dropped))
+    said = f"{hypothesis.contrast} {hypothesis.each} {' '.join(hypothesis.where)}"
+    factors = [f for f in factor_columns(rows) if f == "data" or f in said or rows[f].nunique() > 1]
+    more = [c for c in ("status", "seed", hypothesis.metric) if c in rows.columns]
+    return rows[[*factors, *more]]
+
+
+def _done(rows: pd.DataFrame, metric: str) -> NDArray[np.bool_]:
+    """(n,) whether a run is finished and has the metric."""
+    there: NDArray[np.bool_] = np.isfinite(rows[metric].to_numpy(dtype=float))
+    if "status" in rows.columns:
+        there &= (rows["status"] == FINISHED).to_numpy()
+    return there
 
 
 def _told(verdict: Verdict) -> dict[str, object]:
@@ -192,70 +686,33 @@ def _shares(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def _scores(
-    table: pd.DataFrame, curves: pd.DataFrame | None, metrics: Sequence[str]
-) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-    """The table under each way of scoring a run, and what could not be served, with the reason.
-
-    A metric that a way does not exist for keeps its declared values there.
-    """
-    out = {DECLARED: table}
-    unserved: dict[str, str] = {}
-    at_points = {m: _points(table, curves, m) for m in metrics}
-    served = {m: points for m, points in at_points.items() if points is not None}
-    if served:
-        last, best = table.copy(), table.copy()
-        for metric, points in served.items():
-            tail = max(1, math.ceil(0.2 * points.shape[1]))
-            last[metric] = points[:, -tail:].mean(axis=1)
-            best[metric] = (points.min if words.response(metric).lower else points.max)(axis=1)
-        out |= {LAST: last, BEST: best}
-    for metric in metrics:
-        if metric not in served:
-            unserved[f"checkpoint of {metric}"] = f"the curves hold no {metric} for every trial"
-    for kind, told in (("target", "target"), ("episodes", "number of episodes")):
-        options: dict[str, dict[str, str]] = {}
-        for metric in metrics:
-            head = f"{metric}_{kind}_"
-            columns = [c for c in table.columns if c.startswith(head)]
-            for column in columns:
-                options.setdefault(column.removeprefix(head), {})[metric] = column
-            if not columns:
-                unserved[f"{told} of {metric}"] = f"the table has no column {head}..."
-        for option, columns_of in options.items():
-            name = f"target {option}" if kind == "target" else f"{option} episodes"
-            out[name] = table.assign(**{m: table[c] for m, c in columns_of.items()})
-        if kind == "target" and options:
-            best = table.copy()
-            for metric in metrics:
-                names = [c[metric] for c in options.values() if metric in c]
-                every = table[[metric, *names]]
-                best[metric] = (every.min if words.response(metric).lower else every.max)(axis=1)
-            out[BEST_TARGET] = best
-    medians = {m: f"{m}_median" for m in metrics if f"{m}_median" in table.columns}
-    if medians:
-        out[MEDIAN_EPISODE] = table.assign(**{m: table[c] for m, c in medians.items()})
-    for metric in metrics:
-        if metric not in medians:
-            unserved[f"median episode of {metric}"] = f"the table has no column {metric}_median"
-    return out, unserved
-
-
 def _points(table: pd.DataFrame, curves: pd.DataFrame | None, metric: str) -> Floats | None:
     """(rows, points) of the metric in order of updates, nan for unfinished trials; None unless every
-    finished trial has all points."""
-    if curves is None or curves.empty or metric not in curves or "trial" not in table:
+    finished trial has all points. Curves call a held-out response by its name alone."""
+    name = metric.removeprefix("held-out.")
+    name = metric if curves is not None and metric in curves else name
+    if curves is None or curves.empty or name not in curves or "trial" not in table:
         return None
     done = set(usable(table, metric)["trial"].tolist())
-    own = curves[curves["trial"].isin(done) & np.isfinite(curves[metric].to_numpy(dtype=float))]
-    wide = own.pivot(index="trial", columns="update", values=metric).dropna(axis=1)
+    own = curves[curves["trial"].isin(done) & np.isfinite(curves[name].to_numpy(dtype=float))]
+    wide = own.pivot(index="trial", columns="update", values=name).dropna(axis=1)
     if wide.shape[1] < 2 or set(wide.index) != done:
         return None
     return wide.reindex(table["trial"]).to_numpy(dtype=float)
 
 
-def _blocks(table: pd.DataFrame) -> list[tuple[str, int, NDArray[np.bool_]]]:
-    """(size in words, number of the block, its rows): all seeds first, then 3, 5, 10 of them.
+def _of_curve(points: Floats, checkpoint: str, lower: bool) -> Floats:
+    """(rows,) what a way of choosing a checkpoint makes of curves (rows, points)."""
+    if checkpoint == BEST:
+        found: Floats = (points.min if lower else points.max)(axis=1)
+        return found
+    tail = max(1, math.ceil(0.2 * points.shape[1])) if checkpoint == LAST else 1
+    mean: Floats = points[:, -tail:].mean(axis=1)
+    return mean
+
+
+def _blocks(table: pd.DataFrame) -> list[_Block]:
+    """All seeds first, then 3, 5, 10 of them.
 
     Seeds are counted within each data set, in their order; one with fewer than a block's keeps all.
     """
@@ -263,73 +720,105 @@ def _blocks(table: pd.DataFrame) -> list[tuple[str, int, NDArray[np.bool_]]]:
     counts = table.groupby("data", observed=True)["seed"].nunique()
     most, least = int(counts.max()), int(counts.min())
     shown = str(most) if most == least else f"{least} to {most}"
-    out: list[tuple[str, int, NDArray[np.bool_]]] = [(f"all {shown}", 0, place >= 0)]
+    out = [_Block(f"all {shown}", 0, most, place >= 0)]
     for size in SEEDS:
         if size < most:
             count = max(1, least // size)
             for block in range(0, count, -(-count // MOST_BLOCKS)):
-                out.append(
-                    (str(size), block, (place >= block * size) & (place < (block + 1) * size))
-                )
+                chosen = (place >= block * size) & (place < (block + 1) * size)
+                out.append(_Block(str(size), block, size, chosen))
     return out
 
 
-def _summarised(table: pd.DataFrame, metrics: Sequence[str], summary: str) -> pd.DataFrame:
-    """The table with every cell's values moved and stretched to the summary's."""
-    if summary == "mean":
-        return table
-    out = table.copy()
-    for metric in metrics:
-        rows = usable(table, metric)
-        column = out[metric].to_numpy(dtype=float).copy()
-        places = out.index.get_indexer(rows.index)
-        cell = rows.groupby(factor_columns(rows), observed=True, dropna=False).ngroup().to_numpy()
-        order = np.argsort(cell, kind="stable")
-        for members in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
-            column[places[members]] = summarised(column[places[members]], summary)
-        out[metric] = column
+def _control(every: Sequence[_Scored], alpha: float) -> Control:
+    """How often two halves of the seeds of one arm are said to differ; see the head of this file."""
+    shares: list[float] = []
+    universes = most_arms = most_splits = 0
+    for one in every:
+        done = one.everyone.runs.done.values()
+        sizes = sorted({len(mine) for mine in done if len(mine) >= 4})
+        arms = [np.stack([mine for mine in done if len(mine) == n]) for n in sizes]  # (A, n)
+        splits = [_halves(n) for n in sizes]
+        if not arms:
+            continue
+        told = [
+            differ(one.scores(scoring)[mine], halves, summary, alpha).mean(axis=1)
+            for scoring in one.ways
+            for summary in SUMMARIES
+            for mine, halves in zip(arms, splits, strict=True)
+        ]
+        shares.append(float(np.concatenate(told).mean()))
+        ways = len(one.ways) * len(SUMMARIES)
+        universes, most_arms = max(universes, ways), max(most_arms, sum(map(len, arms)))
+        most_splits = max(most_splits, *map(len, splits))
+    if not shares:
+        return Control(None, alpha, reason="no arm has four seeds, which two halves need")
+    return Control(float(np.mean(shares)), alpha, universes, most_arms, most_splits)
+
+
+def _halves(n: int) -> NDArray[np.bool_]:
+    """(splits, n): which of n are in the first half, of n // 2."""
+    ways = list(itertools.combinations(range(n), n // 2))
+    if 2 * (n // 2) == n:
+        ways = ways[: len(ways) // 2]  # the others are the same, the other way round
+    if len(ways) > MOST_SPLITS:
+        drawn = generator(f"halves/{n}").choice(len(ways), MOST_SPLITS, replace=False)
+        ways = [ways[i] for i in sorted(drawn.tolist())]
+    out = np.zeros((len(ways), n), dtype=bool)
+    for row, members in zip(out, ways, strict=True):
+        row[list(members)] = True
     return out
+
+
+def differ(
+    values: Floats, halves: NDArray[np.bool_], summary: str, alpha: float
+) -> NDArray[np.bool_]:
+    """(arms, splits) whether Welch's t claims that the halves (splits, n) of the values (arms, n) differ."""
+    both = [
+        summarised(values[:, np.stack([np.flatnonzero(h) for h in which])], summary)
+        for which in (halves, ~halves)
+    ]  # (arms, splits, n / 2)
+    found = batch.combine([1.0, -1.0], [half.reshape(-1, half.shape[-1]) for half in both])
+    flat = found.variance <= 0.0
+    t = np.abs(found.value) / np.sqrt(np.where(flat, 1.0, found.variance))
+    p = 2.0 * special.stdtr(np.where(flat, 1.0, found.df), -t)
+    claimed: NDArray[np.bool_] = np.where(flat, found.value != 0.0, p < alpha)
+    return claimed.reshape(len(values), len(halves))
 
 
 def summarised(values: Floats, summary: str) -> Floats:
-    """Values (n,) moved and stretched so that their mean is the summary ("mean", "IQM" or "median")
+    """Values (..., n) moved and stretched so that their mean is the summary ("mean", "IQM" or "median")
     and var / n the square of its standard error.
 
     IQM: the mean without the int(n / 4) lowest and highest; standard error by J. W. Tukey and D. H.
     McLaughlin, Sankhya A 25 (1963) 331-352 (as in Yuen's test). Median: J. S. Maritz and R. G.
-    Jarrett, J. American Statistical Association 73 (1978) 194-196. A single value stays.
+    Jarrett, J. American Statistical Association 73 (1978) 194-196: the variance of the median of resamples, in closed
+    form (with an even n that of the quantile between the two in the middle). A single value stays.
     """
-    n = len(values)
+    n = values.shape[-1]
     if n < 2 or summary == "mean":
         return values
+    ordered = np.sort(values, axis=-1)
     if summary == "IQM":
         cut = n // 4
-        ordered = np.sort(values)
-        centre = float(ordered[cut : n - cut].mean())
+        centre = ordered[..., cut : n - cut].mean(axis=-1, keepdims=True)
         kept = n - 2 * cut
-        squares = float(np.square(_winsorised(ordered, cut)).sum())
+        inner = np.clip(ordered, ordered[..., [cut]], ordered[..., [n - cut - 1]])
+        squares = np.square(inner - inner.mean(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True)
         variance = squares / (kept * (kept - 1))
     else:
-        centre = float(np.median(values))
-        variance = _maritz_jarrett(np.sort(values))
-    deviations = values - values.mean()
-    spread = float(np.square(deviations).sum()) / (n - 1) / n
-    if spread == 0.0:
-        return np.full(n, centre)
-    return centre + deviations * math.sqrt(variance / spread)
+        centre = np.median(ordered, axis=-1, keepdims=True)
+        weights = _maritz_jarrett(n)
+        variance = (ordered**2 @ weights - (ordered @ weights) ** 2)[..., None]
+    away = values - values.mean(axis=-1, keepdims=True)
+    spread = np.square(away).sum(axis=-1, keepdims=True) / (n - 1) / n
+    flat = spread == 0.0
+    return centre + away * np.sqrt(np.maximum(variance, 0.0) / np.where(flat, 1.0, spread))
 
 
-def _winsorised(ordered: Floats, cut: int) -> Floats:
-    """Deviations of the winsorised values from their mean."""
-    values = np.clip(ordered, ordered[cut], ordered[len(ordered) - cut - 1])
-    deviations: Floats = values - values.mean()
-    return deviations
-
-
-def _maritz_jarrett(ordered: Floats) -> float:
-    """Variance of the median of resamples, in closed form (with an even n that of the quantile
-    between the two in the middle)."""
-    n = len(ordered)
+@functools.cache
+def _maritz_jarrett(n: int) -> Floats:
+    """(n,) how probable each of the ordered values is as the median of resamples."""
     edges = stats.beta.cdf(np.arange(n + 1) / n, (n + 1) / 2, (n + 1) / 2)
-    weights = np.diff(edges)
-    return float(weights @ ordered**2 - (weights @ ordered) ** 2)
+    weights: Floats = np.diff(edges)
+    return weights

@@ -15,7 +15,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Resolved:
     pairing: which of it is paired, in words.
     blocks: the cells that differ in one factor only, when the contrast is one of a single factor; else
         None. exchangeable: whether their labels may be shuffled, as nothing is paired.
+    places: C arrays (n_c,) of the runs' places in `Runs.score`, from which `cells` are taken.
     trials: index labels of the table's rows that were used; failed: of those that failed, of the cells
         it is about; missing: their (cell, seed) pairs with neither a value nor a failure.
     notes: what was left out, in words. lost: the data sets that lack a cell that it needs.
@@ -58,6 +59,11 @@ class Resolved:
     missing: frozenset[object]
     notes: tuple[str, ...]
     lost: tuple[str, ...] = ()
+    places: tuple[Units, ...] = ()
+
+    def rescored(self, score: Floats) -> Resolved:
+        """The same on other values (n,) of the same runs, in the order of `Runs.score`; without blocks."""
+        return replace(self, cells=tuple(score[mine] for mine in self.places), blocks=None)
 
     @property
     def replicated(self) -> bool:
@@ -290,6 +296,7 @@ def resolve(
         missing=gaps,
         notes=tuple(notes),
         lost=tuple(lost),
+        places=tuple(members),
     )
 
 

@@ -165,7 +165,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Tested:
+class Tested:
     """A hypothesis with its claims resolved, before the size of its family is known."""
 
     hypothesis: Hypothesis
@@ -175,7 +175,13 @@ class _Tested:
 
     @property
     def every(self) -> list[tuple[Claim, Resolved | Estimated | Untestable]]:
+        """All claims, those with trials first."""
         return [*self.resolved, *self.untested]
+
+    def rescored(self, score: Floats) -> Tested:
+        """The same contrasts on other values of the same runs, see `Resolved.rescored`."""
+        found = ((c, r.rescored(score) if isinstance(r, Resolved) else r) for c, r in self.resolved)
+        return replace(self, resolved=tuple(found))
 
 
 def family_of(hypothesis: Hypothesis) -> str:
@@ -216,44 +222,42 @@ def judge(
         metric: runs(table, metric)
         for metric in {h.metric for h in hypotheses if h.estimator is None}
     }
-    tested = [_prepare(table, h, levels, margin, paired, known, beside) for h in hypotheses]
+    tested = [prepare(table, h, levels, margin, paired, known, beside) for h in hypotheses]
+    drafts = [draft(table, one, registered, alpha, beside) for one in tested]
+    return corrected(drafts, registered, alpha)
+
+
+def corrected(
+    drafts: Sequence[Verdict], registered: Mapping[str, bool], alpha: float
+) -> list[Verdict]:
+    """Verdicts by the rule at the head of this file from the uncorrected numbers of all hypotheses."""
     families: dict[tuple[str, bool], list[int]] = {}
-    for i, item in enumerate(tested):
-        if item.resolved:
-            key = (family_of(item.hypothesis), registered[item.hypothesis.id])
-            families.setdefault(key, []).append(i)
-    verdicts = [_blank(item, registered, alpha) for item in tested]
+    for i, one in enumerate(drafts):
+        if one.details:
+            families.setdefault((one.family, registered[one.hypothesis]), []).append(i)
+    verdicts = list(drafts)
     for members in families.values():
-        drafts = [
-            _draft(
-                table,
-                verdicts[i],
-                tested[i],
-                alpha=alpha,
-                family_size=len(members),
-                beside=beside,
-            )
-            for i in members
-        ]
-        wanted = holm([d.p for d in drafts if d.p is not None])
-        against = holm([_against(d) for d in drafts])
-        equal = holm([max(c.p_equivalent for c in d.details) for d in drafts])
-        for i, draft, p_for, p_against, p_equal in zip(
-            members, drafts, wanted, against, equal, strict=True
+        family = [drafts[i] for i in members]
+        wanted = holm([d.p for d in family if d.p is not None])
+        against = holm([_against(d) for d in family])
+        equal = holm([max(c.p_equivalent for c in d.details) for d in family])
+        for i, one, p_for, p_against, p_equal in zip(
+            members, family, wanted, against, equal, strict=True
         ):
-            corrected = replace(
-                draft,
+            whole = replace(
+                one,
+                family_size=len(members),
                 p_holm=float(p_for),
                 p_against_holm=float(p_against),
                 p_equivalent_holm=float(p_equal),
             )
-            found = _rule(corrected, alpha)
-            notes = (*corrected.notes, *_apart(corrected, found, alpha))
-            verdicts[i] = replace(corrected, verdict=found, notes=notes)
+            found = _rule(whole, alpha)
+            notes = (*whole.notes, *_apart(whole, found, alpha))
+            verdicts[i] = replace(whole, verdict=found, notes=notes)
     return verdicts
 
 
-def _prepare(
+def prepare(
     table: pd.DataFrame,
     hypothesis: Hypothesis,
     levels: Mapping[str, Sequence[Level]],
@@ -261,7 +265,8 @@ def _prepare(
     paired: bool,
     runs_of: Mapping[str, Runs],
     beside: bool,
-) -> _Tested:
+) -> Tested:
+    """The hypothesis' claims on the trials. runs_of: `pairing.runs` of the table by metric; the rest as of `judge`."""
     margin = margin_of(hypothesis, default_margin)
     if margin is None and hypothesis.test == "equivalence":
         raise UserError(
@@ -290,10 +295,10 @@ def _prepare(
             untested.append((claim, found))
         else:
             resolved.append((claim, found))
-    return _Tested(hypothesis, margin, tuple(resolved), tuple(untested))
+    return Tested(hypothesis, margin, tuple(resolved), tuple(untested))
 
 
-def _blank(item: _Tested, registered: Mapping[str, bool], alpha: float) -> Verdict:
+def _blank(item: Tested, registered: Mapping[str, bool], alpha: float) -> Verdict:
     h = item.hypothesis
     return Verdict(
         hypothesis=h.id,
@@ -325,13 +330,13 @@ def _ids(table: pd.DataFrame, rows: pd.Index) -> tuple[str, ...]:
     return tuple(sorted(table["trial"][table.index.isin(rows)].astype(str).tolist()))
 
 
-def _words(item: _Tested) -> str:
+def _words(item: Tested) -> str:
     """What a hypothesis with an estimator estimates, in words."""
     return "; ".join(dict.fromkeys(claim.contrast.text for claim, _ in item.every))
 
 
 def _assessed(
-    item: _Tested, claim: Claim, found: Resolved | Estimated, alpha: float, beside: bool
+    item: Tested, claim: Claim, found: Resolved | Estimated, alpha: float, beside: bool
 ) -> ClaimResult:
     """One claim's numbers, by its contrast of cell means or by its estimator."""
     told = (item.hypothesis, claim.label, claim.contrast.text)
@@ -340,16 +345,17 @@ def _assessed(
     return assess_finding(*told, found, alpha=alpha, margin=item.margin)
 
 
-def _draft(
+def draft(
     table: pd.DataFrame,
-    blank: Verdict,
-    item: _Tested,
-    *,
+    item: Tested,
+    registered: Mapping[str, bool],
     alpha: float,
-    family_size: int,
     beside: bool,
 ) -> Verdict:
-    """The uncorrected numbers of a tested hypothesis."""
+    """The uncorrected numbers of a hypothesis; one without claims that can be tested is "not tested"."""
+    blank = _blank(item, registered, alpha)
+    if not item.resolved:
+        return blank
     details = tuple(_assessed(item, claim, found, alpha, beside) for claim, found in item.resolved)
     trials = functools.reduce(pd.Index.union, (found.trials for _, found in item.resolved))
     unconverged: tuple[str, ...] = ()
@@ -367,7 +373,6 @@ def _draft(
         high=decisive.high,
         df=decisive.df,
         p=decisive.p_for,
-        family_size=family_size,
         test_name=decisive.test_name,
         decided_by=decisive.label if len(details) > 1 else "",
         degenerate=decisive.degenerate,

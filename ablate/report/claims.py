@@ -19,7 +19,7 @@ from pydantic import Field
 from ablate import yaml_text
 from ablate.errors import UserError, quoted, unknown
 from ablate.registry import Section, checked
-from ablate.report import style, tex
+from ablate.report import style, tex, universes
 from ablate.report.figures import base
 from ablate.report.tables import tabular
 
@@ -30,7 +30,7 @@ _LINE = 0.106  # inches of a line of text
 _CLAIM, _FOUND, _PANEL = 0.225, 0.265, 0.135  # parts of the width; the rest is the effects' words
 _CLAIMS, _ANSWERS, _EFFECTS = 28, 30, 46  # letters of a line
 _GAP = 0.35  # lines between two effects
-FIRMNESS = ("same verdict", "same sign", "earlier budgets", "replications")
+FIRMNESS = ("same verdict", "same sign", "universes", "replications")
 _MARKS = {"supported": "o", "equivalent": "s", "refuted": "X"}
 
 
@@ -209,13 +209,15 @@ def _effect(panel: Any, effect: Row, place: float) -> None:
 
 def standing(entries: Mapping[str, Mapping[str, Any]]) -> str:
     """A LaTeX table of the primary hypotheses of all studies: how often their verdict and their sign stay the same
-    where the same runs are judged otherwise, and the verdict at earlier budgets and in replications."""
+    where the same runs are judged otherwise, and the verdict in replications; with each study's planted control."""
     lines: list[list[str]] = []
     for study, entry in sorted(entries.items()):
         for facts in entry["findings"]:
             if facts["primary"]:
                 cells = (study, facts["id"], facts["verdict"], facts["shown"], *firmness(facts))
                 lines.append([tex.latex(cell) for cell in cells])
+        told = universes.control_words(entry["control"])
+        lines.append([tex.latex(cell) for cell in (study, "control: halves", "", told, *[""] * 4)])
     head = ["study", "primary hypothesis", "verdict", "effect", *FIRMNESS]
     return tabular(r"@{}lllp{0.3\linewidth}rrrr@{}", head, lines)
 
@@ -225,5 +227,6 @@ def firmness(facts: Mapping[str, Any]) -> tuple[str, ...]:
     shares = (
         "" if facts[s] is None else f"{100 * facts[s]:.0f} %" for s in ("stands", "same_sign")
     )
-    counts = (facts[name] for name in ("budgets", "replications"))
-    return *shares, *(f"{same} of {all_of}" if all_of else "" for same, all_of in counts)
+    same, all_of = facts["replications"]
+    size = "" if facts["universes"] is None else str(facts["universes"])
+    return *shares, size, f"{same} of {all_of}" if all_of else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ablate import words
 from ablate.analyse.sentences import is_level
-from ablate.analyse.verdict import EQUIVALENT, REFUTED, Verdict
+from ablate.analyse.verdict import EQUIVALENT, REFUTED, SUPPORTED, Verdict
 from ablate.study.hypotheses import Hypothesis
 
 
@@ -20,6 +20,10 @@ class Part:
     estimate: float
     low: float
     high: float
+
+
+FIRM = 0.9  # the share of universes below which no verdict is told without it
+_CLAIMS = (SUPPORTED, REFUTED, EQUIVALENT)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class Finding:
     rests: int = 0  # data sets that the estimate is of
     lost: tuple[str, ...] = ()  # data sets that it is about and that lack a cell
     absolute: bool = False  # a mean of the metric, not a difference between means
+    stands: float | None = (
+        None  # the share of its universes in which the verdict is the same, where it has any
+    )
 
     @property
     def tested(self) -> bool:
@@ -97,10 +104,18 @@ class Finding:
     @property
     def result(self) -> str:
         """`+16.3 points, 95 % interval 12.1 to 20.4`; of the deciding claim, where several must
-        hold."""
+        hold; with the share of universes where it is fragile."""
         of = f" for {words.claim(self.decided_by)}" if self.decided_by else ""
         shown = self.response.quantity(self.estimate, sign=not self.absolute)
-        return f"{shown}{of}, {self.level} interval {self.shown_interval}"
+        firm = ""
+        if self.fragile and self.stands is not None:
+            firm = f", in {words.percent(self.stands, 0)} of universes"
+        return f"{shown}{of}, {self.level} interval {self.shown_interval}{firm}"
+
+    @property
+    def fragile(self) -> bool:
+        """Whether it is a claim that fewer than `FIRM` of its universes make."""
+        return self.verdict in _CLAIMS and self.stands is not None and self.stands < FIRM
 
     @property
     def absent(self) -> bool:

@@ -6,10 +6,22 @@ from ablate import words
 from ablate.analyse.attribution import Attribution
 from ablate.analyse.beyond import Beyond
 from ablate.analyse.intervals import Estimate, interval
-from ablate.analyse.multiverse import Multiverse
+from ablate.analyse.multiverse import Control, Multiverse
 from ablate.analyse.variance import Components
+from ablate.analyse.verdict import NOT_CONVERGED
 from ablate.report import tex
 from ablate.report.grid import Grid
+
+AXES = {  # axis of the multiverse -> in words
+    "checkpoint": "checkpoint",
+    "target": "return asked for",
+    "episodes": "how episodes become a number",
+    "list": "list of episodes",
+    "anchors": "anchors of the score",
+    "seeds": "seeds",
+    "summary": "how seeds become a number",
+}
+_AXIS_OF = {"number of episodes": "episodes", "regret and score": "episodes"}
 
 
 def paragraphs(found: Beyond, metric: str) -> list[tuple[str, str]]:
@@ -83,21 +95,37 @@ def term(name: str) -> str:
     return " × ".join(words.factor(one).label for one in name.split(" × "))
 
 
+def standing(found: Beyond) -> dict[str, float]:
+    """The share of universes in which a decided verdict is the same, by hypothesis."""
+    other = found.multiverse
+    if other is None or other.universes < 2:
+        return {}
+    rows = other.shares[other.shares["verdict"] != NOT_CONVERGED]
+    return dict(zip(rows["hypothesis"].astype(str), rows["stands"].astype(float), strict=True))
+
+
 def multiverse_words(found: Multiverse) -> str:
-    """In what share of universes each verdict stands, and what could not be varied."""
+    """In what share of universes each verdict stands, and how the control did."""
     told = (
-        f"{row['hypothesis']} ({row['verdict']}) in {100 * row['stands']:.0f} %"
+        f"{row['hypothesis']} ({row['verdict']}) in {100 * row['stands']:.0f} % of {row['universes']}"
         for row in found.shares.to_dict("records")
     )
-    axes = (f"{name} ({', '.join(options)})" for name, options in found.axes.items())
-    out = (
-        f"Judged again in {found.universes} universes of {words.listing(axes)}, the verdicts stand: "
-        f"{words.listing(told)}."
+    varied = [AXES[axis] for axis, options in found.axes.items() if len(options) > 1]
+    return (
+        f"Judged again in {found.universes} universes of {words.listing(varied)}, the verdicts stand: "
+        f"{words.listing(told)}. {control_words(found.control)}"
     )
-    if found.unserved:
-        why = (f"{what} ({reason})" for what, reason in found.unserved.items())
-        out += f" Not varied: {words.listing(why)}."
-    return out
+
+
+def control_words(found: Control) -> str:
+    """What the planted control came to, in a sentence."""
+    if found.share is None:
+        return f"No control by halves of an arm: {found.reason}."
+    return (
+        f"Two halves of the seeds of one arm, which are the same, are said to differ in {100 * found.share:.1f} % of "
+        f"{found.universes} universes, {found.arms} arms and up to {found.splits} splits each, at a level of "
+        f"{100 * found.alpha:g} %."
+    )
 
 
 def leave_out_words(found: Beyond) -> str:
@@ -125,8 +153,8 @@ def leave_out_words(found: Beyond) -> str:
 
 
 def grids(found: Beyond) -> list[Grid]:
-    """Tables in plain text: attribution, omega squared, and the shares of the multiverse."""
-    made = [_attribution(found.attribution), _omega(found), _shares(found)]
+    """Tables in plain text: attribution, omega squared, the shares of the multiverse and its axes."""
+    made = [_attribution(found.attribution), _omega(found), _shares(found), _axes(found)]
     return [grid for grid in made if grid is not None]
 
 
@@ -212,6 +240,7 @@ def _shares(found: Beyond) -> Grid | None:
         (
             str(row["hypothesis"]),
             str(row["verdict"]),
+            str(row["universes"]),
             *(
                 f"{100 * row[name]:.0f}"
                 for name in ("stands", "otherwise", "undecided", "same_sign")
@@ -219,17 +248,57 @@ def _shares(found: Beyond) -> Grid | None:
         )
         for row in other.shares.to_dict("records")
     )
-    trials = found.variance.trials if found.variance is not None else ()
+    control = other.control
+    if control.share is not None:
+        held, claimed = f"{100 - 100 * control.share:.1f}", f"{100 * control.share:.1f}"
+        size = str(control.universes)
+        rows += (("control: two halves of an arm", "no difference", size, held, claimed, "–", "–"),)
     return Grid(
         "multiverse",
         "The same runs, scored otherwise",
-        f"Percent of {other.universes} universes in which each verdict stands, is decided otherwise or "
-        "is undecided, and in which the estimate keeps its sign.",
-        ("", "verdict", "stands", "otherwise", "undecided", "same sign"),
+        f"Percent of the universes of each hypothesis, of {other.universes} in all, in which its verdict stands, is "
+        f"decided otherwise or is undecided, and in which the estimate keeps its sign. {control_words(control)}",
+        ("", "verdict", "universes", "stands", "otherwise", "undecided", "same sign"),
         rows,
-        trials,
+        _trials(found),
         appended=True,
     )
+
+
+def _axes(found: Beyond) -> Grid | None:
+    """A line an axis: its options, and what isn't measured, and why."""
+    other = found.multiverse
+    if other is None:
+        return None
+    rows = []
+    for axis, said in AXES.items():
+        options = other.axes[axis]
+        why: dict[str, list[str]] = {}
+        for what, reason in other.unserved.items():
+            kind, _, of = what.partition(" of ")
+            if _AXIS_OF.get(kind, kind) == axis:
+                name = words.response(of).said if "." in of else of
+                why.setdefault(reason, []).append(f"{kind} of {name}" if kind != axis else name)
+        missing = "; ".join(
+            f"{words.listing(dict.fromkeys(filter(None, of)))}: {reason}".removeprefix(": ")
+            for reason, of in why.items()
+        )
+        rows.append((said, ", ".join(options), f"not measured: {missing}" if missing else ""))
+    return Grid(
+        "universes",
+        "What the universes vary",
+        "The axes of the multiverse with their options, the declared one first, and what a hypothesis or its metric "
+        "can't have. A universe is one option of each.",
+        ("axis", "options", "not varied"),
+        tuple(rows),
+        _trials(found),
+        small=True,
+        appended=True,
+    )
+
+
+def _trials(found: Beyond) -> tuple[str, ...]:
+    return found.variance.trials if found.variance is not None else ()
 
 
 def macros(found: Beyond) -> dict[str, str]:

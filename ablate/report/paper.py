@@ -17,7 +17,7 @@ from ablate import words
 from ablate.analyse.verdict import EQUIVALENT
 from ablate.report import macros, tex
 from ablate.report.figures.base import Drawn
-from ablate.report.findings import Finding
+from ablate.report.findings import FIRM, Finding
 from ablate.report.story import Story
 from ablate.report.tables import Table
 
@@ -58,9 +58,9 @@ def skeleton() -> str:
     return _template("main.tex.j2")
 
 
-def opening() -> str:
-    """What the supplement says of all its chapters."""
-    return _template("supplement.tex.j2")
+def opening(universes: Sequence[str]) -> str:
+    """What the supplement says of all its chapters. universes: the files of the figure of all universes."""
+    return _template("supplement.tex.j2", universes=universes, firm=f"{100 * FIRM:g}")
 
 
 def chapter(story: Story, figures: Sequence[Drawn], tables: Sequence[Table]) -> str:

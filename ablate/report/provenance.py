@@ -8,6 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -194,6 +195,7 @@ def entry(
         "question": story.question,
         "answer": story.answer,
         "findings": findings(results),
+        "control": control(results),
         "inputs": inputs(results, venue, cells),
         "code": code(),
         "packages": packages(),
@@ -214,16 +216,14 @@ def findings(results: Results) -> list[dict[str, Any]]:
     """What the paper's overview tells of each hypothesis, in their order.
 
     Estimate and interval are in the response's unit, None where there is none. matters: the smallest effect that
-    matters, the margin or else the threshold; None without either. stands, same_sign: shares of the multiverse, None
-    where it isn't a hypothesis of it, or nothing is decided as training hasn't converged. budgets, replications: in
-    how many of the earlier budgets of training, and of the replications under other streams, the verdict is the same,
-    and of how many.
+    matters, the margin or else the threshold; None without either. universes, stands, same_sign: their number in the
+    multiverse and shares of them, None where it isn't a hypothesis of it, or nothing is decided as training hasn't
+    converged. replications: in how many of those under other streams the verdict is the same, and of how many.
     """
     story, multiverse = results.story, results.further.multiverse
     shares: dict[Any, dict[Any, Any]] = {}
     if multiverse is not None and multiverse.universes > 1:
         shares = multiverse.shares.set_index("hypothesis").to_dict("index")
-    earlier = results.by_budget[~results.by_budget["last"].astype(bool)]
     out = []
     for one in story.findings:
         decided = one.tested and one.verdict != NOT_CONVERGED
@@ -244,13 +244,21 @@ def findings(results: Results) -> list[dict[str, Any]]:
             "matters": one.margin or abs(one.threshold) or None,
             "shown": shown if one.tested else "",
             "seeds": story.seeds,
+            "universes": there.get("universes"),
             "stands": there.get("stands"),
             "same_sign": there.get("same_sign"),
-            "budgets": _same(earlier, one.id, one.verdict),
             "replications": _same(results.replications, one.id, one.verdict),
         }
         out.append(facts)
     return out
+
+
+def control(results: Results) -> dict[str, Any]:
+    """What the planted control of the multiverse came to, as `multiverse.Control` says it."""
+    found = results.further.multiverse
+    if found is None:
+        return {"share": None, "reason": results.further.reasons["multiverse"].rstrip(".")}
+    return asdict(found.control)
 
 
 def _same(verdicts: pd.DataFrame, hypothesis: str, verdict: str) -> list[int]:

@@ -152,7 +152,18 @@ class Results:
             metric=self.metric,
             paired=self.paired,
             crossing=summaries.crossing(self.rows, self.study.hypotheses),
+            budgets=self.budgets,
+            clones=self._clones,
         )
+
+    @property
+    def _clones(self) -> dict[str, float]:
+        """The score of the exact clone of each data set's behaviour, with the longest window that is known."""
+        if not {"data", "context", "score"} <= set(self.yardsticks.columns):
+            return {}
+        known = self.yardsticks.dropna(subset=["score"]).sort_values("context", kind="stable")
+        last = known.groupby("data", observed=True)["score"].last()
+        return {str(name): float(score) for name, score in last.items()}
 
     @cached_property
     def by_budget(self) -> pd.DataFrame:

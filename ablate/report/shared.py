@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import UserError
-from ablate.report import claims, macros, paper, provenance, style
+from ablate.report import claims, macros, paper, provenance, style, universes
 
-FORMAT = 3
+FORMAT = 4
 MACROS, SUPPLEMENT, MANIFEST = "macros.tex", "supplement.tex", "manifest.json"
 OVERVIEW = (  # files below the paper's folder that tell of all studies
     *(f"{claims.FIGURE}.{kind}" for kind in ("pdf", "png")),
+    *(f"{name}.{kind}" for name in universes.NAMES for kind in ("pdf", "png")),
     claims.STANDING,
 )
 WRITTEN = "% Written by `python -m ablate report`; edits are lost.\n"
@@ -71,7 +72,7 @@ class Paper:
         chapters = [f"{_CHAPTER}{study}\n{part.chapter}" for study, part in parts.items()]
         return self._overview() | {
             MACROS: (WRITTEN + width + "".join(lines)).encode(),
-            SUPPLEMENT: (WRITTEN + paper.opening() + "".join(chapters)).encode(),
+            SUPPLEMENT: (WRITTEN + paper.opening(self._universes) + "".join(chapters)).encode(),
             MANIFEST: provenance.dump(
                 {
                     "format": FORMAT,
@@ -81,10 +82,16 @@ class Paper:
             ),
         }
 
+    @property
+    def _universes(self) -> list[str]:
+        """The files of the figure of all universes."""
+        return universes.names({study: part.entry for study, part in self.parts.items()})
+
     def _overview(self) -> dict[str, bytes]:
         """What the claims rest on, and how firmly all studies stand."""
         entries = {study: self.parts[study].entry for study in sorted(self.parts)}
         out = {claims.STANDING: claims.standing(entries).encode()}
+        out |= universes.draw(entries, self.venue)
         if self.claims:
             made = claims.draw(self.claims, entries, self.venue)
             out |= {f"{claims.FIGURE}.{kind}": content for kind, content in made.items()}

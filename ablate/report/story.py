@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from ablate.analyse.answer import Analysis
 from ablate.analyse.beyond import Beyond
 from ablate.config import SECTIONS, STANDARD
 from ablate.report import further
-from ablate.report.findings import Finding, from_verdict
+from ablate.report.findings import FIRM, Finding, from_verdict
 from ablate.report.subject import Subject
 from ablate.study.foreign import ForeignStudy
 from ablate.study.registration import Standing
@@ -166,11 +166,17 @@ def gather(
     claimed = {hypothesis.id: hypothesis for hypothesis in study.hypotheses}
     done = table.loc[frame.finished(table)]
     runs = done.groupby(frame.factor_columns(done), observed=True, dropna=False)["seed"].nunique()
+    stands = {} if beyond is None else further.standing(beyond)
+    findings = tuple(
+        replace(from_verdict(verdict, claimed[verdict.hypothesis]), stands=share)
+        for verdict in analysis.verdicts
+        for share in [stands.get(verdict.hypothesis)]
+    )
     return Story(
         study=study.study,
         question=study.question,
         study_notes=study.notes,
-        answer=analysis.answer,
+        answer="\n".join(filter(None, (analysis.answer, _fragile(findings)))),
         study_hash=subject.hash,
         hypotheses_hash=subject.hypotheses_hash,
         registered=subject.registered,
@@ -180,9 +186,7 @@ def gather(
         fewest=int(runs.min()) if len(runs) else 0,
         alpha=analysis.alpha,
         margin=study.margin,
-        findings=tuple(
-            from_verdict(verdict, claimed[verdict.hypothesis]) for verdict in analysis.verdicts
-        ),
+        findings=findings,
         settings=fixed_rows(table, study) + subject.settings,
         factors=factor_rows(table),
         designs=subject.designs,
@@ -201,6 +205,18 @@ def gather(
         aliasing=tuple(subject.fraction.words[1:]),
         pairing=pairing_words(analysis.pairing),
     )
+
+
+def _fragile(findings: Sequence[Finding]) -> str:
+    """The claims that few universes make, in a line; empty where there is none."""
+    told = [
+        f"{one.says.rstrip('.')} ({one.verdict}, in {words.percent(one.stands, 0)})"
+        for one in findings
+        if one.fragile and one.stands is not None
+    ]
+    least = words.percent(FIRM, 0)
+    said = f"Fewer than {least} of the universes that score the same runs otherwise say so, too"
+    return f"{said}: {'; '.join(told)}." if told else ""
 
 
 def pairing_words(pairing: pd.DataFrame) -> tuple[str, ...]:

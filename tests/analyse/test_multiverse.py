@@ -17,7 +17,19 @@ from ablate.analyse.leave_out import (
     without_each_data_set,
     worst_for_failed,
 )
-from ablate.analyse.multiverse import multiverse, summarised
+from ablate.analyse.multiverse import (
+    AS_DECLARED,
+    BEST,
+    CLONE,
+    DECLARED,
+    FEWER,
+    LAST,
+    SCORING,
+    _halves,
+    differ,
+    multiverse,
+    summarised,
+)
 from ablate.analyse.verdict import judge
 from ablate.errors import UserError
 
@@ -70,8 +82,9 @@ def test_a_clear_verdict_stands_in_every_universe():
     assert np.allclose(shares[["stands", "otherwise", "undecided"]].sum(axis=1), 1.0)
     by_size = found.rows[found.rows["hypothesis"] == "memory"].groupby("seeds")["weight"].sum()
     assert by_size["5"] == pytest.approx(by_size["all 10"])
-    assert "target of score" in found.unserved
+    assert found.unserved["target of score"] == "no other return was asked for"
     assert "the curves hold no score" in found.unserved["checkpoint of score"]
+    assert "no 10 or 500" in found.unserved["number of episodes of score"]
 
 
 def test_blocks_of_seeds_are_counted_within_data_sets():
@@ -108,30 +121,128 @@ def test_every_way_of_scoring_that_the_table_has_is_taken():
         }
     )
     found = multiverse(table, [MEMORY], levels_of(table), curves)
-    assert found.axes["score"] == (
-        *("as declared", "mean of the last 20 %", "best checkpoint", "target p50", "target p99"),
-        *("best target", "10 episodes", "median episode"),
-    )
-    assert found.unserved == {"seeds": "there are not more than three of them"}
-    rows = found.rows[found.rows["summary"] == "mean"].set_index("score")
-    declared = rows.loc["as declared", "estimate"]
-    for same in ("best checkpoint", "mean of the last 20 %", "target p99", "median episode"):
-        assert rows.loc[same, "estimate"] == pytest.approx(declared)
-    assert rows.loc["target p50", "estimate"] == pytest.approx(0.0, abs=1.0)
-    assert rows.loc["target p50", "verdict"] == "equivalent"
-    shares = found.shares.iloc[0]
-    assert shares["otherwise"] == pytest.approx(1 / 8)
+    assert found.axes["checkpoint"] == (DECLARED, BEST, LAST, FEWER)
+    assert found.axes["target"] == (DECLARED, "target p50", "target p99", "best target")
+    assert set(found.axes["episodes"]) == {DECLARED, "10 episodes", "median score"}
+    assert found.unserved["seeds"] == "there are not more than three of them"
+    assert found.unserved["anchors of score"] == "the exact clone of its behaviour isn't known"
+    crossed = found.rows[list(SCORING[:3])].drop_duplicates()
+    assert not ((crossed[["checkpoint", "target", "episodes"]] != DECLARED).sum(axis=1) > 1).any()
+    plain = found.rows[(found.rows["summary"] == "mean")].set_index(list(SCORING))["estimate"]
+    declared = plain[AS_DECLARED]
+    for axis in range(len(SCORING)):
+        for option in found.axes[SCORING[axis]]:
+            at = tuple(option if i == axis else DECLARED for i in range(len(SCORING)))
+            value = 0.0 if option == "target p50" else declared
+            assert plain[at] == pytest.approx(value, abs=1.0 if value == 0.0 else 1e-9)
     # An error is better when it is lower: the best checkpoint is its minimum.
-    errors = table.rename(columns={"score": "sample.error"})
+    errors = table[["trial", *tidy(effect, seeds=1).columns[1:-2], "score"]]
+    errors = errors.rename(columns={"score": "sample.error"})
     less = claim(metric="sample.error")
     found = multiverse(
         errors, [less], levels_of(errors), curves.rename(columns={"score": "sample.error"})
     )
-    rows = found.rows[found.rows["summary"] == "mean"].set_index("score")
-    last = judge(
-        errors, [less], levels_of(errors), alpha=0.05, margin=None, registered={"memory": True}
-    )[0]
-    assert rows.loc["best checkpoint", "estimate"] == pytest.approx(last.estimate)
+    rows = found.rows[found.rows["summary"] == "mean"].set_index("checkpoint")
+    assert rows.loc[BEST, "estimate"] == pytest.approx(rows.loc[DECLARED, "estimate"])
+
+
+def judged(table, hypotheses, **rest):
+    """The verdicts of a table by themselves."""
+    named = {h.id: True for h in hypotheses}
+    options = {"alpha": 0.05, "margin": 3.0, "registered": named, **rest}
+    return {v.hypothesis: v for v in judge(table, hypotheses, levels_of(table), **options)}
+
+
+def test_an_effect_of_two_checkpoints_out_of_three_stands_in_two_thirds():
+    late = tidy(effect, seeds=3, noise=0.5).assign(budget=900)
+    middle = late.assign(budget=500, score=late["score"] + 1.0)
+    early = tidy(lambda cell: 40.0, seeds=3, noise=0.5, draw=1).assign(budget=100)
+    table = pd.concat([early, middle, late], ignore_index=True)
+    table["trial"] = [f"t{i}" for i in range(len(table))]
+    sure = claim(threshold=0.5, primary=True)
+    found = multiverse(table, [sure], levels_of(table))
+    assert found.axes["checkpoint"] == (DECLARED, "after 100 updates", "after 500 updates", BEST)
+    rows = found.rows[found.rows["checkpoint"] != BEST]
+    assert rows["stands"].mean() == pytest.approx(2 / 3)
+    assert set(rows.loc[~rows["stands"], "checkpoint"]) == {"after 100 updates"}
+    for budget, option in ((100, "after 100 updates"), (500, "after 500 updates"), (900, DECLARED)):
+        own = judged(table[table["budget"] == budget], [sure])["memory"]
+        row = rows[(rows["checkpoint"] == option) & (rows["summary"] == "mean")].iloc[0]
+        assert row["verdict"] == own.verdict
+        assert row["estimate"] == pytest.approx(own.estimate)
+
+
+def test_a_capped_regret_takes_a_scores_place_in_differences_alone():
+    table = tidy(effect, seeds=3, noise=1.0).rename(columns={"score": "rollout.score"})
+    table["rollout.regret"] = 100.0 - np.maximum(table["rollout.score"], 45.0)
+    memory = claim(metric="rollout.score")
+    share = claim(
+        "share",
+        "",
+        metric="rollout.score",
+        estimator={"ratio": {"of": "context[20] - context[1]", "over": "context[20]"}},
+    )
+    found = multiverse(table, [memory, share], levels_of(table))
+    rows = found.rows[found.rows["summary"] == "mean"].set_index(["hypothesis", "episodes"])
+    regret = judged(table, [claim("r", "context[1] - context[20]", metric="rollout.regret")])["r"]
+    assert rows.loc[("memory", "capped regret"), "estimate"] == pytest.approx(regret.estimate)
+    assert ("share", "capped regret") not in rows.index
+    assert "differences alone" in found.unserved["regret and score of share"]
+
+
+def test_other_lists_and_targets_are_those_that_were_run_unless_the_claim_is_about_them():
+    own = tidy(effect, seeds=3, noise=1.0).rename(columns={"score": "rollout.score"})
+    own["measure.rollout.target"], own["measure.rollout.episodes_of"] = 6, "seed"
+    other = own.assign(**{"measure.rollout.target": 9, "rollout.score": own["rollout.score"] * 2})
+    lists = own.assign(
+        **{"measure.rollout.episodes_of": "study", "rollout.score": own["rollout.score"] * 3}
+    )
+    table = pd.concat([own, other, lists], ignore_index=True)
+    table["trial"] = [f"t{i}" for i in range(len(table))]
+    where = {"measure.rollout.target": 6, "measure.rollout.episodes_of": "seed"}
+    pinned = claim(metric="rollout.score", where=where)
+    about = claim(
+        "about",
+        "measure.rollout.target[9] - measure.rollout.target[6]",
+        metric="rollout.score",
+        where={"measure.rollout.episodes_of": "seed"},
+    )
+    found = multiverse(table, [pinned, about], levels_of(table), clones={"lq-mix/episode": 50.0})
+    rows = found.rows[(found.rows["summary"] == "mean") & (found.rows["hypothesis"] == "memory")]
+    plain = rows.set_index(list(SCORING))["estimate"]
+    declared = plain[AS_DECLARED]
+    assert plain[(DECLARED, "asked for 9", *[DECLARED] * 3)] == pytest.approx(2 * declared)
+    assert plain[(DECLARED, *[DECLARED] * 2, "of the study", DECLARED)] == pytest.approx(
+        3 * declared
+    )
+    why = "the hypothesis is about the return that is asked for"
+    assert found.unserved["target of about"] == why
+    assert found.unserved["anchors of rollout.score"] == (
+        "the exact clone of its behaviour isn't known"  # of the other data set
+    )
+    clones = dict.fromkeys(table["data"].unique(), 50.0)
+    scaled = multiverse(table, [pinned], levels_of(table), clones=clones).rows
+    rows = scaled[(scaled["anchors"] == CLONE) & (scaled["summary"] == "mean")]
+    plain = rows.set_index(list(SCORING))["estimate"]
+    assert plain[(*AS_DECLARED[:-1], CLONE)] == pytest.approx(2 * declared)
+
+
+def test_two_halves_of_an_arm_of_noise_differ_about_as_often_as_the_level_says():
+    noise = np.random.default_rng(0).normal(size=(2_000, 10))
+    assert differ(noise, _halves(10), "mean", 0.05).mean() == pytest.approx(0.05, abs=0.015)
+    assert differ(noise[:, :5], _halves(5), "mean", 0.05).mean() == pytest.approx(0.035, abs=0.01)
+    own = [stats.ttest_ind(noise[0][h], noise[0][~h], equal_var=False) for h in _halves(10)]
+    claimed = differ(noise[:1], _halves(10), "mean", 0.05)[0]
+    assert claimed.tolist() == [bool(one.pvalue < 0.05) for one in own]
+    assert len(_halves(4)) == 3
+    assert len(_halves(5)) == 10
+    table = tidy(effect, seeds=8)
+    control = multiverse(table, [MEMORY], levels_of(table)).control
+    assert control.share is not None
+    assert control.share < 0.15
+    assert (control.arms, control.splits) == (12, 20)
+    few = multiverse(table[table["seed"] < 3], [MEMORY], levels_of(table)).control
+    assert (few.share, few.reason) == (None, "no arm has four seeds, which two halves need")
 
 
 def test_a_data_set_that_carries_an_effect_is_found():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablate.errors import UserError
-from ablate.report import claims, style
+from ablate.report import claims, style, universes
 
 FACTS = {
     "id": "helps",
@@ -23,18 +23,19 @@ FACTS = {
     "matters": 3.0,
     "shown": "+7.2 points (6.1 to 8.3)",
     "seeds": 5,
+    "universes": 60,
     "stands": 0.8,
     "same_sign": 1.0,
-    "budgets": [2, 3],
     "replications": [0, 0],
 }
 FINDINGS = [
     FACTS,
     {**FACTS, "id": "far", "estimate": -40.0, "low": None, "high": -30.0, "verdict": "refuted"},
     {**FACTS, "id": "later", "estimate": None, "verdict": "not tested", "primary": False},
-    {**FACTS, "id": "bare", "matters": None, "stands": None, "same_sign": None},
+    {**FACTS, "id": "bare", "matters": None, "universes": None, "stands": None, "same_sign": None},
 ]
-ENTRIES = {"memory": {"findings": FINDINGS}}
+CONTROL = {"share": 0.041, "reason": "", "universes": 36, "arms": 12, "splits": 10, "alpha": 0.05}
+ENTRIES = {"memory": {"question": "Does it help?", "findings": FINDINGS, "control": CONTROL}}
 TEXT = """\
 - claim: Memory helps 100 %.
   found: It does; and costs nothing.
@@ -100,9 +101,36 @@ def test_the_figure_shows_every_claim_and_every_number_the_same_again(tmp_path):
 
 def test_the_table_has_what_is_primary():
     standing = claims.standing(ENTRIES)
-    assert standing.count("memory &") == 3
-    assert r"helps & supported & +7.2 points (6.1 to 8.3) & 80 \% & 100 \% & 2 of 3 & " in standing
+    assert standing.count("memory &") == 4
+    assert r"helps & supported & +7.2 points (6.1 to 8.3) & 80 \% & 100 \% & 60 & " in standing
+    assert r"memory & control: halves &  & no difference in 95.9 \%" in standing
     assert "later" not in standing
+
+
+def test_the_figure_of_universes_has_every_primary_in_words_and_the_control():
+    first, again = (universes.draw(ENTRIES, style.DEFAULT) for _ in range(2))
+    assert first == again
+    assert set(first) == {"figures/universes.pdf", "figures/universes.png"}
+    with style.paper_style():
+        figure = universes._figure(universes._rows(ENTRIES["memory"]))
+    shown = [text.get_text() for text in figure.texts]
+    assert shown.count("Memory helps.") == 3  # the one that isn't primary is left out
+    assert "supported: 80 % of 60" in shown
+    assert "no difference in 95.9 %" in shown
+    filled = [line for line in figure.axes[0].lines if line.get_marker() in ("X", "o")]
+    assert [line.get_marker() for line in filled].count("X") == 2  # below 90 %
+    widths = [text.get_window_extent().x1 for text in figure.texts]
+    assert max(widths) <= figure.bbox.x1
+
+
+def test_many_studies_take_several_pages_and_none_is_torn_apart():
+    many = {f"s{n}": {**ENTRIES["memory"], "findings": [FACTS] * 20} for n in range(5)}
+    parts = universes._parts(many)
+    assert len(parts) == len(universes.NAMES) == 4
+    assert sum(map(len, parts)) == 5 * 22
+    assert universes.names(ENTRIES) == ["figures/universes"]
+    untold = {"share": None, "reason": "no arm has four seeds"}
+    assert universes.control_words(untold) == "not measured: no arm has four seeds"
 
 
 def test_a_report_writes_the_overview_and_notices_what_was_done_to_it(written, tmp_path):

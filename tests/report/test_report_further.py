@@ -55,9 +55,17 @@ def test_words_tables_and_macros_say_what_was_found(found):
     words = dict(told.paragraphs(found, "rollout.score"))
     share = found.attribution.shares[0]
     assert f"memory (context 1 → 20) {share.fixed.value:+.1f}" in words["What brings the gain"]
-    assert "Not varied: checkpoint of rollout.score" in words["The same runs, scored otherwise"]
+    said = words["The same runs, scored otherwise"]
+    assert "how episodes become a number" in said
+    assert "at a level of 5 %" in said or "No control" in said
     assert "failed trials counted as the worst" in words["With less, or with failures"]
-    assert [grid.name for grid in told.grids(found)] == ["attribution", "multiverse"]
+    assert [grid.name for grid in told.grids(found)] == ["attribution", "multiverse", "universes"]
+    axes = {row[0]: row[1:] for row in told.grids(found)[-1].rows}
+    assert axes["checkpoint"] == (
+        "as declared",
+        "not measured: score: the curves hold no rollout.score for every trial, and it was measured once",
+    )
+    assert set(axes) == set(told.AXES.values())
     for grid in told.grids(found):
         assert "?" not in "".join(
             tex.latex(cell) for row in [grid.head, *grid.rows] for cell in row

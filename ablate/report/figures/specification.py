@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ablate import words
-from ablate.analyse.multiverse import Multiverse
+from ablate.analyse.multiverse import AXES, Multiverse
 from ablate.registry import register
 from ablate.report import style
 from ablate.report.figures import base
@@ -18,7 +18,7 @@ from ablate.report.results import Results
 
 MOST = 3  # hypotheses beside each other
 _LETTERS = {"supported": "o", "equivalent": "s", "refuted": "X", "inconclusive": "."}
-_AXES = {"score": "score", "seeds": "seeds", "summary": "cell by"}
+_AXES = {**dict(zip(AXES, AXES, strict=True)), "summary": "cell by"}
 
 
 @register("figure", "multiverse", order=80)
@@ -150,7 +150,4 @@ def _caption(found: Multiverse, names: list[str], findings: dict[str, Finding]) 
             for r in other
         )
         said += f" Shares in which the other verdicts stand: {'; '.join(told)}."
-    if found.unserved:
-        why = (f"{what} ({reason})" for what, reason in found.unserved.items())
-        said += f" Could not be varied: {words.listing(why)}."
     return said
