@@ -237,7 +237,7 @@ def picture(robots: Mapping[str, Floats], futures: Mapping[str, Any]) -> Figure:
     figure.text(
         0.004,
         (below[2] + below[1] / 2) / whole,
-        "median error,\nin deviations\nof the state",
+        "median\nerror, in\nstandard\ndeviations",
         va="center",
         fontsize=TEXT,
     )
