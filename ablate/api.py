@@ -29,6 +29,7 @@ from ablate.config import Config
 from ablate.errors import UserError, quoted, unknown
 from ablate.launch import single
 from ablate.measure.base import Measured
+from ablate.measure.openloop import Futures
 from ablate.registry import checked
 from ablate.report import commands
 from ablate.report.export import verdict_table
@@ -168,6 +169,14 @@ class Model:
         measurement doesn't have, or for a model that can't be measured so.
         """
         return single.measure(self.checkpoint, self.cache, name, options, device=self.device)
+
+    def imagine(self, **options: Any) -> Futures:
+        """What the model imagines after moments of held-out episodes, beside what happens: states, raw.
+
+        options: of the measurement `open-loop`, which sums up the same futures, laid over those that the model was
+        trained with. Raises UserError as `measure` does.
+        """
+        return single.imagine(self.checkpoint, self.cache, options, device=self.device)
 
 
 def fit(

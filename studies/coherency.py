@@ -232,7 +232,7 @@ def forks(results: Results) -> pd.DataFrame:
 def bought(results: Results) -> base.Drawn | None:
     """What tokens buy in each layout, in timesteps and in success; None where no contexts in tokens were run."""
     rows = forks(results)
-    rows = rows[rows["context"].map(level_text).str.endswith("tokens")]
+    rows = rows[[level_text(context).endswith("tokens") for context in rows["context"]]]
     if rows.empty:
         return None
     figure = style.new_figure(2.5)

@@ -104,6 +104,8 @@ def test_a_model_of_a_study_is_the_one_that_the_study_trains(tiny: Tiny) -> None
         opened.measure("rollout", episode=3)
     with pytest.raises(ablate.UserError, match=r"the measurement 'open-loop' .* allowed: joint"):
         opened.measure("open-loop")
+    with pytest.raises(ablate.UserError, match=r"the measurement 'open-loop' .* allowed: joint"):
+        opened.imagine()
 
 
 def test_refusals_say_what_is_allowed(tiny: Tiny) -> None:

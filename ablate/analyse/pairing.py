@@ -23,7 +23,7 @@ import pandas as pd
 
 from ablate.analyse.intervals import Estimate, Floats, Units, combine
 from ablate.analyse.randomisation import Block
-from ablate.analyse.tidy import factor_columns, failed, usable, values
+from ablate.analyse.tidy import factor_columns, failed, finished, usable, values
 from ablate.study.contrast import ACROSS, Cells, Contrast, level_text
 from ablate.study.hypotheses import Claim
 
@@ -253,6 +253,9 @@ def resolve(
         if selected:
             few = "no finished trial" if claim.replicates == 1 else "fewer than two finished trials"
             reason = f"some cell that it needs wasn't run or has {few}"
+            ended = finished(table)[there]
+            if ended.any() and table[metric].iloc[there[ended]].isna().all():
+                reason = f"'{metric}' has no value in any of its {ended.sum()} finished trials"
         return Untestable(reason, failures, gaps)
     used = weights.cells
     members = [groups[key] for key in used]

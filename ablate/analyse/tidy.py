@@ -16,6 +16,7 @@ from ablate.analyse.intervals import Floats
 from ablate.config import is_factor
 from ablate.errors import UserError, unknown
 from ablate.study.contrast import level_text
+from ablate.study.entries import FILE
 
 BOOKKEEPING = ("trial", "fit", "status", "seed", "budget", "converged", "failure")
 FINISHED = "COMPLETED"
@@ -77,6 +78,22 @@ def metric_columns(table: pd.DataFrame) -> list[str]:
         for name in table.columns
         if name not in apart and pd.api.types.is_numeric_dtype(table[name])
     ]
+
+
+def unmeasured(table: pd.DataFrame) -> tuple[str, ...]:
+    """Of each data set of the user's, a sentence that names the numbers of which no finished trial there has one."""
+    told = []
+    named = [column for column in metric_columns(table) if "." in column]
+    done = table.loc[finished(table), ["data", *named]]
+    own = done[done["data"].astype(str).str.startswith(FILE)]
+    for name, rows in own.groupby("data", observed=True):
+        empty = [column for column in named if rows[column].isna().all()]
+        if empty:
+            told.append(
+                f"No value can be had on {name} of {', '.join(empty)}: these models don't predict it, or what it needs "
+                "isn't in these data, as a known behaviour or states that the simulator can be put into."
+            )
+    return tuple(told)
 
 
 def check(table: pd.DataFrame, metrics: Sequence[str]) -> None:

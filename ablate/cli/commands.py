@@ -152,6 +152,7 @@ def run(
     from ablate.launch import standing
     from ablate.launch.run import Options
     from ablate.launch.run import run as run_study
+    from ablate.study.entries import FILE
     from ablate.track.folder import folder_of
 
     plugins = load_plugins(plugin)
@@ -191,6 +192,12 @@ def run(
     )
     if seeds is None:
         standing.enrol(loaded, study, profile, set_ or [], plugins, results)
+    if any(name.startswith(FILE) for name in loaded.used) and summary.completed:
+        from ablate.analyse.tidy import unmeasured
+        from ablate.track.table import read_table
+
+        for line in unmeasured(read_table(folder_of(results, loaded).table)):
+            console.print(f"note: {line}", highlight=False)
     if summary.failed:
         console.print("Failed trials are listed in the table; --retry-failed runs them again.")
     if not summary.missing:

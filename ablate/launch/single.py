@@ -27,6 +27,7 @@ from ablate.launch.work import CohortJob, MeasureJob, work
 from ablate.learn.checkpoint import Description, described, load_policy, put
 from ablate.measure.acting import act, target_return
 from ablate.measure.base import Measured, Trained, possible
+from ablate.measure.openloop import Futures, OpenLoop
 from ablate.registry import checked, get
 from ablate.study.expand import Fit, Trial, in_timesteps
 from ablate.systems import remarks
@@ -223,11 +224,31 @@ def measure(
     UserError as `evaluate` does, and for a measurement that can't be had of this model.
     """
     get("measurement", name, f"measure {path}: the measurement")
-    path, tensors, said = _opened(path, device)
-    asked = {name: {**said.config["measure"].get(name, {}), **options}}
-    models = _made(path, tensors, said, cache, asked, reading, device)
+    models = _asked(path, cache, name, options, reading, device)
     (found,) = trial.measure(models, name, models.system.config["measure"][name])
     return found
+
+
+def imagine(path: Path, cache: Path, options: Mapping[str, Any], *, device: str = "cpu") -> Futures:
+    """What a trained model imagines, the futures that the measurement `open-loop` sums up; as of `measure`."""
+    models = _asked(path, cache, "open-loop", options, None, device)
+    asked = OpenLoop.Options.model_validate(models.system.config["measure"]["open-loop"])
+    (found,) = OpenLoop.futures(models, asked)
+    return found
+
+
+def _asked(
+    path: Path,
+    cache: Path,
+    name: str,
+    options: Mapping[str, Any],
+    reading: Mapping[str, Any] | None,
+    device: str,
+) -> Trained:
+    """The model of a checkpoint, to be measured once, with options laid over those that it was trained with."""
+    path, tensors, said = _opened(path, device)
+    asked = {name: {**said.config["measure"].get(name, {}), **options}}
+    return _made(path, tensors, said, cache, asked, reading, device)
 
 
 def _opened(path: Path, device: str) -> tuple[Path, dict[str, torch.Tensor], Description]:

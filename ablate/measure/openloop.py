@@ -244,6 +244,21 @@ def happened(
     return Happened(rows, past, truth, futures)
 
 
+@dataclass(frozen=True)
+class Futures:
+    """What one model imagines after E beginnings beside what happens there, all raw.
+
+    there: the beginnings, rows of the held-out episodes, and what happens. observation: (E, N), what is seen at a
+    beginning. imagined: (E, r, h, N), 1 .. h timesteps ahead. deviation: (N,), of the training set's observations,
+    the unit of errors.
+    """
+
+    there: Happened
+    observation: Floats
+    imagined: Floats
+    deviation: Floats
+
+
 # --- the measurement ---
 
 
@@ -301,6 +316,18 @@ class OpenLoop(Measurement):
         propagation: Propagation = "ts-inf"
 
     def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
+        data = trained.system.data
+        scales = moments(data.train.observations)
+        found = [
+            summary(made.imagined, made.there, data, scales, binned(model))
+            for made, model in zip(self.futures(trained, options), trained.models, strict=True)
+        ]
+        made = {name: np.stack([one[name] for one in found]) for name in found[0]}
+        return {**made, "horizon": np.arange(1, options.horizon + 1)}
+
+    @classmethod
+    def futures(cls, trained: Trained, options: Any) -> list[Futures]:
+        """What is summed up, of each model. Raises UserError where the data's behaviour can't act as asked."""
         system: Any = trained.system  # one that has `dynamics`, see `refusal`
         data = system.data
         if options.actions == "behaviour" and (data.spec.behaviour is None or data.spec.hiding):
@@ -308,18 +335,18 @@ class OpenLoop(Measurement):
                 f"{data.spec.name}: its behaviour can't act on what is imagined; allowed: actions logged, own."
             )
         source = "behaviour" if options.actions == "behaviour" else "logged"
-        scales = moments(data.train.observations)
-        found: list[dict[str, Any]] = []
+        deviation = np.maximum(moments(data.train.observations)[1], 1e-6)
+        found = []
         for seed, model in zip(trained.seeds, trained.models, strict=True):
             there = happened(
                 Asked(data), source, options.past, options.horizon, options.beginnings,
                 options.samples, trained.streams, seed,
             )  # fmt: skip
             dynamics = system.dynamics(model, options.sampling, options.propagation)
-            imagined = self._imagined(trained, dynamics, there, options, seed)
-            found.append(summary(imagined, there, data, scales, binned(model)))
-        made = {name: np.stack([one[name] for one in found]) for name in found[0]}
-        return {**made, "horizon": np.arange(1, options.horizon + 1)}
+            imagined = cls._imagined(trained, dynamics, there, options, seed)
+            seen = data.held_out.observations[there.rows]
+            found.append(Futures(there, seen, imagined, deviation))
+        return found
 
     @staticmethod
     def _imagined(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate import registry
+from ablate.analyse.tidy import unmeasured
 from ablate.config import STANDARD
 from ablate.errors import UserError
 from ablate.report.results import Results
@@ -64,6 +65,7 @@ def ours(study: Study, results: Path) -> Results:
         audit=kept.audits(folder),
         registration=registration,
         folder=folder.root,
+        reading=unmeasured(table),
         **{name: table for name, table in found.items() if table is not None},
     )
 

@@ -58,7 +58,7 @@ def test_it_is_refused_in_one_line(change, words):
         (lambda t: t[t["seed"] == 0], "fewer than two finished trials", ""),
         (lambda t: t.assign(status="FAILED"), "fewer than two finished", "no finished trial"),
         (lambda t: t.assign(status="RUNNING"), "fewer than two finished", "no finished trial"),
-        (lambda t: t.assign(score=np.nan), "fewer than two finished", "no finished trial"),
+        (lambda t: t.assign(score=np.nan), "has no value in any of its", "has no value in any"),
         (lambda t: t[t["context"] == 1], "wasn't run or has fewer than two", "wasn't run or has"),
         (lambda t: t.iloc[:0], "no trial is about it", "no trial is about it"),
     ],

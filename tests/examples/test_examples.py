@@ -21,7 +21,8 @@ from ablate.study.load import load
 from ablate.track.table import read_series, read_table
 
 FOLDER = ROOT / "examples"
-NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} - {"ask_more"})  # which is a notebook
+PROGRAMS = {"ask_more", "long_rollouts"}  # which use what is there: a notebook and pictures
+NAMES = sorted({path.stem for path in FOLDER.glob("*.py")} - PROGRAMS)
 # A few seconds instead of half a minute; what is asked for stays as it stands in the file.
 SMALL = (
     "train.updates=4",
