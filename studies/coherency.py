@@ -28,7 +28,7 @@ from scipy import optimize, stats
 from ablate import words
 from ablate.analyse.estimators import Asked, ByT, Estimator, Untold, jackknife, seeds_paired
 from ablate.analyse.intervals import Estimate
-from ablate.analyse.tidy import usable, values
+from ablate.analyse.tidy import several_budgets, usable, values
 from ablate.registry import Section, register
 from ablate.report import style, summaries
 from ablate.report.figures import base
@@ -216,9 +216,9 @@ def looks() -> dict[str, style.Look]:
     return style.looks("", list(ARMS))
 
 
-def forks(results: Results) -> pd.DataFrame:
+def forks(trials: pd.DataFrame) -> pd.DataFrame:
     """The finished trials on forks whose route is shown at first, by attention with the window that it trained with."""
-    rows = summaries.finished(results.rows)
+    rows = summaries.finished(trials)
     if "plans.success" not in rows:
         return rows[:0]
     rows = rows[
@@ -231,7 +231,7 @@ def forks(results: Results) -> pd.DataFrame:
 @register("figure", "tokens", order=10)
 def bought(results: Results) -> base.Drawn | None:
     """What tokens buy in each layout, in timesteps and in success; None where no contexts in tokens were run."""
-    rows = forks(results)
+    rows = forks(results.rows)
     rows = rows[[level_text(context).endswith("tokens") for context in rows["context"]]]
     if rows.empty:
         return None
@@ -250,9 +250,10 @@ def bought(results: Results) -> base.Drawn | None:
     shown = sorted({distance(name) for name in rows["data"]} | {20.0, 80.0, 320.0})
     for d in shown:
         left.axhline(d, color="#808080", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
+        far = d > BUDGET / max(EACH.values())  # where the labels of the lines stand on the right
         left.annotate(
-            f"fork {d:g} ahead", (15_000, d), xytext=(0, 1.5), textcoords="offset points", color=base.GREY, ha="right",
-            fontsize=style.SMALL,
+            f"fork {d:g} ahead", (17 if far else 15_000, d), xytext=(0, 1.5), textcoords="offset points",
+            color=base.GREY, ha="left" if far else "right", fontsize=style.SMALL,
         )  # fmt: skip
     left.axvline(BUDGET, color="#000000", linewidth=0.6, zorder=0)
     left.set_xscale("log", base=2)
@@ -332,7 +333,12 @@ def _rates(panel: Any, rows: pd.DataFrame, every: Mapping[str, style.Look]) -> t
 @register("figure", "collapse", order=11)
 def collapsed(results: Results) -> base.Drawn | None:
     """Success, coherence and faithfulness of plans over K / D, a line an arm; None where nothing varies there."""
-    rows = forks(results)
+    rows = forks(results.rows)
+    targets = "train.targets_per_update"
+    if targets in rows and len(
+        rows
+    ):  # what shows that the longest windows can be had is trained on a few of them
+        rows = rows[rows[targets] == rows[targets].mode()[0]]
     rows = rows.assign(reach=np.exp(reach(rows)) if len(rows) else [])
     rows = rows[np.isfinite(rows["reach"].to_numpy(float))]
     if rows["reach"].nunique() < 2:
@@ -390,4 +396,64 @@ def collapsed(results: Results) -> base.Drawn | None:
             " bins alone cost."
         ),
         trials=tuple(sorted(trials)),
+    )
+
+
+@register("figure", "learning", order=12)
+def learned(results: Results) -> base.Drawn | None:
+    """Success over the updates of training, a panel a window and a line an arm; None for a single budget."""
+    rows = forks(results.budgets)
+    if rows.empty or not several_budgets(rows):
+        return None
+    windows = sorted(rows[WINDOW].unique())
+    figure, panels, place = base.grid(len(windows), 3, 2.0, head=0.45)
+    every = looks()
+    for panel, window in zip(panels, windows, strict=True):
+        shown = rows[rows[WINDOW] == window]
+        for arm, levels in ARMS.items():
+            mine = _at(shown, levels)
+            # Each model, and their mean: seeds learn it at once or not at all, which an interval doesn't show.
+            for _, model in mine.groupby("seed"):
+                model = model.sort_values("budget")
+                panel.plot(
+                    model["budget"], model["plans.success"], color=every[arm].colour, linewidth=0.5, alpha=0.6
+                )  # fmt: skip
+            if len(mine):
+                mean = mine.groupby("budget")["plans.success"].mean()
+                panel.plot(
+                    mean.index, mean, color=every[arm].colour, linestyle=every[arm].line, marker=every[arm].marker,
+                    markersize=3.5,
+                )  # fmt: skip
+        panel.axhline(0.5, color="#808080", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        panel.set_xticks(sorted(rows["budget"].unique()))
+        panel.set_ylim(0.3, 1.03)
+        panel.set_xlabel("updates of training")
+        base.title(panel, f"K = {window:g}, a fork {distance(shown['data'].iloc[0]):g} ahead")
+    panels[0].set_ylabel("forks taken rightly")
+    there = [arm for arm, levels in ARMS.items() if len(_at(rows, levels))]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=every[arm].colour,
+            marker=every[arm].marker,
+            linestyle=every[arm].line,
+            label=arm,
+        )
+        for arm in there
+    ]
+    if place is None:
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    else:
+        place.legend(handles=handles, loc="center")
+    return base.Drawn(
+        figure=figure,
+        title="How soon each layout learns what the route is for",
+        caption=(
+            "Share of forks taken rightly by the updates of training, a panel a window of K timesteps, which has to be"
+            " longer than the distance of the fork. Thin: each model; thick: their mean; chance is one half."
+        ),
+        trials=tuple(sorted(rows["trial"])),
     )

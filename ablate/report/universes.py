@@ -61,7 +61,8 @@ def _rows(entry: Mapping[str, Any]) -> list[Row]:
     ]
     control = entry["control"]
     held = None if control["share"] is None else 1.0 - control["share"]
-    told = {"stands": held, "same_sign": None, "said": control_words(control)}
+    said = "not measured" if held is None else control_words(control)
+    told = {"stands": held, "same_sign": None, "said": said}
     return [*out, (base.wrap(CONTROL, _LETTERS), told)]
 
 
