@@ -12,7 +12,8 @@ from tiny_study import ROOT
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 NOTEBOOK = ROOT / "examples" / "ask_more.py"
-EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {NOTEBOOK})
+ROLLOUTS = ROOT / "examples" / "long_rollouts.py"  # a program, and no part of one's own
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {NOTEBOOK, ROLLOUTS})
 
 
 def prose(page: Path) -> str:
@@ -60,7 +61,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_and_every_example_stands_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     listed = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
-    assert {*DOCS, *EXAMPLES, NOTEBOOK} - {index} <= listed
+    assert {*DOCS, *EXAMPLES, NOTEBOOK, ROLLOUTS} - {index} <= listed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
