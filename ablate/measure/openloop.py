@@ -262,7 +262,7 @@ class Futures:
 # --- the measurement ---
 
 
-@register("measurement", "open-loop", version="2")
+@register("measurement", "open-loop", version="3")
 class OpenLoop(Measurement):
     """How far imagined states lie from what happens, by timesteps ahead: see `errors`.
 

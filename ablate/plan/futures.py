@@ -11,6 +11,7 @@ from ablate.models.agent import External
 from ablate.models.assembly import Model
 from ablate.models.nets import Nets
 from ablate.plan.imagine import Imagination, Imaginations, imagine
+from ablate.plan.options import observation_tokens
 
 # What becomes of a slot: a draw, its likeliest value, or its expectation.
 Sampling = Literal["draw", "greedy", "mean"]
@@ -41,8 +42,9 @@ class Dynamics(Protocol):
 class JointDynamics:
     """A joint model, sampled slot by slot; its window slides where it is full.
 
-    A model of windows of K timesteps has learned to predict an observation from at most K - 1 timesteps, which is
-    what it is shown whatever slot is next: with K = 2 the present alone. K is 2 or more.
+    A model of windows of K timesteps has learned to predict an observation from at most K - 1 whole timesteps and those
+    of its own numbers that come before. So many whole timesteps it is shown whatever slot is next: with K = 2 the present
+    one alone. K is 2 or more.
     """
 
     def __init__(self, model: Model | Nets, sampling: Sampling = "draw") -> None:
@@ -66,8 +68,9 @@ class JointDynamics:
         seen_most = spec.context - 1
         keep = context.shape[1] if free else seen_most - 1
         context = context[:, max(0, context.shape[1] - keep) :]
-        cap = None if free else seen_most * len(self.model.head.stream)
-        running = imagine(self.model, context, observation, cap)
+        # The observation in the making stands beside the whole timesteps, until its last token is predicted.
+        cap = seen_most * len(self.model.head.stream) + observation_tokens(spec) - 1
+        running = imagine(self.model, context, observation, None if free else cap)
         running.branch(samples)
         now = observation[:, None].expand(-1, samples, -1)  # (E, r, N)
         seen = []

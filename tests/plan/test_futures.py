@@ -10,6 +10,7 @@ from ablate.learn.joint import JointSettings, fit_model, joint_spec
 from ablate.models.assembly import Model
 from ablate.models.layouts import Layout
 from ablate.plan.futures import JointDynamics
+from ablate.plan.imagine import imagine
 from ablate.study import presets
 
 
@@ -69,6 +70,24 @@ def test_a_window_of_two_is_markov(layout: str) -> None:
     assert not torch.equal(
         *(JointDynamics(longer).imagine(x, now, 4, 2, acted, 0) for x in (rows, -rows))
     )
+
+
+@pytest.mark.parametrize("layout", ["dimension", "modality"])
+@pytest.mark.parametrize("context", [2, 4])
+def test_every_number_of_the_next_observation_is_predicted_from_the_whole_present(
+    context: int, layout: str
+) -> None:
+    model, data = made("attention", layout, context)
+    n, m = data.observations.shape[1], data.actions.shape[1]
+    rows, now = torch.randn(3, context - 2, n + m + 2), torch.randn(3, n)
+    acted, dynamics = torch.rand(3, 1, m), JointDynamics(model)
+    found = dynamics.imagine(rows, now, 1, 2, acted, seed=0)
+    # All of this fits into a window of training, so that nothing has to be dropped.
+    running, generator = imagine(model, rows, now, None), torch.Generator().manual_seed(0)
+    running.branch(2)
+    running.tell(acted[:, :1].expand(-1, 2, -1))
+    dynamics._draw(running, 2, generator)
+    assert torch.equal(found[:, :, 0], dynamics._draw(running, n, generator))
 
 
 @pytest.mark.parametrize("layout", ["modality", "step"])
