@@ -43,8 +43,8 @@ class JointDynamics:
     """A joint model, sampled slot by slot; its window slides where it is full.
 
     A model of windows of K timesteps has learned to predict an observation from at most K - 1 whole timesteps and those
-    of its own numbers that come before. So many whole timesteps it is shown whatever slot is next: with K = 2 the present
-    one alone. K is 2 or more.
+    of its own numbers that come before. So many whole timesteps it is shown whatever slot is next: with K = 2 the
+    present one alone. K is 2 or more.
     """
 
     def __init__(self, model: Model | Nets, sampling: Sampling = "draw") -> None:
