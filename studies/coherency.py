@@ -228,6 +228,18 @@ def forks(trials: pd.DataFrame) -> pd.DataFrame:
     return _at(rows, held)
 
 
+def _legend(figure: Any, place: Any, looks: Mapping[str, style.Look]) -> None:
+    """What each line is, in the place of a panel where the grid leaves one."""
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=label)
+        for label, look in looks.items()
+    ]
+    if place is None:
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    else:
+        place.legend(handles=handles, loc="center")
+
+
 @register("figure", "tokens", order=10)
 def bought(results: Results) -> base.Drawn | None:
     """What tokens buy in each layout, in timesteps and in success; None where no contexts in tokens were run."""
@@ -267,18 +279,7 @@ def bought(results: Results) -> base.Drawn | None:
     left.set_ylabel("timesteps that it sees")
     base.title(left, f"What {BUDGET} tokens buy")
     trials = _rates(right, rows, every)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=look.colour,
-            marker=look.marker,
-            linestyle=look.line,
-            label=LAYOUTS[layout],
-        )
-        for layout, look in every.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    _legend(figure, None, {LAYOUTS[layout]: look for layout, look in every.items()})
     return base.Drawn(
         figure=figure,
         title="What tokens buy in each layout",
@@ -378,14 +379,7 @@ def collapsed(results: Results) -> base.Drawn | None:
         else:
             panel.set_ylim(-0.03, 1.03)
         base.title(panel, said)
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, label=arm)
-        for arm, look in every.items()
-    ]
-    if place is None:
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    else:
-        place.legend(handles=handles, loc="center")
+    _legend(figure, place, every)
     return base.Drawn(
         figure=figure,
         title="Success and coherence of plans over the window's reach",
@@ -433,21 +427,7 @@ def learned(results: Results) -> base.Drawn | None:
         base.title(panel, f"K = {window:g}, a fork {distance(shown['data'].iloc[0]):g} ahead")
     panels[0].set_ylabel("forks taken rightly")
     there = [arm for arm, levels in ARMS.items() if len(_at(rows, levels))]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=every[arm].colour,
-            marker=every[arm].marker,
-            linestyle=every[arm].line,
-            label=arm,
-        )
-        for arm in there
-    ]
-    if place is None:
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    else:
-        place.legend(handles=handles, loc="center")
+    _legend(figure, place, {arm: every[arm] for arm in there})
     return base.Drawn(
         figure=figure,
         title="How soon each layout learns what the route is for",
