@@ -133,6 +133,8 @@ class Response:
     points: it is in normalised points, so that a study's `margin` holds for it.
     index: what it runs over (`horizon`, `timestep`), one value each; empty for a single number.
     tabled: whether its values over the index stand in series.csv too, not in the record of the run alone.
+    places: at how many places of a longer index they stand there, the first, the last and others at equal ratios
+        between them; 0 for all.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Response:
     points: bool = False
     index: str = ""
     tabled: bool = True
+    places: int = 0
 
     @property
     def said(self) -> str:

@@ -66,7 +66,7 @@ class Filter(Measurement):
 
     responses = (
         Response("area", "excess log error of the exact filter", "log of the ratio to the simulator's", digits=2),
-        Response("rmse", "error of the exact filter", "of the state's deviation", index="horizon"),
+        Response("rmse", "error of the exact filter", openloop.UNIT, index="horizon", places=openloop.PLACES),
     )  # fmt: skip
 
     class Options(Section):

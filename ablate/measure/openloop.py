@@ -41,6 +41,7 @@ VALID = 0.4  # deviations: a prediction is valid until its error is larger (Path
 WIDER = (
     0.5  # by which share of its range a coordinate may leave the training set and still be possible
 )
+PLACES = 12  # of the timesteps ahead at which errors stand in a study's table; a run keeps all of everything
 DIRECTIONS = 64  # of the sliced Wasserstein distance
 UNIT, EXCESS = "of the state's deviation", "log of the ratio to the simulator's"  # of responses
 
@@ -284,19 +285,19 @@ class OpenLoop(Measurement):
         Response("valid_steps", "valid prediction", "timesteps", "higher", digits=1),
         Response("valid_time", "valid prediction time", "Lyapunov times", "higher", digits=2),
         Response("simulator_valid_steps", "valid prediction of the simulator", "timesteps", digits=1),
-        Response("rmse", "error of the mean", UNIT, "lower", index="horizon"),
-        Response("spread", "spread of samples", UNIT, index="horizon"),
-        Response("spread_skill", "spread over error", index="horizon"),
-        Response("energy_score", "", UNIT, "lower", index="horizon"),
-        Response("wasserstein", "distance to the states of the data", UNIT, "lower", index="horizon"),
-        Response("invalid", "share of impossible states", "fraction", "lower", index="horizon"),
-        Response("error_median", "median error", UNIT, "lower", index="horizon"),
-        Response("error_p90", "90th percentile of the error", UNIT, "lower", index="horizon"),
-        Response("simulator_rmse", "error of the simulator's mean", UNIT, index="horizon"),
-        Response("simulator_energy", "energy score of the simulator", UNIT, index="horizon"),
-        Response("simulator_wasserstein", "distance of the simulator", UNIT, index="horizon"),
-        Response("floor_rmse", "error of the bins alone", UNIT, index="horizon"),
-        Response("floor_energy", "energy score of the bins alone", UNIT, index="horizon"),
+        Response("rmse", "error of the mean", UNIT, "lower", index="horizon", places=PLACES),
+        Response("simulator_rmse", "error of the simulator's mean", UNIT, index="horizon", places=PLACES),
+        Response("floor_rmse", "error of the bins alone", UNIT, index="horizon", places=PLACES),
+        Response("spread", "spread of samples", UNIT, index="horizon", tabled=False),
+        Response("spread_skill", "spread over error", index="horizon", tabled=False),
+        Response("energy_score", "", UNIT, "lower", index="horizon", tabled=False),
+        Response("wasserstein", "distance to the states of the data", UNIT, "lower", index="horizon", tabled=False),
+        Response("invalid", "share of impossible states", "fraction", "lower", index="horizon", tabled=False),
+        Response("error_median", "median error", UNIT, "lower", index="horizon", tabled=False),
+        Response("error_p90", "90th percentile of the error", UNIT, "lower", index="horizon", tabled=False),
+        Response("simulator_energy", "energy score of the simulator", UNIT, index="horizon", tabled=False),
+        Response("simulator_wasserstein", "distance of the simulator", UNIT, index="horizon", tabled=False),
+        Response("floor_energy", "energy score of the bins alone", UNIT, index="horizon", tabled=False),
     )  # fmt: skip
 
     class Options(Section):

@@ -8,14 +8,17 @@ is fitted or measured.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablate import config
@@ -164,8 +167,7 @@ class Book:
             {**point, "trial": one["trial"], "response": f"{name}.{point['response']}"}
             for one in sorted(lines, key=lambda line: str(line["trial"]))
             for name in _measured(one)
-            for point in self.known.series.get(one.get(f"{name}.row", ""), ())
-            if response(f"{name}.{point['response']}").tabled
+            for point in tabled(name, self.known.series.get(one.get(f"{name}.row", ""), ()))
         ]
         if series:
             write_table(frame_of(series, SERIES), self.folder.series)
@@ -280,6 +282,21 @@ def _frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         ]
     rest = [n for n in there if n not in (*first, *factors, *last, "failure")]
     return order(frame_of(lines, [*first, *factors, *last, *sorted(rest), "failure"]))
+
+
+def tabled(measurement: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of the values over an index of one row, in the order of the index, those that stand in `series.csv`: of the
+    responses and at the places that `words.Response` says, and where there is a value."""
+    found: list[Mapping[str, Any]] = []
+    for name, of in itertools.groupby(points, key=itemgetter("response")):
+        mine, about = list(of), response(f"{measurement}.{name}")
+        if not about.tabled:
+            continue
+        if 0 < about.places < len(mine):
+            spaced = np.geomspace(1, len(mine), about.places).round().astype(int)
+            mine = [mine[place - 1] for place in np.unique(spaced)]
+        found += [point for point in mine if not math.isnan(point["value"])]
+    return found
 
 
 def _measured(line: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from ablate.config import complete, fit_part
 from ablate.study.expand import Fit, Trial
 from ablate.study.hypotheses import Hypothesis
-from ablate.track.book import Book, Summary
+from ablate.track.book import Book, Summary, tabled
 from ablate.track.folder import StudyFolder
 from ablate.track.recorder import Entry, Outcome, record
 from ablate.track.table import read_series, read_table, write_table
@@ -230,6 +230,17 @@ def test_the_exact_posterior_s_error_is_the_yardstick_of_convergence(
             assert table["converged"].tolist() == [expected]
         else:
             assert "converged" not in table
+
+
+def test_a_table_holds_some_places_of_a_long_index() -> None:
+    """The first, the last and others at equal ratios, where there is a value; once more makes no difference."""
+    made = [{"response": "rmse", "index": h, "value": 0.1 * h} for h in range(1, 51)]
+    untold = [{"response": "invalid", "index": h, "value": 0.0} for h in range(1, 51)]
+    undefined = [{"response": "floor_rmse", "index": h, "value": math.nan} for h in range(1, 51)]
+    found = tabled("open-loop", made + untold + undefined)
+    assert [p["index"] for p in found] == [1, 2, 3, 4, 6, 8, 12, 17, 25, 35, 50]
+    assert all(p["response"] == "rmse" and p["value"] == 0.1 * p["index"] for p in found)
+    assert tabled("open-loop", found) == found
 
 
 def test_a_clone_without_runs_keeps_one_copy_of_what_trials_share(tmp_path: Path) -> None:
