@@ -17,19 +17,8 @@ from ablate.analyse.leave_out import (
     without_each_data_set,
     worst_for_failed,
 )
-from ablate.analyse.multiverse import (
-    AS_DECLARED,
-    BEST,
-    CLONE,
-    DECLARED,
-    FEWER,
-    LAST,
-    SCORING,
-    _halves,
-    differ,
-    multiverse,
-    summarised,
-)
+from ablate.analyse.multiverse import _halves, differ, multiverse, summarised
+from ablate.analyse.scorings import AS_DECLARED, BEST, CLONE, DECLARED, FEWER, LAST, SCORING
 from ablate.analyse.verdict import judge
 from ablate.errors import UserError
 
