@@ -41,6 +41,7 @@ WINDOW = "plans.timesteps"  # the column of K
 CLEAR = 30.0  # of a logit, beyond which a share is 0 or 1
 # A share counts as that of so many trials, so that the prior weighs little; what it is worth the jackknife finds.
 TRIALS = 100.0
+STEPS = 100  # of scoring, at most
 
 
 def distance(data: str) -> float:
@@ -85,6 +86,57 @@ def likelihood(b: Floats, x: Floats, y: Floats, chance: float, prior: bool) -> f
     return found
 
 
+def score(b: Floats, x: Floats, y: Floats, chance: float, prior: bool) -> Floats:
+    """The derivative (Q,) of `likelihood` by b."""
+    mean = np.clip(shares(b, x, chance), chance + 1e-12, 1.0 - 1e-12)
+    p = (mean - chance) / (1.0 - chance)
+    slope, spread = (1.0 - chance) * p * (1.0 - p), mean * (1.0 - mean)
+    each = TRIALS * (y - mean) * slope / spread  # (n,), by the logit
+    if prior:
+        weight = np.square(slope) / spread
+        by_logit = weight * (2.0 * (1.0 - 2.0 * p) - slope * (1.0 - 2.0 * mean) / spread)
+        leverage = np.einsum("nq,qn->n", x, np.linalg.pinv(information(b, x, chance)) @ x.T)
+        each = each + 0.5 * TRIALS * leverage * by_logit
+    found: Floats = x.T @ each
+    return found
+
+
+def maximum(
+    x: Floats, y: Floats, chance: float, prior: bool, begin: Floats, of: slice = slice(None)
+) -> tuple[Floats, float]:
+    """Where `likelihood` is highest (Q,), and how high, with the coefficients that aren't among `of` at 0.
+
+    What a general optimiser finds is followed by steps of Fisher's scoring, so that the last digits don't depend on the
+    way there, which is another one on another processor.
+    """
+    at = np.zeros(x.shape[1])
+
+    def whole(some: Floats) -> Floats:
+        at[of] = some
+        return at.copy()
+
+    found = optimize.minimize(
+        lambda some: -likelihood(whole(some), x, y, chance, prior),
+        begin[of],
+        jac=lambda some: -score(whole(some), x, y, chance, prior)[of],
+        method="BFGS",
+    )
+    best, high = whole(found.x), -float(found.fun)
+    for _ in range(STEPS):
+        inside = information(best, x, chance)[of, of]
+        if not np.isfinite(high) or np.linalg.cond(inside) > 1e12:
+            break
+        step = np.linalg.solve(inside, score(best, x, y, chance, prior)[of])
+        nearer = whole(best[of] + step)
+        then = likelihood(nearer, x, y, chance, prior)
+        if then < high - 1e-9 * abs(high):
+            break
+        best, high = nearer, then
+        if np.abs(step).max() < 1e-14 * max(1.0, np.abs(best).max()):
+            break
+    return best, high
+
+
 def fitted(
     x: Floats, y: Floats, chance: float, prior: bool = True, begin: Floats | None = None
 ) -> tuple[Floats, float]:
@@ -95,10 +147,10 @@ def fitted(
     if begin is None:
         begin = np.zeros(x.shape[1])
         begin[min(1, len(begin) - 1)] = 2.0  # a curve that begins at chance is to rise
-    found = optimize.minimize(lambda b: -likelihood(b, x, y, chance, prior), begin, method="BFGS")
-    if not np.isfinite(found.fun) or np.abs(found.x).max() > 1e3:
+    found, high = maximum(x, y, chance, prior, begin)
+    if not np.isfinite(high) or np.abs(found).max() > 1e3:
         raise Untold("the curve doesn't settle: the share jumps, or K / D doesn't vary")
-    return found.x, -2.0 * float(found.fun)
+    return found, 2.0 * high
 
 
 @register("estimator", "reach")
@@ -162,12 +214,10 @@ class Reach(Estimator):
 
         whole, covariance, n = jackknife(design, offsets, asked.paired)
         # The prior of both is that of the larger model, or its size would count as fit.
-        without = optimize.minimize(
-            lambda some: -likelihood(np.array([*some, 0.0]), x, y, chance, True), b[:2], method="BFGS"
-        )  # fmt: skip
+        _, without = maximum(x, y, chance, True, b, of=slice(2))
         naive = float(np.linalg.inv(information(b, x, chance))[2, 2])
         effect = covariance[1, 1] / naive
-        gained = max(with_arm + 2.0 * float(without.fun), 0.0)
+        gained = max(with_arm - 2.0 * without, 0.0)
         ratio = gained / effect if effect > 0.0 else math.nan
         p = float(stats.f.sf(ratio, 1, n - 1))
         note = (

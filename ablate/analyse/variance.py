@@ -336,7 +336,7 @@ def _reml(cells: _Cells) -> dict[Term, float]:
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"ftol": 1e-12, "gtol": 1e-7},
+        options={"ftol": 1e-15, "gtol": 1e-11},
     )
     variances = [float(v) * scale for v in solved.x]
     return {**dict(zip(terms, variances[:-1], strict=True)), (SEED,): variances[-1]}

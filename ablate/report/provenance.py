@@ -279,7 +279,7 @@ def trials(entry: Mapping[str, Any], ranges: str) -> list[str]:
 
 
 def dump(content: Any) -> bytes:
-    """JSON with sorted keys, one space and a final newline; numbers have nine digits, so that the last
+    """JSON with sorted keys, one space and a final newline; numbers have seven digits, so that the last
     ones, which depend on the processor, make no difference."""
     text = json.dumps(_rounded(content), indent=1, sort_keys=True, ensure_ascii=False)
     return (text + "\n").encode()
@@ -290,4 +290,4 @@ def _rounded(content: Any) -> Any:
         return {str(name): _rounded(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [_rounded(value) for value in content]
-    return float(f"{content:.9g}") if isinstance(content, float) else content
+    return float(f"{content:.7g}") if isinstance(content, float) else content

@@ -42,11 +42,11 @@ def test_without_chance_or_prior_it_is_the_logistic_regression_of_statsmodels(ow
     x, y = design()
     known = sm.GLM(y, x, family=sm.families.Binomial()).fit()
     found, twice = own.fitted(x, y, 0.0, prior=False)
-    np.testing.assert_allclose(found, known.params, atol=1e-4)
+    np.testing.assert_allclose(found, known.params, rtol=1e-7)
     _, without = own.fitted(x[:, :2], y, 0.0, prior=False)
     nested = sm.GLM(y, x[:, :2], family=sm.families.Binomial()).fit()
     assert (twice - without) / own.TRIALS == pytest.approx(
-        nested.deviance - known.deviance, abs=1e-4
+        nested.deviance - known.deviance, rel=1e-7
     )
 
 
@@ -64,8 +64,12 @@ def test_from_chance_on_it_finds_the_top_of_the_likelihood(own: Any) -> None:
     rng = np.random.default_rng(1)
     y = np.clip(own.shares(np.array([0.5, 2.0, -0.6]), x, 0.5) + rng.normal(0, 0.03, 80), 0.4, 1.0)
     found, twice = own.fitted(x, y, 0.5)
-    slope = approx_fprime(found, lambda c: own.likelihood(c, x, y, 0.5, True), centered=True)
-    np.testing.assert_allclose(slope, 0.0, atol=0.05)
+    np.testing.assert_allclose(own.score(found, x, y, 0.5, True), 0.0, atol=1e-8)
+    away = np.array([0.1, 1.2, 0.4])
+    slope = approx_fprime(away, lambda c: own.likelihood(c, x, y, 0.5, True), centered=True)
+    np.testing.assert_allclose(own.score(away, x, y, 0.5, True), slope, rtol=1e-5)
+    again, _ = own.fitted(x, y, 0.5, begin=away)
+    np.testing.assert_allclose(again, found, rtol=1e-11)  # whatever the way there
     other = optimize.minimize(lambda c: -own.likelihood(c, x, y, 0.5, True), [0.0, 1.0, 0.0])
     assert twice == pytest.approx(-2 * other.fun, abs=1e-3)
     np.testing.assert_allclose(found, [0.5, 2.0, -0.6], atol=0.3)
@@ -79,7 +83,7 @@ def test_the_prior_adds_half_a_success_and_half_a_failure(own: Any) -> None:
         y = np.array([1.0] * int(right) + [0.0] * (10 - int(right)))
         found, _ = own.fitted(np.ones((10, 1)), y, 0.0)
         assert found[0] == pytest.approx(
-            np.log((successes + 0.5) / (trials - successes + 0.5)), abs=1e-3
+            np.log((successes + 0.5) / (trials - successes + 0.5)), rel=1e-9
         )
 
 

@@ -46,7 +46,9 @@ def draw(results: Results) -> base.Drawn | None:
     for column, name in enumerate(names):
         top, below = panels[0][column], panels[1][column]
         rows = found.rows[found.rows["hypothesis"] == name]
-        rows = rows.sort_values(["estimate", "universe"], kind="stable").reset_index(drop=True)
+        # the last digits, which depend on the processor, order nothing
+        size = rows["estimate"].map(lambda value: float(f"{value:.9g}"))
+        rows = rows.assign(size=size).sort_values(["size", "universe"]).reset_index(drop=True)
         _estimates(top, rows)
         _choices(below, rows, options)
         share = shares[name]
