@@ -233,9 +233,7 @@ def _thousandths() -> Iterator[None]:
 
     def shorter(*arguments: Any, **options: Any) -> list[Any]:
         return [
-            backend_pdf.Verbatim(
-                _LONG.sub(lambda m: b"%.3f" % float(m[0]), backend_pdf.pdfRepr(one))
-            )
+            backend_pdf.Verbatim(_LONG.sub(_short, backend_pdf.pdfRepr(one)))
             for one in path(*arguments, **options)
         ]
 
@@ -246,6 +244,12 @@ def _thousandths() -> Iterator[None]:
     finally:
         backend_pdf.pdfRepr = number
         setattr(backend_pdf.PdfFile, "pathOperations", staticmethod(path))  # noqa: B010
+
+
+def _short(found: re.Match[bytes]) -> bytes:
+    """A number with three decimals at most, as matplotlib writes those that have no more: without zeros behind."""
+    shown = (b"%.3f" % float(found[0])).rstrip(b"0").rstrip(b".")
+    return b"0" if shown == b"-0" else shown
 
 
 def _save(figure: Figure, kind: str, metadata: dict[str, Any], **options: Any) -> bytes:

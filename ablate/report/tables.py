@@ -18,6 +18,8 @@ from ablate.report.story import Story
 from ablate.report.summaries import Interval, View
 
 SCRIPT = "ablate/report/tables.py"
+LINE = 100  # letters of a table's size that a line of the paper holds, about
+LONG = 26  # letters, beyond which a cell of text is broken into lines
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,39 @@ def make(results: Results, grids: Sequence[Grid]) -> list[Table]:
 
 def plain(grid: Grid) -> Table:
     """A table of plain text in LaTeX: the first column left, the others right."""
-    widest = len(grid.head)
     rows: list[list[str]] = []
     for row in grid.rows:
         if len(row) == 1:
             rows += [["\\midrule"]] if rows else []
-            rows.append([f"\\multicolumn{{{widest}}}{{l}}{{\\emph{{{tex.latex(row[0])}}}}}"])
+            rows.append([spanning(len(grid.head), f"\\emph{{{tex.latex(row[0])}}}", len(row[0]))])
         else:
             rows.append([tex.latex(cell) for cell in row])
     head = [tex.latex(name) for name in grid.head]
-    columns = "l" + "r" * (widest - 1)
-    body = tabular(columns, head, rows)
+    whole = [grid.head, *(row for row in grid.rows if len(row) > 1)]
+    body = tabular(alignments(whole), head, rows)
     return Table(grid.name, body, grid.caption, grid.trials, grid.small, grid.appended)
+
+
+def alignments(rows: Sequence[Sequence[str]]) -> str:
+    """Columns for rows of plain text: the first to the left and others to the right, but that columns of long texts
+    share what the others leave of a line, by their lengths, and break their cells."""
+    most = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    long = [i for i, length in enumerate(most) if length > LONG]
+    if sum(most) + 2 * len(most) <= LINE or not long:
+        return "l" + "r" * (len(most) - 1)
+    left = max(LINE - sum(most[i] + 2 for i in range(len(most)) if i not in long), LINE // 2)
+    wants = {i: most[i] ** 0.5 for i in long}
+    found = ["l" if not i else "r" for i in range(len(most))]
+    for i, want in wants.items():
+        share = left / LINE * want / sum(wants.values())
+        found[i] = f">{{\\raggedright\\arraybackslash}}p{{{share - 0.02:.2f}\\linewidth}}"
+    return "".join(found)
+
+
+def spanning(columns: int, cell: str, length: int) -> str:
+    """A LaTeX cell over all columns, broken into lines where its text of `length` letters is longer than one."""
+    broken = ">{\\raggedright\\arraybackslash}p{0.97\\linewidth}"
+    return f"\\multicolumn{{{columns}}}{{{broken if length > 0.9 * LINE else 'l'}}}{{{cell}}}"
 
 
 def verdicts(story: Story) -> Table | None:
@@ -171,7 +194,7 @@ def _blocks(view: View, metric: str) -> Table:
         note = f" ({tex.latex(held)})" if held else ""
         shown = f"\\emph{{{tex.latex(words.data(name))}}}{note}"
         rows += [["\\midrule"]] if rows else []
-        rows.append([f"\\multicolumn{{{width + 1}}}{{l}}{{{shown}}}"])
+        rows.append([spanning(width + 1, shown, len(words.data(name)) + len(held) + 3)])
         rows.append(["", *(tex.latex(words.setting(across, x)) for x in columns), *rest])
         for level in words.levels(down, (y for _, y in cells)):
             line = [_cell(cells.get((x, level)), response) for x in columns]
@@ -268,7 +291,7 @@ def matching(table: pd.DataFrame) -> Table | None:
     return Table(
         "matching",
         tabular(
-            "lrrrr",
+            "lrr>{\\raggedright\\arraybackslash}p{0.35\\linewidth}r",
             ["mixer", "parameters", "largest mismatch", "supervised targets", "cells"],
             rows,
         ),
@@ -293,7 +316,7 @@ def failures(table: pd.DataFrame) -> Table | None:
     return Table(
         "failures",
         tabular(
-            "lrrr>{\\raggedright\\arraybackslash}p{2.2in}",
+            "lrrr>{\\raggedright\\arraybackslash}p{0.25\\linewidth}",
             ["data set", "finished", "failed", "not finished", "most frequent reason"],
             rows,
         ),
@@ -312,10 +335,12 @@ def _reasons(rows: pd.DataFrame) -> str:
 
 
 def tabular(columns: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A `tabular`; a row of the single cell `\\midrule` is a rule. Cells are LaTeX already."""
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    """A `tabular`, made smaller where it is wider than a line; a row of the single cell `\\midrule` is a rule.
+    Cells are LaTeX already."""
+    fitted = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    lines = [fitted, f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
     if head:
         lines += [" & ".join(head) + r" \\", "\\midrule"]
     for row in rows:
         lines.append(row[0] if row == ["\\midrule"] else " & ".join(row) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,3 +335,26 @@ def test_tables_count_failures_and_mismatch(written):
     assert matching is not None
     assert r"2.25\,\%" in matching.body
     assert tables.matching(written.results.table.drop(columns=["parameters"])) is None
+
+
+def test_a_table_of_long_texts_fits_a_line() -> None:
+    """Columns of long texts break their cells, and share what the others leave; short ones stay as they are."""
+    assert tables.alignments([["", "one", "two"], ["mean", "1.0", "2.0"]]) == "lrr"
+    found = tables.alignments([["axis", "options", "n"], ["checkpoint", "as declared, " * 9, "5"]])
+    [share] = map(float, re.findall(r"p\{(0\.\d+)\\linewidth\}", found))
+    assert re.fullmatch(r"l>\{\\raggedright\\arraybackslash\}p\{0\.\d+\\linewidth\}r", found)
+    assert 0.5 < share < 0.9
+    both = tables.alignments([["a" * 80, "b" * 320, "c"]])
+    narrow, wide = map(float, re.findall(r"p\{(0\.\d+)\\linewidth\}", both))
+    assert narrow < wide
+    assert narrow + wide < 1.0
+    assert tables.spanning(3, "told", 4) == r"\multicolumn{3}{l}{told}"
+    assert r"p{0.97\linewidth}" in tables.spanning(3, "told", 200)
+
+
+def test_coordinates_that_differ_in_the_last_digits_alone_are_written_alike() -> None:
+    """As the same numbers do that another processor computed; matplotlib leaves zeros behind out."""
+    for value in (238.77, 76.5, 12.0, 0.0, -0.25):
+        for by in (-2e-6, 0.0, 2e-6):
+            full = f"{value + by:.6f}".rstrip("0").rstrip(".").encode()
+            assert style._LONG.sub(style._short, full) == f"{value:g}".encode()
