@@ -448,8 +448,16 @@ BY, HORIZON, BEAM = ("measure.decode." + name for name in ("by", "horizon", "bea
 PLAIN = {
     "algorithm": "joint", "condition": "time", "settings.value_mask": True,
 }  # fmt: skip
-LINES = {"return": "rewards and value", "rewards": "rewards alone"}
-LEVELS = {"likelihood": "likelihood", "exact": "rewards and exact Q*"}
+# How plans are decoded, from what is likely to what pays: what is compared, how far ahead, how widely.
+WAYS: dict[str, dict[str, Any]] = {
+    "likeliest, slot by slot": {BY: "greedy", HORIZON: 9},
+    "likelihood, beam of 1": {BY: "likelihood", HORIZON: 9, BEAM: 1},
+    "likelihood, beam of 32": {BY: "likelihood", HORIZON: 9, BEAM: 32},
+    "rewards, 9 timesteps": {BY: "rewards", HORIZON: 9, BEAM: 32},
+    "rewards and value, 1": {BY: "return", HORIZON: 1, BEAM: 32},
+    "rewards and value, 9": {BY: "return", HORIZON: 9, BEAM: 32},
+    "rewards and exact Q*, 9": {BY: "exact", HORIZON: 9, BEAM: 32},
+}
 
 
 def plain(results: Results) -> pd.DataFrame:
@@ -460,8 +468,8 @@ def plain(results: Results) -> pd.DataFrame:
 
 @register("figure", "semantics", order=10)
 def semantics(results: Results) -> base.Drawn | None:
-    """Left, whose value a predicted return is, a row a data set and a marker a context; right, what decoding brings
-    over the horizon, beside the same without error. None where neither was measured."""
+    """Left, whose value a predicted return is, a row a data set and a marker a context; right, what ways of decoding
+    score on two chains. None where neither was measured."""
     rows = plain(results)
     if not {"semantics.toward_optimal", HORIZON} <= set(rows):
         return None
@@ -470,8 +478,9 @@ def semantics(results: Results) -> base.Drawn | None:
     if not names:
         return None
     once = told.drop_duplicates(["data", "context", "seed"])
-    figure = style.new_figure(max(2.4, 1.35 + 0.27 * len(names)))
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1.0))
+    figure = style.new_figure(max(2.4, 1.05 + 0.3 * len(names)))
+    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.1))
+    chains = _chains(rows, results)
     looks = style.looks("context", sorted(once["context"].unique()))
     for height, name in enumerate(names):
         here = once[once["data"] == name]
@@ -487,7 +496,7 @@ def semantics(results: Results) -> base.Drawn | None:
         left.plot(floor, height, color="#000000", marker="x", markersize=4, zorder=1)
     for place in (0.0, 1.0):
         left.axvline(place, color="#808080", linewidth=0.7, zorder=0)
-    left.set_xlim(-0.35, 1.25)
+    left.set_xlim(-0.5, 1.15)
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xticks([0.0, 0.5, 1.0], ["behaviour's value,\ngiven the past", "", "optimal\nvalue"])
     left.set_yticks(
@@ -500,10 +509,13 @@ def semantics(results: Results) -> base.Drawn | None:
         for context, look in looks.items()
     ]
     handles.append(Line2D([], [], color="#000000", marker="x", linewidth=0, label="table of means"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=1)
-    shown, handles = _decoded(right, rows, results, len(looks))
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
-    trials = {*once["trial"], *shown}
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    trials = {*once["trial"], *_decoded(right, rows, chains)}
+    if chains:
+        handles = [
+            _handle(look, words.data(name)) for name, look in style.looks("data", chains).items()
+        ]
+        figure.legend(handles=handles, loc="outside upper right")
     return base.Drawn(
         figure=figure,
         title="Whose value a return token estimates, and what decoding for it brings",
@@ -511,70 +523,64 @@ def semantics(results: Results) -> base.Drawn | None:
             "Left: how far the predicted return of held-out windows and actions (the expected reward and the value"
             " that follows) is on the way from the exact value of the behaviour, given the window, to the exact optimal"
             " value: least squares, on the timesteps where the two differ; means over seeds with 95 % intervals. The"
-            " cross is what a table of means makes of the same data. Right: score over the imagined timesteps of a"
-            " search; thin and dashed, the exact look-ahead that the search stands for; 100 is the optimum."
+            " cross is what a table of means makes of the same data; intervals that go on are cut. Right: scores of"
+            " ways to decode, a point a model and a line their range; 100 is the optimum. Numbers are the imagined"
+            " timesteps; a black line is what an exact look-ahead on the behaviour's values would score."
         ),
         trials=tuple(sorted(trials)),
     )
 
 
-def _decoded(
-    panel: Any, rows: pd.DataFrame, results: Results, taken: int
-) -> tuple[set[str], list[Line2D]]:
-    """Scores over the horizon on the first data set that has several; the trials shown, and what stands in the legend.
-    taken: looks that the other panel uses."""
-    beams = rows[BEAM] == rows[BEAM].max() if BEAM in rows else True
-    rows = rows[beams & (rows["context"] == rows["context"].max()) & rows["decode.score"].notna()]
-    counts = rows.groupby("data", observed=True)[HORIZON].nunique()
-    names = [name for name in results.study.data if counts.get(name, 0) > 1]
-    if not names:
+def _chains(rows: pd.DataFrame, results: Results) -> list[str]:
+    """The two data sets, or fewer, on which most ways of decoding were measured, in the study's order."""
+    counts = {
+        name: sum(len(_way(rows[rows["data"] == name], levels)) > 0 for levels in WAYS.values())
+        for name in results.study.data
+        if name in set(rows["data"])
+    }
+    most = sorted((name for name in counts if counts[name] > 2), key=lambda name: -counts[name])[:2]
+    return [name for name in results.study.data if name in most]
+
+
+def _way(rows: pd.DataFrame, levels: Mapping[str, Any]) -> pd.DataFrame:
+    """The trials of the longest context that were decoded so."""
+    there = {name: level for name, level in levels.items() if name in rows}
+    found = tables.at(rows[rows["decode.score"].notna()], there)
+    return found[found["context"] == found["context"].max()]
+
+
+def _handle(look: style.Look, label: str) -> Line2D:
+    return Line2D(
+        [], [], color=look.colour, marker=look.marker, markerfacecolor="none", linewidth=0, label=label
+    )  # fmt: skip
+
+
+def _decoded(panel: Any, rows: pd.DataFrame, chains: Sequence[str]) -> set[str]:
+    """Scores on these data sets, a row a way of decoding; the trials shown."""
+    if not chains:
         panel.axis("off")
-        return set(), []
-    here = rows[rows["data"] == names[0]]
-    looks = style.looks("", [*range(taken), *LINES, *LEVELS])
-    handles = []
+        return set()
     shown: set[str] = set()
-    for by, label in (LINES | LEVELS).items():
-        mine, look = here[here[BY] == by], looks[by]
-        if mine.empty:
-            continue
-        shown |= set(mine["trial"])
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=look.colour,
-                marker="" if by in LEVELS else look.marker,
-                linestyle=look.line,
-                linewidth=1.0,
-                label=label,
-            )
-        )
-        cells = tables.by_level(mine, [HORIZON], "decode.score")
-        x = [key[0] for key in cells]
-        mean = np.array([cell.mean for cell in cells.values()])
-        if by in LEVELS:
-            panel.axhline(mean[0], color=look.colour, linestyle=look.line, linewidth=0.9)
-            continue
-        ends = np.array([[c.low, c.high] for c in cells.values()])
-        bars = np.abs(np.nan_to_num(ends.T - mean, nan=0.0))
-        panel.errorbar(
-            x, mean, yerr=bars, color=look.colour, marker=look.marker, linestyle=look.line,
-            linewidth=1.0, elinewidth=0.7,
-        )  # fmt: skip
-        ideal = tables.by_level(mine, [HORIZON], "decode.exact")
-        panel.plot(
-            [key[0] for key in ideal], [cell.mean for cell in ideal.values()],
-            color=look.colour, linestyle=(0, (2, 2)), linewidth=0.7,
-        )  # fmt: skip
-    told = here[here["trial"].isin(shown)]
-    panel.set_ylim(told.groupby([BY, HORIZON])["decode.score"].mean().min() - 40, 110)
-    panel.set_xticks(sorted(here[HORIZON].unique()))
-    panel.set_xlabel("imagined timesteps")
-    panel.set_ylabel("score")
-    base.title(panel, f"Decoding: {words.data(names[0])}")
-    if any(by in set(here[BY]) for by in LINES):
-        ideal = Line2D([], [], color="#555555", linestyle=(0, (2, 2)), linewidth=0.7)
-        ideal.set_label("exact look-ahead")
-        handles.append(ideal)
-    return shown, handles
+    for place, (name, look) in enumerate(style.looks("data", chains).items()):
+        for height, levels in enumerate(WAYS.values()):
+            mine = _way(rows[rows["data"] == name], levels)
+            if mine.empty:
+                continue
+            shown |= set(mine["trial"])
+            score = mine["decode.score"].to_numpy(dtype=float)
+            y = height + 0.3 * (place - (len(chains) - 1) / 2)
+            panel.plot([score.min(), score.max()], [y] * 2, color=look.colour, linewidth=0.8)
+            panel.plot(
+                score, np.full(len(score), y), look.marker, color=look.colour, markersize=4.2,
+                markerfacecolor="none", clip_on=False,
+            )  # fmt: skip
+            ideal = mine["decode.exact"].mean()
+            if levels[BY] == "return" and np.isfinite(ideal):
+                panel.plot([ideal] * 2, [y - 0.14, y + 0.14], color="#000000", linewidth=1.4)
+    panel.axvline(100.0, color="#808080", linewidth=0.7, zorder=0)
+    panel.set_ylim(len(WAYS) - 0.5, -0.5)
+    panel.set_yticks(range(len(WAYS)), list(WAYS))
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlabel("score")
+    base.title(panel, "What decoding brings")
+    return shown

@@ -27,11 +27,12 @@ FILE = "claims.yaml"
 FIGURE, STANDING = "figures/claims", "tables/standing.tex"
 REACH = 6.0  # smallest effects that matter, each way, that the axis shows
 _LINE = 0.106  # inches of a line of text
-_CLAIM, _FOUND, _PANEL = 0.225, 0.265, 0.135  # parts of the width; the rest is the effects' words
-_CLAIMS, _ANSWERS, _EFFECTS = 28, 30, 46  # letters of a line
+_CLAIM, _FOUND, _PANEL = 0.19, 0.225, 0.215  # parts of the width; the rest is the effects' words
+_CLAIMS, _ANSWERS, _EFFECTS = 24, 25, 48  # letters of a line
 _GAP = 0.35  # lines between two effects
 FIRMNESS = ("same verdict", "same sign", "universes", "replications")
 _MARKS = {"supported": "o", "equivalent": "s", "refuted": "X"}
+_OTHER = "D"  # of a verdict that isn't one of these
 
 
 class Claim(Section):
@@ -66,7 +67,7 @@ class Row:
         """How sure a verdict is: seeds, and the share of the multiverse in which it is the same."""
         said = f"{self.facts['seeds']} seeds"
         if self.facts["stands"] is not None:
-            said += f"; in {100 * self.facts['stands']:.0f} % of universes"
+            said += f"; {100 * self.facts['stands']:.0f} % of universes"
         return said
 
     def scaled(self, value: float) -> float:
@@ -138,7 +139,7 @@ def _figure(claims: Sequence[Claim], entries: Mapping[str, Mapping[str, Any]]) -
     figure.set_layout_engine("none")  # its columns have the places that they are given
     bottom, top = 4.9 * _LINE / whole, 1 - 1.6 * _LINE / whole
     panel = figure.add_axes((_CLAIM + _FOUND, bottom, _PANEL, top - bottom))
-    panel.set(xlim=(-REACH, REACH), ylim=(sum(heights), 0), yticks=[], xticks=[-5, -1, 1, 5])
+    panel.set(xlim=(-REACH, REACH), ylim=(sum(heights), 0), yticks=[], xticks=[-5, -1, 0, 1, 5])
     panel.tick_params(axis="x", labelsize=style.SMALL)
     panel.spines["left"].set_visible(False)
     panel.axvline(0, color="#b0b0b0", linewidth=0.8, zorder=0.5)
@@ -177,7 +178,7 @@ def _beside(effect: Row) -> list[str]:
     lines = base.wrap(f"{effect.of}:", _EFFECTS)
     if not effect.tested:
         return [*lines, facts["verdict"]]
-    return [*lines, facts["shown"], f"{facts['verdict']}; {effect.sure}"]
+    return [*lines, *base.wrap(f"{facts['shown']}; {facts['verdict']}; {effect.sure}", _EFFECTS)]
 
 
 def _effect(panel: Any, effect: Row, place: float) -> None:
@@ -198,9 +199,9 @@ def _effect(panel: Any, effect: Row, place: float) -> None:
     panel.plot(
         math.copysign(REACH, middle) if beyond else middle,
         place,
-        (">" if middle > 0 else "<") if beyond else _MARKS.get(facts["verdict"], "."),
+        (">" if middle > 0 else "<") if beyond else _MARKS.get(facts["verdict"], _OTHER),
         color=colour,
-        markersize=4.5,
+        markersize=5.0,
         markeredgewidth=0,
         clip_on=False,
         zorder=4,

@@ -113,6 +113,18 @@ class Finding:
         return f"{shown}{of}, {self.level} interval {self.shown_interval}{firm}"
 
     @property
+    def brief(self) -> str:
+        """The same for a text that says what brackets hold: `+16.3 points [12.1 to 20.4]`, with the claim that decides
+        and the share of universes behind the interval."""
+        told = [self.shown_interval]
+        if self.decided_by:
+            told.append(words.claim(self.decided_by))
+        if self.fragile and self.stands is not None:
+            told.append(f"{words.percent(self.stands, 0)} of universes")
+        shown = self.response.quantity(self.estimate, sign=not self.absolute)
+        return f"{shown} [{'; '.join(told)}]"
+
+    @property
     def fragile(self) -> bool:
         """Whether it is a claim that fewer than `FIRM` of its universes make."""
         return self.verdict in _CLAIMS and self.stands is not None and self.stands < FIRM

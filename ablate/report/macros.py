@@ -94,7 +94,7 @@ def _of(finding: Finding) -> dict[str, str]:
         values |= {
             "Estimate": tex.math_number(finding.shown_estimate),
             "Interval": tex.math_number(finding.shown_interval),
-            "Result": tex.latex(finding.result),
+            "Result": tex.latex(finding.brief),
             "Level": tex.latex(finding.level),
             "CorrectedP": tex.math_number(finding.p_relation),
         }

@@ -216,7 +216,7 @@ def findings(results: Results) -> list[dict[str, Any]]:
     """What the paper's overview tells of each hypothesis, in their order.
 
     Estimate and interval are in the response's unit, None where there is none. matters: the smallest effect that
-    matters, the margin or else the threshold; None without either. universes, stands, same_sign: their number in the
+    matters, the threshold or else the margin; None without either. universes, stands, same_sign: their number in the
     multiverse and shares of them, None where it isn't a hypothesis of it, or nothing is decided as training hasn't
     converged. replications: in how many of those under other streams the verdict is the same, and of how many.
     """
@@ -241,7 +241,7 @@ def findings(results: Results) -> list[dict[str, Any]]:
             "low": _finite(one.low),
             "high": _finite(one.high),
             "around": one.around,
-            "matters": one.margin or abs(one.threshold) or None,
+            "matters": abs(one.threshold) or one.margin or None,
             "shown": shown if one.tested else "",
             "seeds": story.seeds,
             "universes": there.get("universes"),
