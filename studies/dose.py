@@ -781,6 +781,6 @@ def _filtered(panel: Any, rows: pd.DataFrame, found: pd.DataFrame, of: str) -> N
 
 
 def _limit(panel: Any) -> None:
-    """Shares between -1 and 1.5 at most, whatever intervals of few seeds say."""
+    """Shares between -1.5 and 1.5 at most, whatever intervals of few seeds say."""
     low, high = panel.get_ylim()
-    panel.set_ylim(max(low, -1.0), min(high, 1.5))
+    panel.set_ylim(max(low, -1.5), min(high, 1.5))

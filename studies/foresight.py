@@ -65,7 +65,7 @@ class Filter(Measurement):
     sees the present state and the actions can have. The models don't matter, but for their seeds."""
 
     responses = (
-        Response("area", "excess log error of the exact filter", "log of the ratio to the simulator's", digits=2),
+        Response("area", "excess log error of the exact filter", openloop.EXCESS, digits=2),
         Response("rmse", "error of the exact filter", openloop.UNIT, index="horizon", places=openloop.PLACES),
     )  # fmt: skip
 
@@ -269,7 +269,7 @@ def contributed(results: Results) -> base.Drawn | None:
     panels = figure.subplots(1, 2, sharey=True, sharex=True)
     looks = style.looks("", bars)
     # the widest intervals, of few seeds, are cut
-    reach = 2.5 * max(abs(cell.mean) for made in found.values() for cell in made.values())
+    reach = 1.6 * max(abs(cell.mean) for made in found.values() for cell in made.values())
     for panel, (source, said) in zip(panels, sources.items(), strict=True):
         for height, name in enumerate(names):
             for place, bar in enumerate(bars):

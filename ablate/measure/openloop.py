@@ -43,7 +43,7 @@ WIDER = (
 )
 PLACES = 12  # of the timesteps ahead at which errors stand in a study's table; a run keeps all of everything
 DIRECTIONS = 64  # of the sliced Wasserstein distance
-UNIT, EXCESS = "of the state's deviation", "log of the ratio to the simulator's"  # of responses
+UNIT, EXCESS = "of the state's deviation", "in log error"  # of responses
 
 Floats = np.ndarray
 

@@ -96,9 +96,9 @@ class Story:
             said += f", of which some estimates rest on {words.listing(map(str, short))} only, for lack of cells"
         if self.foreign:
             return f"{said}; the runs come from elsewhere."
-        said += f" (profile {self.profile}"
         if not self.reduced:
-            return f"{said}, the study as it stands)."
+            return f"{said}."
+        said += f" (profile {self.profile}"
         if self.profile == "quick":
             return (
                 f"{said}). This is a demonstration at reduced scale, not the study itself, which "

@@ -285,20 +285,38 @@ def matching(table: pd.DataFrame) -> Table | None:
                 f"{low:,}" if low == high else f"{low:,}--{high:,}",
                 "--" if np.isnan(worst) else f"{worst:.2f}\\,\\%",
                 words.listing(f"{t:,}" for t in targets) if targets else "--",
+                _operations(group),
                 str(len(group[frame.factor_columns(group)].drop_duplicates())),
             ]
         )
     return Table(
         "matching",
         tabular(
-            "lrr>{\\raggedright\\arraybackslash}p{0.35\\linewidth}r",
-            ["mixer", "parameters", "largest mismatch", "supervised targets", "cells"],
+            "lrr>{\\raggedright\\arraybackslash}p{0.3\\linewidth}rr",
+            [
+                "mixer",
+                "parameters",
+                "largest mismatch",
+                "supervised targets",
+                "operations",
+                "cells",
+            ],
             rows,
         ),
         "Matching: trainable parameters over all cells of a mixer, the largest relative distance "
-        "to the size asked for, and the supervised targets that each model was trained on.",
+        "to the size asked for, the supervised targets that each model was trained on, and the "
+        "floating-point operations of one target, in thousands.",
         tuple(shown["trial"].tolist()),
     )
+
+
+def _operations(rows: pd.DataFrame) -> str:
+    """The least and the most operations of a target, in thousands."""
+    found = rows.get("flops_per_target", pd.Series(dtype=float)).dropna()
+    if found.empty:
+        return "--"
+    low, high = (f"{value / 1000:,.0f}" for value in (found.min(), found.max()))
+    return low if low == high else f"{low}--{high}"
 
 
 def failures(table: pd.DataFrame) -> Table | None:

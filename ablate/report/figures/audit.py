@@ -29,7 +29,11 @@ def draw(results: Results) -> base.Drawn | None:
     Shown for the setting (context, history, condition, head) with most mixers, then most
     conditions, then longest context. None when no record holds an influence.
     """
-    usable = [record for record in results.audit if record.get("influence") and record.get("lags")]
+    usable = [
+        record
+        for record in results.audit
+        if record.get("lags") and any((record.get("influence") or {}).values())
+    ]  # models of single timesteps have none
     if not usable:
         return None
     sizes = Counter(_setting(record) for record in usable)
