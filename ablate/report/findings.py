@@ -125,6 +125,11 @@ class Finding:
         return f"{shown} [{'; '.join(told)}]"
 
     @property
+    def amount(self) -> str:
+        """The same behind a word that says the direction, as in "lower by": without a plus sign."""
+        return self.brief.removeprefix("+")
+
+    @property
     def fragile(self) -> bool:
         """Whether it is a claim that fewer than `FIRM` of its universes make."""
         return self.verdict in _CLAIMS and self.stands is not None and self.stands < FIRM

@@ -95,6 +95,7 @@ def _of(finding: Finding) -> dict[str, str]:
             "Estimate": tex.math_number(finding.shown_estimate),
             "Interval": tex.math_number(finding.shown_interval),
             "Result": tex.latex(finding.brief),
+            "Amount": tex.latex(finding.amount),
             "Level": tex.latex(finding.level),
             "CorrectedP": tex.math_number(finding.p_relation),
         }
