@@ -205,8 +205,9 @@ def test_the_figure(own: Any, results: Results) -> None:
     assert [label.get_text() for label in left.get_yticklabels()]
     said = [[text.get_text() for text in one.get_texts()] for one in drawn.figure.legends]
     assert said[0] == ["K = 2", "K = 20", "table of means"]
-    assert said[1][-1] == "exact look-ahead"
-    assert right.get_xlabel() == "imagined timesteps"
+    assert "Chain, gamble-step" in said[1]
+    assert [label.get_text() for label in right.get_yticklabels()] == list(own.WAYS)
+    assert right.get_xlabel() == "score"
     assert drawn.trials
     bare = results.table.drop(columns=["semantics.toward_optimal"])
     assert own.semantics(Results(results.study, bare)) is None
