@@ -270,7 +270,9 @@ def test_nothing_to_show_is_no_figure(results):
     assert drawn("receptive_fields", replace(results, audit=broken)) is None
     [first, *_] = samples.audits()
     single = {**first, "influence": {shape: {} for shape in first["influence"]}}
-    assert drawn("receptive_fields", replace(results, audit=[*samples.audits(), single])) is not None
+    assert (
+        drawn("receptive_fields", replace(results, audit=[*samples.audits(), single])) is not None
+    )
 
 
 def test_the_slice_is_where_most_cells_are(study):
