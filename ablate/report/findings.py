@@ -106,11 +106,10 @@ class Finding:
         """`+16.3 points, 95 % interval 12.1 to 20.4`; of the deciding claim, where several must
         hold; with the share of universes where it is fragile."""
         of = f" for {words.claim(self.decided_by)}" if self.decided_by else ""
-        shown = self.response.quantity(self.estimate, sign=not self.absolute)
         firm = ""
         if self.fragile and self.stands is not None:
             firm = f", in {words.percent(self.stands, 0)} of universes"
-        return f"{shown}{of}, {self.level} interval {self.shown_interval}{firm}"
+        return f"{self._quantity}{of}, {self.level} interval {self.shown_interval}{firm}"
 
     @property
     def brief(self) -> str:
@@ -121,13 +120,17 @@ class Finding:
             told.append(words.claim(self.decided_by))
         if self.fragile and self.stands is not None:
             told.append(f"{words.percent(self.stands, 0)} of universes")
-        shown = self.response.quantity(self.estimate, sign=not self.absolute)
-        return f"{shown} [{'; '.join(told)}]"
+        return f"{self._quantity} [{'; '.join(told)}]"
 
     @property
     def amount(self) -> str:
         """The same behind a word that says the direction, as in "lower by": without a plus sign."""
         return self.brief.removeprefix("+")
+
+    @property
+    def _quantity(self) -> str:
+        """The estimate with its sign, if it is a difference, and its unit."""
+        return self.response.quantity(self.estimate, sign=not self.absolute)
 
     @property
     def fragile(self) -> bool:
