@@ -83,7 +83,8 @@ class Converged(Section):
 
     loss_fall: largest fall of the held-out loss over the last third of training, as a share of the whole fall
         from the untrained model's. excess_error: largest held-out action error above the exact Bayes posterior's
-        with the same window, as a share of the action's variance; where the data's law is known.
+        with the same window, as a share of the action's variance; where the data's law is known and the model is told
+        the time alone and sees the whole past, as the posterior.
     """
 
     loss_fall: float | None = Field(default=None, gt=0, lt=1)

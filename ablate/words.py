@@ -135,6 +135,8 @@ class Response:
     tabled: whether its values over the index stand in series.csv too, not in the record of the run alone.
     places: at how many places of a longer index they stand there, the first, the last and others at equal ratios
         between them; 0 for all.
+    way: of `WAYS`, how it makes a number of the episodes that another response is made of; its name is the other's and
+        this one. Such a response is for the multiverse alone, and the page's table leaves it out.
     """
 
     name: str
@@ -146,6 +148,14 @@ class Response:
     index: str = ""
     tabled: bool = True
     places: int = 0
+    way: str = ""
+
+    def ways(self, *ways: str) -> tuple[Response, ...]:
+        """The responses that make numbers of the same episodes in other ways."""
+        return tuple(
+            replace(self, name=f"{self.name}_{way}", label=f"{self.said}, {way_said(way)}", way=way)
+            for way in ways
+        )
 
     @property
     def said(self) -> str:
@@ -177,6 +187,22 @@ class Response:
         shown = f"{before} {self.said}".strip()
         unit = f"fraction {self.unit}" if self.unit.startswith("of ") else self.unit
         return f"{shown} ({unit})" if unit else shown
+
+
+# How the episodes of a run become one number in other ways than their mean, by the end of a column's name.
+WAYS = {
+    "iqm": "interquartile mean of the episodes",
+    "cap_half": "half the cap",
+    "cap_double": "twice the cap",
+}
+
+
+def way_said(way: str) -> str:
+    """How the episodes become one number, in words; `episodes_10` are the first ten. Empty where it is no such way."""
+    head, _, number_of = way.rpartition("_")
+    if head == "episodes" and number_of.isdecimal():
+        return f"{number_of} episodes"
+    return WAYS.get(way, "")
 
 
 # What a fit has beside what is measured on it; columns of the tidy table under these names.

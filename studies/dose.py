@@ -34,7 +34,7 @@ from ablate.data.windows import Visibility
 from ablate.envs.lq import HORIZON, LinearQuadratic
 from ablate.errors import UserError, unknown
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, LOST, regret
+from ablate.measure.episodes import CAP, CAPPED, LOST, capped, regret
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, Around
 from ablate.models.conditions import Condition, Moment
@@ -265,12 +265,15 @@ def yardsticks(data: DataSet, seeds: Floats, who: str) -> Floats:
     return _known[key]
 
 
+SHORTFALL = Response("shortfall", "shortfall", "points", "lower", digits=1, points=True)
+
+
 @register("measurement", "recovery", VERSION)
 class Recovery(Measurement):
     """The models act on what is shown, beside what exact estimation of the state makes of it in the same episodes."""
 
     responses = (
-        Response("shortfall", "shortfall", "points", "lower", digits=1, points=True),
+        SHORTFALL,
         Response("score", "score", "points", "higher", digits=1, points=True),
         Response("score_median", "median score", "points", "higher", digits=1, points=True),
         Response("lost", "share of lost episodes", "fraction", "lower"),
@@ -280,6 +283,7 @@ class Recovery(Measurement):
         Response("filter", "shortfall of the exact filter", "points", "lower", digits=1, points=True),
         Response("clone", "shortfall of the exact clone", "points", "lower", digits=1, points=True),
         Response("memoryless", "shortfall of the exact clone without memory", "points", "lower", digits=1, points=True),
+        *SHORTFALL.ways(*CAPPED),
     )  # fmt: skip
     acts = True
 
@@ -323,6 +327,7 @@ class Recovery(Measurement):
         pairs = [consecutive(a, n) for a, n in zip(actions, found.lengths, strict=True)]
         return {
             "shortfall": regret(scores, top, options.cap),
+            **capped("shortfall", scores, top, options.cap),
             "score": scores.mean(axis=1),
             "score_median": np.median(scores, axis=1),
             "lost": (scores < options.below).mean(axis=1),

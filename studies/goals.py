@@ -27,6 +27,7 @@ from ablate.data.waypoints import Waypoints
 from ablate.envs.base import Floats, Step, VectorEnv, Wrapper
 from ablate.envs.fourrooms import HORIZON, MAP, FourRooms
 from ablate.measure.base import Measurement, Numbers, Trained
+from ablate.measure.episodes import FEWER, fewer
 from ablate.measure.rollout import evaluation_seeds, rollout
 from ablate.models.agent import stored
 from ablate.models.conditions.goal import Goal
@@ -196,15 +197,19 @@ WIDE = 0.05  # cells: the goal is moved by so much
 _needed: dict[tuple[str, bytes], np.ndarray] = {}
 
 
+SUCCESS = Response("success", "success rate", "%", "higher", digits=1, points=True)
+
+
 @register("measurement", "reaching", VERSION)
 class Reaching(Measurement):
     """The models are sent to goals between pairs of rooms that were in the data, or never were."""
 
     responses = (
-        Response("success", "success rate", "%", "higher", digits=1, points=True),
+        SUCCESS,
         Response("spl", "success by path length", "%", "higher", digits=1, points=True),
         Response("distance", "final distance", "cells", "lower", digits=2),
         Response("influence", "influence of the goal", "of the action, a cell", index="timestep"),
+        *SUCCESS.ways(*FEWER),
     )
     acts = True
 
@@ -243,6 +248,7 @@ class Reaching(Measurement):
             _needed[key] = needed.reshape(len(seeds), options.episodes)
         return {
             "success": 100.0 * found.success.mean(axis=1),
+            **fewer("success", 100.0 * found.success),
             "spl": 100.0 * spl(found.success, _needed[key], found.lengths).mean(axis=1),
             "distance": env.distance.reshape(len(seeds), -1).mean(axis=1),
             "influence": influence(trained),

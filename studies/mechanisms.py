@@ -32,7 +32,7 @@ from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, window_rows
 from ablate.envs.lq import ACTION_SCALE, PROCESS_NOISE, A, B
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, LOST, optimal_returns
+from ablate.measure.episodes import CAP, CAPPED, LOST, REGRET, optimal_returns
 from ablate.measure.episodes import summaries as responses
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, Around, stored
@@ -363,8 +363,9 @@ class Past(Measurement):
         ),
         Response("clone_follows", "the same share, of the exact posterior"),
         Response("score", "score", "points", "higher", digits=1, points=True),
-        Response("regret", "regret to the optimum", "points", "lower", digits=1, points=True),
+        REGRET,
         Response("lost", "share of lost episodes", "fraction", "lower"),
+        *REGRET.ways(*CAPPED),
     )
     acts = True
 
@@ -422,7 +423,8 @@ def acted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
     )
     optimal = optimal_returns(data.spec, found.env_seeds)
     every = responses(found, data.anchors, optimal, options.cap, options.below)
-    return {name: every[name] for name in ("score", "regret", "lost")}
+    names = ("score", "regret", "lost", *(each.name for each in REGRET.ways(*CAPPED)))
+    return {name: every[name] for name in names}
 
 
 @torch.no_grad()

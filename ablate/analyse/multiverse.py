@@ -10,7 +10,8 @@ checkpoint the last one; each earlier budget; the best of them; of what learning
 target     the return that is asked for, where the hypothesis isn't about it: each that was measured, and the best of
            all (selection again).
 episodes   how a run's episodes become one number: their mean score, their median score, or the mean regret, which is
-           capped in each episode; fewer of them where the table has a column `METRIC_episodes_N`. A regret changes by
+           capped in each episode; and the ways that the table has a column `METRIC_WAY` of: the first N episodes
+           (`episodes_10`), their interquartile mean, half the cap and twice the cap (`words.WAYS`). A regret changes by
            as much as the score does, in the other direction, so it takes a score's place where a hypothesis is about
            differences alone.
 list       evaluation episodes of each seed's own, or one list for all seeds.

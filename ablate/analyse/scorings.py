@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,7 @@ class Sources:
         return self._others[axis]
 
     def _episodes(self, acting: bool, differs: Callable[[], bool]) -> list[str]:
-        out = []
-        prefix = f"{self._metric}_episodes_"
-        told = [c.removeprefix(prefix) for c in self._whole.columns if c.startswith(prefix)]
-        out += [f"{n} episodes" for n in told]
+        out = list(self._ways)
         if f"{self._metric}_median" in self._whole.columns and self._tail != "score":
             out.append(EPISODES["score_median"])
         if self._tail in EPISODES:
@@ -178,13 +176,27 @@ class Sources:
             return []
         if not out:
             self._refuse("episodes", "the tables hold one way alone to make a number of them")
-        if not told:
+        if not self._ways:
             self._refuse(
                 "number of episodes",
-                "the tables hold a number a run, not its single episodes, so that there are no 10 or 500 of them, no "
-                "halves or other draws of them, no other cap and no interquartile mean",
+                "the tables hold a number a run, not its single episodes, and none of fewer of them, of another cap or "
+                "of their interquartile mean, which earlier code didn't write",
             )
         return out
+
+    @cached_property
+    def _ways(self) -> dict[str, str]:
+        """Other ways to sum up a run's episodes, in words, that every run has a number of -> the column."""
+        columns = {
+            c: words.way_said(c.removeprefix(f"{self._metric}_")) for c in self._whole.columns
+        }
+        return {
+            said: column
+            for column, said in columns.items()
+            if said
+            and column.startswith(f"{self._metric}_")
+            and np.isfinite(self._rows.loc[self._done, column].to_numpy(dtype=float)).all()
+        }
 
     def _anchors(self) -> list[str]:
         if not self._response.points or "ratio" in (self._of.estimator or {}):
@@ -212,8 +224,8 @@ class Sources:
         """The column that a way of summing up episodes stands in, and its sign beside the metric."""
         if episodes == DECLARED:
             return self._metric, 1.0
-        if episodes.endswith(" episodes"):
-            return f"{self._metric}_episodes_{episodes.removesuffix(' episodes')}", 1.0
+        if episodes in self._ways:
+            return self._ways[episodes], 1.0
         tail = next(t for t, said in EPISODES.items() if said == episodes)
         if self._tail not in EPISODES:
             return f"{self._metric}_median", 1.0

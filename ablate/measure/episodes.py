@@ -8,6 +8,7 @@ policy in the same episodes, which is bounded in each.
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 from ablate.data.catalogue import Anchors, DataSpec
 from ablate.measure.rollout import Rollouts
@@ -16,16 +17,28 @@ from ablate.words import Response
 CAP = 100.0  # points: what lies between the anchors
 LOST = 0.0  # points: the score of the lower anchor
 
+FIRST = (10, 100)  # episodes, whose mean is a response too
+FEWER = tuple(f"episodes_{n}" for n in FIRST)
+SUMMED = (*FEWER, "iqm")
+CAPPED = (*SUMMED, "cap_half", "cap_double")
+
+SCORE = Response("score", unit="points", direction="higher", digits=1, points=True)
+REGRET = Response("regret", "regret to the optimum", "points", "lower", digits=1, points=True)
+SUCCESS = Response("success", "success rate", "fraction", "higher")
+
 RESPONSES = (
-    Response("score", unit="points", direction="higher", digits=1, points=True),
+    SCORE,
     Response("score_median", "median score", "points", "higher", digits=1, points=True),
-    Response("regret", "regret to the optimum", "points", "lower", digits=1, points=True),
+    REGRET,
     Response("lost", "share of lost episodes", "fraction", "lower"),
     Response("return_mean", "return", "reward units", "higher", digits=1),
     Response("return_std", "spread of returns", "reward units", digits=1),
-    Response("success", "success rate", "fraction", "higher"),
+    SUCCESS,
     Response("length", "episode length", "timesteps", digits=1),
     Response("jerk", "action jerk", "action units"),
+    *SCORE.ways(*SUMMED),
+    *REGRET.ways(*CAPPED),
+    *SUCCESS.ways(*FEWER),
     Response("episode_return", "return", "reward units", index="episode", tabled=False),
     Response("episode_length", "episode length", "timesteps", index="episode", tabled=False),
     Response("episode_success", "success", index="episode", tabled=False),
@@ -48,6 +61,33 @@ def regret(scores: np.ndarray, optimal: np.ndarray, cap: float = CAP) -> np.ndar
     """
     mean: np.ndarray = np.clip(optimal - scores, -cap, cap).mean(axis=1)
     return mean
+
+
+def fewer(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """The mean (S,) of the first 10 and 100 episodes, by name: the ways `FEWER` of a response.
+
+    values: (S, E), of each episode. NaN where there aren't more episodes than those.
+    """
+    unknown = np.full(len(values), np.nan)
+    return {
+        f"{name}_episodes_{n}": values[:, :n].mean(axis=1) if n < values.shape[1] else unknown
+        for n in FIRST
+    }
+
+
+def summed(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """The ways `SUMMED` of a response: as `fewer`, and the interquartile mean, which leaves out the lowest and the
+    highest quarter of the episodes."""
+    return {**fewer(name, values), f"{name}_iqm": stats.trim_mean(values, 0.25, axis=1)}
+
+
+def capped(name: str, scores: np.ndarray, optimal: np.ndarray, cap: float) -> dict[str, np.ndarray]:
+    """The ways `CAPPED` of a regret: as `summed`, and with other caps. Arguments as of `regret`."""
+    return {
+        **summed(name, np.clip(optimal - scores, -cap, cap)),
+        f"{name}_cap_half": regret(scores, optimal, cap / 2.0),
+        f"{name}_cap_double": regret(scores, optimal, 2.0 * cap),
+    }
 
 
 def lost(scores: np.ndarray, below: float = LOST) -> np.ndarray:
@@ -81,6 +121,9 @@ def summaries(
         "success": rollouts.success.mean(axis=1),
         "length": rollouts.lengths.mean(axis=1),
         "jerk": rollouts.jerk,
+        **summed("score", scores),
+        **capped("regret", scores, best, cap),
+        **fewer("success", rollouts.success),
         "episode_return": returns,
         "episode_length": rollouts.lengths,
         "episode_success": rollouts.success,

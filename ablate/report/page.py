@@ -112,8 +112,8 @@ def trial_columns(table: pd.DataFrame, first: Sequence[str] = ()) -> list[dict[s
     """The columns of the page's table: name, title, kind, whether one filters by it, and the cells.
 
     Numbers stand as they are (four digits, nothing for NaN); of text each level stands once, in
-    `levels`, and the cells are `codes`. Columns that hold nothing, and factors that don't vary,
-    are left out. first: the responses that stand before the others.
+    `levels`, and the cells are `codes`. Columns that hold nothing, responses for the multiverse alone,
+    and factors that don't vary, are left out. first: the responses that stand before the others.
     """
     factors = [
         name for name in frame.factor_columns(table) if table[name].nunique(dropna=False) > 1
@@ -122,7 +122,8 @@ def trial_columns(table: pd.DataFrame, first: Sequence[str] = ()) -> list[dict[s
         factors.insert(0, "data")
     measured = dict.fromkeys([*first, *frame.metric_columns(table)])
     names = [name for name in ("status", *factors, "seed") if name in table.columns]
-    names += [name for name in measured if name in table.columns and table[name].notna().any()]
+    shown = [name for name in measured if name in first or not words.response(name).way]
+    names += [name for name in shown if name in table.columns and table[name].notna().any()]
     if "failure" in table.columns and table["failure"].fillna("").astype(str).ne("").any():
         names.append("failure")
     names.append("trial")

@@ -237,9 +237,15 @@ class Book:
         return kept.yardsticks(self.folder)
 
     def _yardstick(self, one: Trial) -> float:
-        """The exact posterior's action error with the trial's window; NaN where it isn't known."""
+        """The exact posterior's action error with the trial's window; NaN where it isn't known or knows something else.
+
+        It is told the time and sees all of the past. Told who acts or the return, a model may beat it; without the time
+        or part of the past none can reach it.
+        """
         found = self._yardsticks
         if found is None or "action_error" not in found:
+            return math.nan
+        if (one.config["condition"], one.config["history"]) != ("time", "states+actions"):
             return math.nan
         mine = found[
             (found["data"] == one.config["data"])

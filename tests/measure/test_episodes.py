@@ -55,6 +55,26 @@ def test_all_responses_of_rollouts() -> None:
     np.testing.assert_allclose(found["regret"], [42.5, 50.0])
     assert np.isnan(found["success"]).all()
     assert np.isnan(episodes.summaries(rollouts, at, None)["regret"]).all()
+    assert np.isnan(found["score_episodes_10"]).all()  # there are four
+    np.testing.assert_allclose(found["score_iqm"], [65.0, 45.0])  # of four, the two in the middle
+    np.testing.assert_allclose(found["regret_cap_half"], episodes.regret(SCORES, OPTIMAL, 50.0))
+    np.testing.assert_allclose(found["regret_cap_double"], episodes.regret(SCORES, OPTIMAL, 200.0))
+
+
+def test_other_ways_to_sum_up_the_same_episodes() -> None:
+    rng = np.random.default_rng(0)
+    values, optimal = rng.normal(size=(3, 101)), rng.normal(100.0, 50.0, size=(3, 101))
+    found = episodes.capped("regret", 90.0 * values, optimal, 60.0)
+    assert set(found) == {f"regret_{way}" for way in episodes.CAPPED}
+    each = np.clip(optimal - 90.0 * values, -60.0, 60.0)
+    for n in (10, 100):
+        own = episodes.regret(90.0 * values[:, :n], optimal[:, :n], 60.0)
+        np.testing.assert_allclose(found[f"regret_episodes_{n}"], own)
+    middle = [np.sort(row)[25:-25].mean() for row in each]
+    np.testing.assert_allclose(found["regret_iqm"], middle)
+    shown = episodes.REGRET.ways("episodes_10", "cap_half")
+    assert [one.name for one in shown] == ["regret_episodes_10", "regret_cap_half"]
+    assert shown[0].said == "regret to the optimum, 10 episodes"
 
 
 def test_regret_and_lost_episodes_of_exact_policies() -> None:

@@ -211,14 +211,16 @@ def test_a_value_at_one_place_of_an_index_has_a_column_where_a_hypothesis_needs_
     assert "rollout.by_time@2" not in read_table(book(tmp_path, one).folder.table)
 
 
+TOLD = {"condition": "time", "history": "states+actions"}  # what the exact posterior knows
+
+
 @pytest.mark.parametrize("budget", [400, 800])
 def test_the_exact_posterior_s_error_is_the_yardstick_of_convergence(
     tmp_path: Path, budget: int
 ) -> None:
     one = trial(0, budget)
-    config = one.config | {
-        "train": one.config["train"] | {"converged": {"loss_fall": None, "excess_error": 0.04}}
-    }
+    criterion = {"converged": {"loss_fall": None, "excess_error": 0.04}}
+    config = one.config | TOLD | {"train": one.config["train"] | criterion}
     one = Trial(one.fit, config, budget)
     finish(tmp_path, one)  # an action error of 0.25
     where = folder(tmp_path).root / "yardsticks.csv"
@@ -230,6 +232,22 @@ def test_the_exact_posterior_s_error_is_the_yardstick_of_convergence(
             assert table["converged"].tolist() == [expected]
         else:
             assert "converged" not in table
+
+
+@pytest.mark.parametrize(
+    "other", [{"condition": "return-to-go+time"}, {"condition": "none"}, {"history": "states"}]
+)
+def test_who_is_told_something_else_isn_t_measured_by_the_exact_posterior(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
+    one = trial(0, 800)
+    criterion = {"converged": {"loss_fall": None, "excess_error": 0.04}}
+    config = one.config | TOLD | other | {"train": one.config["train"] | criterion}
+    one = Trial(one.fit, config, 800)
+    finish(tmp_path, one)
+    row = {"data": "lq-mix/single", "content": "aa", "context": 20, "action_error": 0.2}
+    write_table(pd.DataFrame([row]), folder(tmp_path).root / "yardsticks.csv")
+    assert read_table(book(tmp_path, one).folder.table)["converged"].isna().all()
 
 
 def test_a_table_holds_some_places_of_a_long_index() -> None:
