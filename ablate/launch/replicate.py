@@ -49,7 +49,7 @@ def replicate(
 
 
 def judged(study: Study, options: Options) -> list[dict[str, Any]]:
-    """What each hypothesis came to under the study's streams: columns as in `COLUMNS`."""
+    """What each hypothesis and each part of it came to under the study's streams: columns as in `COLUMNS`."""
     folder = folder_of(options.results, study)
     hashes = folder.read()["data"]
     wanted = {one.id for one in expand.trials(tuned(study, folder, hashes), hashes)}
@@ -66,12 +66,13 @@ def judged(study: Study, options: Options) -> list[dict[str, Any]]:
         {
             "streams": study.streams,
             "hypothesis": one.hypothesis,
-            "estimate": one.estimate,
-            "low": one.low,
-            "high": one.high,
+            "part": part.label if len(one.details) > 1 else "",
+            "estimate": part.estimate,
+            "low": part.low,
+            "high": part.high,
             "confidence": one.confidence,
             "verdict": one.verdict,
         }
         for one in verdicts
-        if one.estimate is not None
+        for part in one.details
     ]

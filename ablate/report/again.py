@@ -73,30 +73,42 @@ def replications(results: Results) -> Grid | None:
     if known.empty:
         return None
     rows = []
-    for row in replication.coverage(known).to_dict("records"):
-        finding = told[str(row["hypothesis"])]
-        response = finding.response
-        several = row["replications"] > 1
+    for name, parts in replication.coverage(known).groupby("hypothesis", sort=False):
+        finding = told[str(name)]
+        response, count = finding.response, int(parts["replications"].max())
+        verdicts = known[known["hypothesis"] == name].drop_duplicates("streams")["verdict"]
+        decided = parts[parts["part"] == finding.decided_by]
+        lead = (decided if len(decided) else parts).iloc[0]
         rows.append(
             (
                 finding.id,
-                str(row["replications"]),
-                str(row["covered"]) if row["replications"] > 2 else "–",
-                response.amount(row["estimate"], sign=not finding.absolute),
-                response.amount(row["between"]) if several else "–",
-                response.amount(row["half_width"]),
+                str(count),
+                f"{(verdicts == finding.verdict).sum()} of {len(verdicts)}",
+                f"{parts['covered'].sum()} of {parts['replications'].sum()}" if count > 2 else "–",
+                response.amount(lead["estimate"], sign=not finding.absolute),
+                response.amount(lead["between"]) if count > 1 else "–",
+                response.amount(lead["half_width"]),
             )
         )
     level = words.listing(words.percent(x) for x in sorted(known["confidence"].unique()))
     return Grid(
         "replications",
         "Replications under other streams",
-        "The study again under other streams, that is other initial weights, batches, evaluation episodes and, where "
-        f"they are generated, data: how many of the replications' {level} intervals cover the mean of the others, the "
-        "mean of their estimates and its standard deviation between replications, and the mean half width of the "
-        "intervals. An honest interval covers somewhat less often than its confidence says, since the mean of the "
-        "others is itself uncertain.",
-        ("claim", "replications", "covered", "mean estimate", "SD between", "half width"),
+        "The study again under other streams, that is other initial weights, batches and evaluation "
+        f"episodes on the same data: how many have the verdict of the study itself, how many of their {level} "
+        "intervals (of each part of a claim) cover the mean of the others, the mean of their estimates and its standard "
+        "deviation between them, and the mean half width of the intervals; the last three of the part that decides the "
+        "study's own verdict. An honest interval covers somewhat less often than its confidence says, as the mean of "
+        "the others is itself uncertain.",
+        (
+            "claim",
+            "replications",
+            "same verdict",
+            "covered",
+            "mean estimate",
+            "SD between",
+            "half width",
+        ),
         tuple(rows),
         (),
         small=True,

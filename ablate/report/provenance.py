@@ -262,8 +262,9 @@ def control(results: Results) -> dict[str, Any]:
 
 
 def _same(verdicts: pd.DataFrame, hypothesis: str, verdict: str) -> list[int]:
-    """[how many rows of the hypothesis have the verdict, of how many]."""
-    found = verdicts.loc[verdicts["hypothesis"] == hypothesis, "verdict"]
+    """[in how many replications the hypothesis has the verdict, of how many]."""
+    mine = verdicts[verdicts["hypothesis"] == hypothesis]
+    found = mine.drop_duplicates("streams")["verdict"]  # each part of it has the whole's
     return [int((found == verdict).sum()), len(found)]
 
 

@@ -10,7 +10,8 @@ import pytest
 import report_samples as samples
 from scipy import stats
 
-from ablate.report import again
+from ablate.analyse import replication
+from ablate.report import again, provenance
 from ablate.report.render import render
 from ablate.report.results import Results
 from ablate.report.tables import plain
@@ -71,6 +72,25 @@ def test_nothing_stands_below_a_study_with_one_budget(study):
     assert again.replications(one) is None
 
 
+def test_parts_of_a_claim_are_counted_each_and_their_verdict_once() -> None:
+    """Two parts that move in opposite directions: a mean over both would say nothing of either."""
+    rows = [
+        (f"s-{n}", "pairs", part, sign * 9.0 + n, sign * 9.0 + n - 1.5, sign * 9.0 + n + 1.5, 0.95, "refuted")
+        for n in range(3)
+        for part, sign in (("a - b", 1), ("a - c", -1))
+    ]  # fmt: skip
+    found = replication.coverage(pd.DataFrame(rows, columns=list(replication.COLUMNS)))
+    assert found["part"].tolist() == ["a - b", "a - c"]
+    assert found["estimate"].tolist() == pytest.approx([10.0, -8.0])
+    assert found["between"].tolist() == pytest.approx([1.0, 1.0])
+    # 0, 1, 2 against 1.5, 1, 0.5 of the others, within 1.5 each.
+    assert found["covered"].tolist() == [3, 3]
+    alike = provenance._same(
+        pd.DataFrame(rows, columns=list(replication.COLUMNS)), "pairs", "refuted"
+    )
+    assert alike == [3, 3]
+
+
 def test_trials_are_planned_at_the_last_budget(several):
     assert len(several.rows) * 2 == len(several.budgets)
     assert several.subject.planned == len(several.rows)
@@ -87,15 +107,20 @@ def test_replications_count_the_intervals_that_cover_the_mean_of_the_others(seve
         sample = rng.normal(9.0 if number == 8 else 4.0, 1.0, 5)
         low, high = stats.ttest_1samp(sample, 0.0).confidence_interval(0.95)
         for claim, low_, high_ in (("memory", low, high), ("gone", -1.0, 1.0)):
-            rows.append((f"small-{number}", claim, sample.mean(), low_, high_, 0.95, "supported"))
+            rows.append(
+                (f"small-{number}", claim, "", sample.mean(), low_, high_, 0.95, "supported")
+            )
     found = pd.DataFrame(rows, columns=list(several.replications.columns))
     results = replace(several, replications=found)
     grid = again.replications(results)
-    ((claim, count, covered, mean, between, half),) = grid.rows
+    ((claim, count, same, covered, mean, between, half),) = grid.rows
+    own = next(f.verdict for f in several.findings if f.id == "memory")
+    alike = 8 if own == "supported" else 0
+    assert same == f"{alike} of 8"
     memory = found[found["hypothesis"] == "memory"]
     others = [memory["estimate"].drop(index).mean() for index in memory.index]
     inside = memory["low"].le(others) & memory["high"].ge(others)
-    assert (claim, count, covered) == ("memory", "8", str(inside.sum()))
+    assert (claim, count, covered) == ("memory", "8", f"{inside.sum()} of 8")
     assert 0 < inside.sum() < 8
     assert mean == f"{memory['estimate'].mean():+.1f}"
     assert between == f"{memory['estimate'].std():.1f}"
