@@ -94,12 +94,12 @@ def replications(results: Results) -> Grid | None:
     return Grid(
         "replications",
         "Replications under other streams",
-        "The study again under other streams, that is other initial weights, batches and evaluation "
-        f"episodes on the same data: how many have the verdict of the study itself, how many of their {level} "
-        "intervals (of each part of a claim) cover the mean of the others, the mean of their estimates and its standard "
-        "deviation between them, and the mean half width of the intervals; the last three of the part that decides the "
-        "study's own verdict. An honest interval covers somewhat less often than its confidence says, as the mean of "
-        "the others is itself uncertain.",
+        "The study again under other streams, that is other initial weights, batches and evaluation episodes "
+        f"on the same data: how many have the verdict of the study itself, how many of their {level} intervals "
+        "(of each part of a claim) cover the mean of the others, the mean of their estimates and its standard "
+        "deviation between them, and the mean half width of the intervals; the last three of the part that "
+        "decides the study's own verdict. An honest interval covers somewhat less often than its confidence "
+        "says, as the mean of the others is itself uncertain.",
         (
             "claim",
             "replications",
