@@ -109,14 +109,14 @@ class Story:
     @property
     def confirmatory(self) -> bool:
         """Whether all hypotheses were declared before any result."""
-        return not (self.declared.seeds or self.declared.late)
+        return not (self.declared.every or self.declared.late)
 
     @property
     def standing(self) -> str:
         """Whether the hypotheses came before the runs, and how that is known."""
         why = self.declared
-        if why.seeds:
-            return f"Every verdict is exploratory: {why.seeds}."
+        if why.every:
+            return f"Every verdict is exploratory: {why.every}."
         when = f" ({self.registered})" if self.registered else ""
         if not why.late:
             return (

@@ -97,7 +97,7 @@ def study_hash(study: Study) -> str:
         mode="json",
         exclude={
             *("question", "hypotheses", "sequential", "profile", "profiles"),
-            *("margin", "alpha", "notes", "figures", "file", "code", "tuned"),
+            *("margin", "alpha", "notes", "exploratory", "figures", "file", "code", "tuned"),
         },
     )
     for design in content["designs"].values():

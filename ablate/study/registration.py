@@ -5,8 +5,9 @@ study.json keeps it for ever:
     hypotheses: {HASH: {id, registered, after}}     after: results that were there when it was registered
     seeds: [{seeds, looks, registered, after}]      every number of seeds that was asked for, in order
 
-A verdict is confirmatory where its hypothesis was registered, as it stands, before there was any result, and where
-the number of seeds was not raised once results had been seen, other than in looks that were declared with the first.
+A verdict is confirmatory where its hypothesis was registered, as it stands, before there was any result, where the
+number of seeds was not raised once results had been seen, other than in looks that were declared with the first, and
+where the study doesn't say itself that its verdicts are exploratory.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ if TYPE_CHECKING:  # a study's folder is opened by commands that need neither mo
 
 @dataclass(frozen=True)
 class Declared:
-    """What a study says now. hypotheses: id -> hash of the claim and of what its verdict depends on."""
+    """What a study says now. hypotheses: id -> hash of the claim and of what its verdict depends on.
+    exploratory: why all verdicts are, as it says itself."""
 
     hypotheses: Mapping[str, str]
     seeds: int
     looks: tuple[int, ...] = ()
+    exploratory: str = ""
 
 
 def declared(study: Study) -> Declared:
@@ -56,7 +59,7 @@ def declared(study: Study) -> Declared:
             }
         )
         hashes[hypothesis.id] = _hash(study, hypothesis, [found[index] for index in used])
-    return Declared(hashes, study.seeds, tuple(looks))
+    return Declared(hashes, study.seeds, tuple(looks), study.exploratory)
 
 
 def _hash(study: Study, hypothesis: Hypothesis, used: Sequence[Cell]) -> str:
@@ -100,15 +103,15 @@ def entered(before: Mapping[str, Any], now: Declared, results: int, when: str) -
 
 @dataclass(frozen=True)
 class Standing:
-    """Why verdicts are exploratory. seeds: why all are, empty where the seeds are as declared. late: id -> why that
-    hypothesis is."""
+    """Why verdicts are exploratory. every: why all are, empty where they aren't: the seeds aren't as declared, or the
+    study says so itself. late: id -> why that hypothesis is."""
 
-    seeds: str
+    every: str
     late: Mapping[str, str]
 
     def before(self, hypothesis: str) -> bool:
         """Whether a hypothesis is as it was declared before any result."""
-        return not self.seeds and hypothesis not in self.late
+        return not self.every and hypothesis not in self.late
 
 
 def standing(kept: Mapping[str, Any], now: Declared) -> Standing:
@@ -121,7 +124,7 @@ def standing(kept: Mapping[str, Any], now: Declared) -> Standing:
         elif known[found]["after"]:
             when, there = known[found]["registered"], known[found]["after"]
             late[name] = f"registered when {_results(there)} there, {when}"
-    return Standing(_seeds(kept.get("seeds", ()), now), late)
+    return Standing(now.exploratory or _seeds(kept.get("seeds", ()), now), late)
 
 
 def _seeds(kept: Sequence[Mapping[str, Any]], now: Declared) -> str:

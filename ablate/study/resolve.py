@@ -75,6 +75,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         hypotheses=tuple(file.hypotheses),
         sequential=file.sequential,
         notes=tuple(" ".join(note.split()) for note in file.notes),
+        exploratory=" ".join(file.exploratory.split()).rstrip("."),
         figures=_figures(source, file.figures),
         tune=_tune(source, file.tune, factors),
         streams=file.streams or file.study,

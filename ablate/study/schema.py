@@ -58,6 +58,7 @@ class Study(Section):
     hypotheses: tuple[Hypothesis, ...]
     sequential: SequentialSection | None = None
     notes: tuple[str, ...] = ()
+    exploratory: str = ""  # why all of its verdicts are; empty where registration alone decides
     figures: tuple[str, ...] = ()  # empty: those that apply, in their own order
     streams: str = (
         ""  # names all random streams; those of its own unless a replication redraws them
@@ -148,11 +149,12 @@ class File(Section):
     and shape of the models. train: their training. measure: options of each measurement, by its name. settings: an
     algorithm's own settings, by its name. presets: what this study changes of a preset, by its name. seeds: fits of
     each cell. margin: the smallest effect of interest, in points of the score. alpha: largest rate of false claims.
-    hypotheses: what is claimed, written before any run. sequential: looks before all seeds are there. notes: sentences
-    for the paper; what a reader has to know of how the study came about. code: a Python file beside this one, with
-    what only this study measures, estimates and draws. figures: those that the report draws, in this order; none for
-    all that apply. tune: how the settings of each arm are chosen first. streams: what names all random streams; the
-    study's name where it is empty.
+    hypotheses: what is claimed, written before any run. sequential: looks before all seeds are there. notes:
+    sentences for the paper; what a reader has to know of how the study came about. exploratory: why all of its
+    verdicts are exploratory although the hypotheses came first, as where a setting was chosen on its own runs.
+    code: a Python file beside this one, with what only this study measures, estimates and draws. figures: those
+    that the report draws, in this order; none for all that apply. tune: how the settings of each arm are chosen
+    first. streams: what names all random streams; the study's name where it is empty.
     """
 
     study: str = Field(pattern=NAME, max_length=LONGEST)
@@ -173,6 +175,7 @@ class File(Section):
     hypotheses: list[Hypothesis] = Field(default_factory=list, max_length=500)
     sequential: SequentialSection | None = None
     notes: list[str] = Field(default_factory=list)
+    exploratory: str = ""
     code: str = ""
     figures: list[str] = Field(default_factory=list)
     tune: TuneSection | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from study_samples import TEXT, changed, loaded, made_up_lab
 
+from ablate.study.identity import study_hash
 from ablate.study.registration import Declared, declared, entered, standing
 
 NEW = """\
@@ -75,9 +76,9 @@ def test_a_hash_is_of_what_a_verdict_rests_on(
 def test_seeds_raised_after_results_are_noticed() -> None:
     kept = entered({}, Declared({"a": "x"}, 4), 0, "monday")
     kept = entered(kept, Declared({"a": "x"}, 5), 8, "tuesday")
-    assert not standing(kept, Declared({"a": "x"}, 4)).seeds
+    assert not standing(kept, Declared({"a": "x"}, 4)).every
     found = standing(kept, Declared({"a": "x"}, 5))
-    assert found.seeds == (
+    assert found.every == (
         "the seeds were raised from 4 to 5 when 8 results were there (tuesday), and `sequential` had declared no such"
         " look"
     )
@@ -87,8 +88,8 @@ def test_seeds_raised_after_results_are_noticed() -> None:
 def test_seeds_that_were_changed_before_any_result_are_those(tmp_path: Path) -> None:
     kept = entered({}, Declared({}, 4), 0, "monday")
     kept = entered(kept, Declared({}, 6), 0, "tuesday")
-    assert not standing(kept, Declared({}, 6)).seeds
-    assert "6 seeds were registered" in standing(kept, Declared({}, 3)).seeds
+    assert not standing(kept, Declared({}, 6)).every
+    assert "6 seeds were registered" in standing(kept, Declared({}, 3)).every
 
 
 def test_declared_looks_may_add_seeds() -> None:
@@ -97,6 +98,18 @@ def test_declared_looks_may_add_seeds() -> None:
     for seeds in (4, 6):
         now = Declared({}, seeds, looks)
         kept = entered(kept, now, 3, "tuesday")
-        assert not standing(kept, now).seeds
+        assert not standing(kept, now).every
     late = entered(entered({}, Declared({}, 2), 0, "m"), Declared({}, 4, looks), 5, "t")
-    assert "raised from 2 to 4" in standing(late, Declared({}, 4, looks)).seeds
+    assert "raised from 2 to 4" in standing(late, Declared({}, 4, looks)).every
+
+
+def test_a_study_that_says_so_is_exploratory_whatever_was_registered(tmp_path: Path) -> None:
+    kept = entered({}, declared(loaded(tmp_path)), 0, "monday")
+    assert not standing(kept, declared(loaded(tmp_path))).every
+    said = TEXT + "exploratory: The rule\n  was chosen on these runs.\n"
+    now = declared(loaded(tmp_path, said))
+    found = standing(kept, now)
+    assert found.every == "The rule was chosen on these runs"
+    assert not found.late
+    assert not any(found.before(name) for name in now.hypotheses)
+    assert study_hash(loaded(tmp_path, said)) == study_hash(loaded(tmp_path))
