@@ -34,7 +34,7 @@ from ablate.data.windows import Visibility
 from ablate.envs.lq import HORIZON, LinearQuadratic
 from ablate.errors import UserError, unknown
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, CAPPED, LOST, capped, regret
+from ablate.measure.episodes import CAP, CAPPED, LOST, SCORE, capped, regret
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, Around
 from ablate.models.conditions import Condition, Moment
@@ -274,7 +274,7 @@ class Recovery(Measurement):
 
     responses = (
         SHORTFALL,
-        Response("score", "score", "points", "higher", digits=1, points=True),
+        SCORE,
         Response("score_median", "median score", "points", "higher", digits=1, points=True),
         Response("lost", "share of lost episodes", "fraction", "lower"),
         Response("success", "success rate", "fraction", "higher"),

@@ -32,7 +32,7 @@ from ablate.data.trajectories import Trajectories
 from ablate.data.windows import Visibility, window_rows
 from ablate.envs.lq import ACTION_SCALE, PROCESS_NOISE, A, B
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, CAPPED, LOST, REGRET, optimal_returns
+from ablate.measure.episodes import CAP, CAPPED, LOST, REGRET, SCORE, optimal_returns
 from ablate.measure.episodes import summaries as responses
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, Around, stored
@@ -362,7 +362,7 @@ class Past(Measurement):
             "clone_error", "action error of the exact posterior", "of the action variance", "lower"
         ),
         Response("clone_follows", "the same share, of the exact posterior"),
-        Response("score", "score", "points", "higher", digits=1, points=True),
+        SCORE,
         REGRET,
         Response("lost", "share of lost episodes", "fraction", "lower"),
         *REGRET.ways(*CAPPED),
@@ -423,8 +423,7 @@ def acted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
     )
     optimal = optimal_returns(data.spec, found.env_seeds)
     every = responses(found, data.anchors, optimal, options.cap, options.below)
-    names = ("score", "regret", "lost", *(each.name for each in REGRET.ways(*CAPPED)))
-    return {name: every[name] for name in names}
+    return {each.name: every[each.name] for each in Past.responses if each.name in every}
 
 
 @torch.no_grad()

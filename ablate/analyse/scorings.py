@@ -187,15 +187,14 @@ class Sources:
     @cached_property
     def _ways(self) -> dict[str, str]:
         """Other ways to sum up a run's episodes, in words, that every run has a number of -> the column."""
-        columns = {
-            c: words.way_said(c.removeprefix(f"{self._metric}_")) for c in self._whole.columns
-        }
+        prefix = f"{self._metric}_"
+        here = [c for c in self._whole.columns if c.startswith(prefix)]
+        said = {words.way_said(c.removeprefix(prefix)): c for c in here}
+        done = self._rows.loc[self._done]
         return {
-            said: column
-            for column, said in columns.items()
-            if said
-            and column.startswith(f"{self._metric}_")
-            and np.isfinite(self._rows.loc[self._done, column].to_numpy(dtype=float)).all()
+            way: column
+            for way, column in said.items()
+            if way and np.isfinite(done[column].to_numpy(dtype=float)).all()
         }
 
     def _anchors(self) -> list[str]:
