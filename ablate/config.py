@@ -26,7 +26,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ablate import registry, yaml_text
 from ablate.errors import QUOTED, UserError, one_line, quoted, unknown
-from ablate.registry import Section, checked
+from ablate.registry import Section, checked, later
 
 WIDEST = 1 << 16  # of a model
 STANDARD = "standard"  # the profile that is the study's own
@@ -35,11 +35,6 @@ FACTORS = ("mixer", "context", "condition", "history", "head")
 OPTIONAL = {"algorithm": "bc", "layout": "step", "input": "continuous", "preset": ""}
 TOKENS = re.compile(r"([1-9]\d{0,6}) tokens")  # a context by its tokens, as in "512 tokens"
 TIMESTEPS = 100_000  # of a context
-
-
-def _later(default: Any, **limits: Any) -> Any:
-    """A field that came after the first results: not hashed at its default."""
-    return Field(default=default, json_schema_extra={"later": True}, **limits)
 
 
 def _kept(default: Any, **limits: Any) -> Any:
@@ -65,17 +60,17 @@ class ModelSection(Section):
     tolerance: float = Field(default=0.05, gt=0, lt=1)
     layers: int = Field(default=2, ge=1, le=128)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    width: int | None = _later(None, gt=0, le=WIDEST)
-    heads: int = _later(1, ge=1, le=1024)
-    activation: Literal["gelu", "relu"] = _later("gelu")
-    positions: Literal["learned", "rotary", "none"] = _later("learned")
-    window: int = _later(0, ge=0)
-    timesteps: int = _later(0, ge=0)
-    timestep_std: float | None = _later(None, gt=0)
-    token_norm: bool = _later(False)
-    embedding_dropout: float | None = _later(None, ge=0, lt=1)
-    auxiliary: bool = _later(False)
-    initialisation: Literal["torch", "gpt2", "mingpt"] = _later("torch")
+    width: int | None = later(None, gt=0, le=WIDEST)
+    heads: int = later(1, ge=1, le=1024)
+    activation: Literal["gelu", "relu"] = later("gelu")
+    positions: Literal["learned", "rotary", "none"] = later("learned")
+    window: int = later(0, ge=0)
+    timesteps: int = later(0, ge=0)
+    timestep_std: float | None = later(None, gt=0)
+    token_norm: bool = later(False)
+    embedding_dropout: float | None = later(None, ge=0, lt=1)
+    auxiliary: bool = later(False)
+    initialisation: Literal["torch", "gpt2", "mingpt"] = later("torch")
 
 
 class Converged(Section):
@@ -136,17 +131,17 @@ class TrainSection(Section):
     weight_decay: float = Field(default=1e-4, ge=0, le=100)
     clip: float | None = Field(default=1.0, gt=0)
     loss: Literal["last", "all"] = "last"
-    least_visible: int = _later(1, ge=1)
-    balanced: bool = _later(False)
+    least_visible: int = later(1, ge=1)
+    balanced: bool = later(False)
     precision: Literal["float32", "bfloat16"] = "float32"
-    keep: float = _later(1.0, gt=0, le=1)
-    keep_by: Literal["timesteps", "episodes"] = _later("timesteps")
-    windows: Literal["end", "start"] = _later("end")
-    return_scale: float | None = _later(None, gt=0)
-    betas: tuple[Beta, Beta] = _later((0.9, 0.999))
-    optimiser: Literal["adamw", "adam"] = _later("adamw")
+    keep: float = later(1.0, gt=0, le=1)
+    keep_by: Literal["timesteps", "episodes"] = later("timesteps")
+    windows: Literal["end", "start"] = later("end")
+    return_scale: float | None = later(None, gt=0)
+    betas: tuple[Beta, Beta] = later((0.9, 0.999))
+    optimiser: Literal["adamw", "adam"] = later("adamw")
     points: int = Field(default=8, gt=0, le=10_000)
-    split: Literal["reported", "tuning"] = _later("reported")
+    split: Literal["reported", "tuning"] = later("reported")
     checkpoints: tuple[int, ...] = _kept((), max_length=1000)
     converged: Converged | None = _kept(None)
 
@@ -313,11 +308,12 @@ def settled_section(section: type[Section], values: Mapping[str, Any]) -> dict[s
 @functools.cache
 def _settling(section: type[Section]) -> tuple[frozenset[str], dict[str, Any]]:
     """The fields of a section that are never hashed, and those that are not at their default, with that."""
-    defaults = section().model_dump(mode="json")
     said = {
         name: field.json_schema_extra
         for name, field in section.model_fields.items()
         if isinstance(field.json_schema_extra, dict)
     }
     kept = frozenset(name for name, extra in said.items() if extra.get("kept"))
+    # Without what has no default: options of a measurement may be such.
+    defaults = section.model_construct().model_dump(mode="json")
     return kept, {name: defaults[name] for name, extra in said.items() if extra.get("later")}

@@ -34,6 +34,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -111,6 +112,11 @@ class Section(BaseModel):
         """Whether a field holds nothing but numbers and texts."""
         annotation: Any = cls.model_fields[str(info.field_name)].annotation
         return _kinds(annotation) <= _PLAIN
+
+
+def later(default: Any, **limits: Any) -> Any:
+    """A field of a section that came after the first results: not hashed at its default (see `config.settled`)."""
+    return Field(default=default, json_schema_extra={"later": True}, **limits)
 
 
 @functools.cache

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ablate.measure.base import Measurement, Trained
-from ablate.registry import Section, register
+from ablate.registry import Section, later, register
 from ablate.words import Response
 
 RESPONSES = (
@@ -30,10 +31,17 @@ class HeldOutPrediction(Measurement):
 
     responses = RESPONSES
 
-    def __call__(self, trained: Trained, options: Section) -> Mapping[str, np.ndarray]:
+    class Options(Section):
+        """timesteps: how many held-out ones are predicted, or all that there are where there are fewer; null: 4,096 of
+        a policy, 512 whole windows of a joint model. All seeds share the sample, so that intervals don't hold for
+        another one: ask for all of them where an error is compared with a number."""
+
+        timesteps: int | None = later(None, gt=0)
+
+    def __call__(self, trained: Trained, options: Any) -> Mapping[str, np.ndarray]:
         """See `Measurement`; what a system doesn't predict is NaN."""
         system = trained.system
-        held = system.held(trained.streams, trained.models)
+        held = system.held(trained.streams, trained.models, options.timesteps)
         groups = [trained.models] if system.stacks else [[model] for model in trained.models]
         found = [system.predict(system.program(list(group)), held) for group in groups]
         undefined = np.full(len(trained.models), np.nan)

@@ -69,7 +69,7 @@ def row_id(fit: str, budget: int, measurement: str, options: Mapping[str, Any]) 
             "budget": budget,
             "fit": fit,
             "measurement": measurement,
-            "options": dict(options),
+            "options": _asked(measurement, options),
             "version": registry.part("measurement", measurement).version,
         }
     )
@@ -78,6 +78,11 @@ def row_id(fit: str, budget: int, measurement: str, options: Mapping[str, Any]) 
 def trial_id(fit: str, budget: int, rows: Mapping[str, str]) -> str:
     """Id of one fit at one budget under one setting of its measurements (name -> row id)."""
     return digest({"budget": budget, "fit": fit, "rows": dict(rows)})
+
+
+def _asked(measurement: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a measurement as they are hashed."""
+    return settled_section(registry.get("measurement", measurement).Options, options)
 
 
 def _fit(streams: str, config: Mapping[str, Any], data_hash: str) -> dict[str, Any]:
@@ -104,6 +109,7 @@ def study_hash(study: Study) -> str:
         del design["why"]
     for name, section in SECTIONS.items():
         content[name] = settled_section(section, content[name])
+    content["measure"] = {name: _asked(name, said) for name, said in content["measure"].items()}
     for reading in content["readings"].values():
         reading.pop("folder", None)  # where a file lies changes nothing
     content["readings"] = {name: said for name, said in content["readings"].items() if said}

@@ -135,13 +135,13 @@ class JointSystem:
         found = torch.from_numpy(table), torch.from_numpy(trajectories.timestep)
         return found[0].to(self.device), found[1].to(self.device)
 
-    def held(self, study: str, models: Sequence[Model]) -> Windows:
-        """Held-out windows that end where a policy's targets do."""
+    def held(self, study: str, models: Sequence[Model], timesteps: int | None = None) -> Windows:
+        """See `System`; of at most 512 whole windows, which end where a policy's targets do."""
         source = self._source(self.data.held_out)
         timestep = torch.from_numpy(self.data.held_out.timestep).to(self.device)
         # A window that begins with its episode says nothing of its first observation.
         targets = torch.nonzero(timestep >= min(self.context - 1, int(timestep.max()))).flatten()
-        count = min(TARGETS, max(FEWEST, TOKENS // block(self.spec)))
+        count = timesteps or min(TARGETS, max(FEWEST, TOKENS // block(self.spec)))
         drawn = streams.stream(study, 0, "held-out").permutation(len(targets))[:count]
         ends = targets[torch.from_numpy(drawn).to(self.device).sort().values]
         length = min(self.context, int(timestep.max()) + 1)

@@ -31,7 +31,7 @@ from ablate.models.stack import Stack
 from ablate.models.tokens import fit_bins
 from ablate.registry import get, register
 
-HELD_OUT_TARGETS = 4096
+TARGETS = 4096  # held-out timesteps, where a study doesn't say
 
 
 @register("system", "policy")
@@ -128,10 +128,10 @@ class PolicySystem:
             else None,
         )
 
-    def held(self, study: str, policies: Sequence[Model]) -> HeldOut:
-        """The held-out targets that every cell of the study is measured on."""
+    def held(self, study: str, policies: Sequence[Model], timesteps: int | None = None) -> HeldOut:
+        """See `System`; of 4,096 timesteps."""
         agent = self.program(policies[:1])
-        return held_out(self.data.held_out, agent, self.layout, study, HELD_OUT_TARGETS)
+        return held_out(self.data.held_out, agent, self.layout, study, timesteps or TARGETS)
 
     def predict(self, agent: Agent, held: HeldOut, limit: int | None = None) -> dict[str, Tensor]:
         """Prediction on held-out targets, (S,) each; on about `limit` of them."""

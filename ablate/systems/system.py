@@ -100,8 +100,9 @@ class System(Protocol[P, H]):
     def source(self, program: P) -> TrainingData:
         """What the trainer reads."""
 
-    def held(self, study: str, models: Sequence[Model]) -> H:
-        """The held-out targets that every cell of the study is measured on."""
+    def held(self, study: str, models: Sequence[Model], timesteps: int | None = None) -> H:
+        """The held-out targets that every cell of the study is measured on: of so many timesteps, or of all that there
+        are; of a number of the system's own where none is given."""
 
     def predict(self, program: P, held: H, limit: int | None = None) -> dict[str, Tensor]:
         """Prediction on held-out targets, (S,) each; on about `limit` of them."""

@@ -308,6 +308,7 @@ def test_a_window_of_fixed_length_cannot_keep_everything(tmp_path: Path) -> None
 def test_of_long_windows_fewer_are_held_out(system: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = system.model("test", 0)
     assert len(system.held("test", [model]).rows) == 512
+    assert len(system.held("test", [model], 600).rows) == 600
     for tokens, count in ((34 * 70, 70), (34, 64)):  # a window has 34 tokens
         monkeypatch.setattr("ablate.systems.joint.TOKENS", tokens)
         assert len(system.held("test", [model]).rows) == count
