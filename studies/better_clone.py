@@ -29,7 +29,7 @@ from ablate.envs.lq import ACTION_SCALE, HORIZON, PROCESS_NOISE, A, B, LinearQua
 from ablate.errors import unknown
 from ablate.measure.acting import target_return
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, LOST, regret
+from ablate.measure.episodes import CAP, LOST, MEDIAN, REGRET, SCORE, SHARE_LOST, regret
 from ablate.measure.rollout import Rollouts, rollout
 from ablate.models.agent import Actable, Acting, Around
 from ablate.models.layouts import Fields
@@ -279,10 +279,10 @@ class Interventions(Measurement):
     """Acting under an intervention, beside the exact clone under the same one in the same episodes."""
 
     responses = (
-        Response("score", "score", "points", "higher", digits=1, points=True),
-        Response("score_median", "median score", "points", "higher", digits=1, points=True),
-        Response("regret", "regret to the optimum", "points", "lower", digits=1, points=True),
-        Response("lost", "share of lost episodes", "fraction", "lower"),
+        SCORE,
+        MEDIAN,
+        REGRET,
+        SHARE_LOST,
         Response(
             "own_error", "action error where it acts", "of the action variance", "lower", digits=3
         ),

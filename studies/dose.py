@@ -34,7 +34,17 @@ from ablate.data.windows import Visibility
 from ablate.envs.lq import HORIZON, LinearQuadratic
 from ablate.errors import UserError, unknown
 from ablate.measure.base import Measurement, Numbers, Trained
-from ablate.measure.episodes import CAP, CAPPED, LOST, SCORE, capped, regret
+from ablate.measure.episodes import (
+    CAP,
+    CAPPED,
+    LOST,
+    MEDIAN,
+    SCORE,
+    SHARE_LOST,
+    SUCCESS,
+    capped,
+    regret,
+)
 from ablate.measure.rollout import rollout
 from ablate.models.agent import TOKENS, Agent, Around
 from ablate.models.conditions import Condition, Moment
@@ -275,9 +285,9 @@ class Recovery(Measurement):
     responses = (
         SHORTFALL,
         SCORE,
-        Response("score_median", "median score", "points", "higher", digits=1, points=True),
-        Response("lost", "share of lost episodes", "fraction", "lower"),
-        Response("success", "success rate", "fraction", "higher"),
+        MEDIAN,
+        SHARE_LOST,
+        SUCCESS,
         Response("repeats", "repeated actions beyond the demonstrator's", "of the actions", "lower"),
         Response("copycat", "R2 of its actions by the ones before, beyond the demonstrator's", "", "lower"),
         Response("filter", "shortfall of the exact filter", "points", "lower", digits=1, points=True),

@@ -32,6 +32,7 @@ METRICS = (
 )  # of which a group has two at most
 _STEP = 0.1  # inches of a condition
 _LEAST = 0.3  # inches of a row, which has a label of two lines
+HEAD = 0.025  # of the axis: how long the head of an arrow is
 Row = tuple[str, str]  # data set, head
 
 
@@ -317,21 +318,24 @@ def memory(results: Results) -> base.Drawn | None:
     figure = style.new_figure(0.9 + 0.115 * (top + 1.0))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, metrics, strict=True):
+        widest = max(end.high for one in found for end in one.means[metric])
         for height, one in zip(heights, found, strict=True):
             look, (low, high) = looks[one.mixer], one.means[metric]
-            panel.annotate(
-                "",
-                (high.mean, height),
-                (low.mean, height),
-                arrowprops={
-                    "arrowstyle": "-|>",
-                    "color": look.colour,
-                    "linewidth": 1.0,
-                    "shrinkA": 0,
-                    "shrinkB": 0,
-                    "mutation_scale": 6,
-                },
-            )
+            moves = abs(high.mean - low.mean) > HEAD * widest
+            if moves:
+                panel.annotate(
+                    "",
+                    (high.mean, height),
+                    (low.mean, height),
+                    arrowprops={
+                        "arrowstyle": "-|>",
+                        "color": look.colour,
+                        "linewidth": 1.0,
+                        "shrinkA": 0,
+                        "shrinkB": 0,
+                        "mutation_scale": 6,
+                    },
+                )
             panel.plot(
                 [high.low, high.high], [height] * 2, color=look.colour, linewidth=2.4, alpha=0.35
             )
@@ -340,8 +344,9 @@ def memory(results: Results) -> base.Drawn | None:
                 height,
                 marker="o",
                 color=look.colour,
-                markerfacecolor="white",
+                markerfacecolor="white" if moves else look.colour,
                 markersize=3,
+                clip_on=False,
             )
         if metric.startswith("held-out."):
             for name in names:
@@ -377,10 +382,10 @@ def memory(results: Results) -> base.Drawn | None:
         figure=figure,
         title="What memory does to each architecture",
         caption=(
-            f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}), with 95 % intervals of "
-            "the latter over seeds; an arrow to the left lowers a regret or an error. Rows: data set, and what "
-            "the policy is told besides time. Vertical lines: the exact posterior's error without memory (dotted) "
-            "and with it."
+            f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}; a full circle where the "
+            "two are nearer than a head is long), with 95 % intervals of the latter over seeds; an arrow to the left "
+            "lowers a regret or an error. Rows: data set, and what the policy is told besides time. Vertical lines: "
+            "the exact posterior's error without memory (dotted) and with it."
         ),
         trials=tuple(
             dict.fromkeys(

@@ -24,13 +24,15 @@ CAPPED = (*SUMMED, "cap_half", "cap_double")
 
 SCORE = Response("score", unit="points", direction="higher", digits=1, points=True)
 REGRET = Response("regret", "regret to the optimum", "points", "lower", digits=1, points=True)
+MEDIAN = Response("score_median", "median score", "points", "higher", digits=1, points=True)
+SHARE_LOST = Response("lost", "share of lost episodes", "fraction", "lower")
 SUCCESS = Response("success", "success rate", "fraction", "higher")
 
 RESPONSES = (
     SCORE,
-    Response("score_median", "median score", "points", "higher", digits=1, points=True),
+    MEDIAN,
     REGRET,
-    Response("lost", "share of lost episodes", "fraction", "lower"),
+    SHARE_LOST,
     Response("return_mean", "return", "reward units", "higher", digits=1),
     Response("return_std", "spread of returns", "reward units", digits=1),
     SUCCESS,
