@@ -84,6 +84,9 @@ class Law(Protocol):
         the first timestep."""
 
 
+Yardstick = Callable[["Trajectories", "Anchors", int], dict[str, float] | None]
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """How a data set is made and how policies trained on it are evaluated.
@@ -100,6 +103,8 @@ class DataSpec:
         cached: False for data that already lie in a file of the user's.
         yardstick: metrics of the best possible learner that sees K timesteps, where the data's law is
             known: (held-out part, anchors, K) -> numbers by name, or None for that K.
+        masked: the same of a twin in which some coordinates, given in order, are all that is shown; None where it isn't
+            known, as where the family doesn't say.
         behaviour: makes the policy that the data come from, to act anew where what is hidden changes
             what happens or what it sees; None where it can't be had.
         hiding: for a twin, what it hides of the data set named before the `@`.
@@ -130,7 +135,8 @@ class DataSpec:
     num_policies: int = 0
     observable: list[int] | None = None
     cached: bool = True
-    yardstick: Callable[[Trajectories, Anchors, int], dict[str, float] | None] | None = None
+    yardstick: Yardstick | None = None
+    masked: Callable[[Sequence[int]], Yardstick | None] | None = None
     behaviour: Callable[[], Behaviour] | None = None
     hidden_physics: Callable[[int, float], VectorEnv] | None = None
     hiding: Hiding | None = None
@@ -299,7 +305,8 @@ def spec(name: str, reading: Mapping[str, Any] | None = None) -> DataSpec:
         make_env=_unresolved,
         observable=hiding.observable,
         hiding=hiding,
-        yardstick=None,  # exact laws need the whole state
+        yardstick=found.masked(hiding.observable) if found.masked and hiding.masks_only else None,
+        masked=None,
         law=None,
         exact=None,
         # What is shown doesn't change what happens; late actions and other physics do.

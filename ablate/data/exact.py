@@ -326,8 +326,13 @@ def posterior_action_error(
 
     No model that sees K timesteps (and the time, if `timed`) can be expected to do better.
     """
-    assert trajectories.behaviour_action is not None
     predicted = posterior_actions(trajectories, context, mixing, timed, policies)
+    return posterior_error(trajectories, predicted)
+
+
+def posterior_error(trajectories: Trajectories, predicted: np.ndarray) -> ActionError:
+    """The same of given predictions (T, 2)."""
+    assert trajectories.behaviour_action is not None
     squares = np.square(predicted - trajectories.behaviour_action)
     early = trajectories.timestep < EARLY
     return ActionError(all=float(squares.mean()), early=float(squares[early].mean()))

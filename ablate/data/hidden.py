@@ -82,6 +82,11 @@ class Hiding:
         return any(part.kind in ("delay", "physics") for part in self.parts)
 
     @property
+    def masks_only(self) -> bool:
+        """Whether all it does is not to show coordinates of the same trajectories."""
+        return not self.anew and all(part.kind == "mask" for part in self.parts)
+
+    @property
     def observable(self) -> list[int]:
         """Coordinates that are shown, in order."""
         hidden = {i for part in self.parts for i in part.hides}
@@ -90,7 +95,7 @@ class Hiding:
     @property
     def recipe(self) -> dict[str, object]:
         """What it adds to the recipe of the data that it changes."""
-        if not self.anew and all(part.kind == "mask" for part in self.parts):
+        if self.masks_only:
             return {"observable": self.observable}
         return {"hidden": self.text, "hidden_version": 1, "observable": self.observable}
 

@@ -95,16 +95,24 @@ class Seen:
 class Filter:
     """The law N(mean (B, 4), covariance (B or 1, 4, 4)) of the state of B episodes, a timestep after the other.
 
-    told: whether actions are read as those of a demonstrator who saw the state.
+    told: whether actions are read as those of a demonstrator who saw the state, of this `gain` (2, 4) or the optimal
+    one. bounded: whether they are read as what is left of its forces within the bounds: an action that is expected to
+    lie beyond them tells nothing of the state (an extended Kalman filter; its covariance doesn't know of it).
+    evidence: log-density (B,) of all that was measured.
     """
 
-    def __init__(self, seen: Seen, told: bool = False) -> None:
+    def __init__(
+        self, seen: Seen, told: bool = False, gain: Array | None = None, bounded: bool = False
+    ) -> None:
         self.seen, self.told = seen, told
+        self.bound = ACTION_SCALE if bounded else np.inf
+        self.gain = exact.optimal_gain() if gain is None else gain
 
-    def start(self, batch: int) -> None:
-        """Begin `batch` episodes: x_0 ~ N(0, I)."""
+    def start(self, batch: int, covariance: Array | None = None) -> None:
+        """Begin `batch` episodes: x_0 ~ N(0, I), or windows whose first state has another covariance (4, 4)."""
         self.mean = np.zeros((batch, 4))
-        self.covariance = np.eye(4)[None]
+        self.covariance = np.eye(4)[None] if covariance is None else covariance[None]
+        self.evidence = np.zeros(batch)
         self._last: np.ndarray | None = None
         self._late = [
             np.zeros((batch, 2))
@@ -121,34 +129,47 @@ class Filter:
         return self.mean
 
     def act(self) -> Array:
-        """The regulator's stored action (B, 2): at the state that will be there when it takes effect."""
+        """The controller's stored action (B, 2): at the state that will be there when it takes effect."""
         mean = self.mean
         for force in self._late:
             mean = mean @ A.T + force @ B.T
-        return np.clip(-mean @ exact.optimal_gain().T / ACTION_SCALE, -1.0, 1.0)
+        return np.clip(-mean @ self.gain.T / ACTION_SCALE, -1.0, 1.0)
 
     def acted(self, action: np.ndarray) -> None:
         """Go on to the next timestep after a stored action (B, 2)."""
         force = ACTION_SCALE * action.astype(np.float64)
         if self.told:
-            gain = exact.optimal_gain()
-            self._measure(-force, gain, EXPLORATION**2 * np.eye(2), None)
+            self._measure(-force, self.gain, EXPLORATION**2 * np.eye(2), None, self.bound)
         self._late.append(force)
         self.mean = self.mean @ A.T + self._late.pop(0) @ B.T
         self.covariance = A @ self.covariance @ A.T + PROCESS_NOISE**2 * np.eye(4)
 
-    def _measure(self, value: Array, matrix: Array, noise: Array, new: np.ndarray | None) -> None:
-        """Condition on value (B, n) = matrix x + N(0, noise); `new` (B,): where there is one."""
+    def _measure(
+        self,
+        value: Array,
+        matrix: Array,
+        noise: Array,
+        new: np.ndarray | None,
+        bound: float = np.inf,
+    ) -> None:
+        """Condition on value (B, n) = matrix x + N(0, noise), cut at +-bound. `new` (B,): where there is one."""
         cross = self.covariance @ matrix.T  # (., 4, n)
-        gain = cross @ np.linalg.inv(matrix @ cross + noise)
+        spread = matrix @ cross + noise  # (., n, n)
+        inverse = np.linalg.inv(spread)
+        gain = cross @ inverse
+        expected = self.mean @ matrix.T
+        apart = value - np.clip(expected, -bound, bound)
+        squares = np.einsum("...i,...ij,...j->...", apart, inverse, apart)
+        density = -0.5 * (squares + np.linalg.slogdet(2.0 * np.pi * spread)[1])
         if new is not None:
-            gain = gain * new[:, None, None]
-        apart = value - self.mean @ matrix.T
-        self.mean = self.mean + np.einsum("...ij,...j->...i", gain, apart)
+            gain, density = gain * new[:, None, None], density * new
+        self.evidence = self.evidence + density
+        told = np.where(np.abs(expected) < bound, apart, 0.0)
+        self.mean = self.mean + np.einsum("...ij,...j->...i", gain, told)
         # Joseph's form: it stays a covariance where a measurement is exact.
         left = np.eye(4) - gain @ matrix
-        spread = left @ self.covariance @ np.swapaxes(left, 1, 2)
-        self.covariance = spread + gain @ noise @ np.swapaxes(gain, 1, 2)
+        kept = left @ self.covariance @ np.swapaxes(left, 1, 2)
+        self.covariance = kept + gain @ noise @ np.swapaxes(gain, 1, 2)
 
 
 def _at_once(seen: Seen) -> Array:

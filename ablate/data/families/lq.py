@@ -11,10 +11,12 @@ Each with 300 training episodes of two controllers; `lq-mix/episode-3000` has 3,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from ablate.data import exact_hidden
 from ablate.data.behaviour import Acted, Behaviour, censored_logp, explore
 from ablate.data.catalogue import Anchors, DataSpec, Family
 from ablate.data.exact import (
@@ -23,12 +25,14 @@ from ablate.data.exact import (
     controllers,
     expected_return,
     optimal_returns,
-    posterior_action_error,
+    posterior_actions,
+    posterior_error,
     posterior_returns,
 )
 from ablate.data.planned import LinearLaw
 from ablate.data.streams import stream
 from ablate.data.trajectories import Trajectories, action_variance
+from ablate.envs.base import MaskedEnv
 from ablate.envs.lq import ACTION_SCALE, HORIZON, POSITIONS, VELOCITIES, LinearQuadratic
 from ablate.errors import UserError, unknown
 from ablate.registry import register
@@ -95,6 +99,13 @@ class LinearMixtures(Family):
             yardstick=lambda part, anchors, context: yardstick(
                 mixing, part, anchors, context, max(2, policies)
             ),
+            masked=lambda shown: (
+                None
+                if mixing == "step"  # the state's law given a window is no Gaussian
+                else lambda part, anchors, context: masked_yardstick(
+                    shown, part, anchors, context, controllers(max(2, policies))[:policies]
+                )
+            ),
             behaviour=lambda: Controllers(mixing, policies),
             hidden_physics=LinearQuadratic,
             optimal=optimal_returns,
@@ -130,9 +141,32 @@ def yardstick(
     """Errors and score of the exact posterior mean given K timesteps and the time; None beyond an episode."""
     if context > HORIZON:
         return None
-    error = posterior_action_error(held_out, context, mixing, policies=policies)
-    variance = action_variance(held_out)
+    predicted = posterior_actions(held_out, context, mixing, policies=policies)
     returns = posterior_returns(context, range(YARDSTICK_EPISODES), mixing, policies=policies)
+    return _known(held_out, predicted, anchors, returns)
+
+
+def masked_yardstick(
+    shown: Sequence[int], held_out: Trajectories, anchors: Anchors, context: int, gains: np.ndarray
+) -> dict[str, float] | None:
+    """The same where the coordinates `shown` of the state are all that is seen; `held_out` has no others."""
+    if context > HORIZON:
+        return None
+    seen = exact_hidden.Seen(tuple(shown), (0.0,) * len(shown))
+    predicted = exact_hidden.actions(held_out, seen, context, gains)
+    returns = exact_hidden.returns(
+        lambda episodes: MaskedEnv(LinearQuadratic(episodes), list(shown)),
+        range(YARDSTICK_EPISODES),
+        context,
+        gains,
+    )
+    return _known(held_out, predicted, anchors, returns)
+
+
+def _known(
+    held_out: Trajectories, predicted: np.ndarray, anchors: Anchors, returns: np.ndarray
+) -> dict[str, float]:
+    error, variance = posterior_error(held_out, predicted), action_variance(held_out)
     return {
         "action_error": error.all / variance,
         "action_error_early": error.early / variance,
