@@ -255,13 +255,15 @@ class Arrow:
     mixer: str
     ends: tuple[int, int]
     means: dict[str, tuple[summaries.Interval, summaries.Interval]]  # by response
-    bayes: tuple[float, float]  # action errors of the exact posterior; NaN where it isn't known
+    exact: dict[
+        str, tuple[float, float]
+    ]  # of the exact clone, by response; NaN where it isn't known
 
 
 def arrows(results: Results) -> list[Arrow]:
     """One for each mixer of each group that has two contexts; the groups as the study lists its data sets."""
     table, metrics = results.rows, measured(results.rows)
-    known = results.yardsticks
+    known = {metric: results.exact(metric) for metric in metrics}
     out = []
     for name, levels, rows in groups(table):
         ends = int(rows["context"].min()), int(rows["context"].max())
@@ -272,8 +274,11 @@ def arrows(results: Results) -> list[Arrow]:
         condition = str(levels.get("condition", "time"))
         if condition != "time":
             said += f", {words.level('condition', condition)}"
-        exact = known[known["data"] == name] if condition == "time" else known[:0]
-        bayes = [exact[exact["context"] == end].get("action_error", pd.Series()) for end in ends]
+        exact = {
+            metric: (_at(found, name, ends[0]), _at(found, name, ends[1]))
+            for metric, found in known.items()
+            if condition == "time"
+        }
         for mixer in words.levels("mixer", rows["mixer"].unique()):
             cells = [rows[(rows["mixer"] == mixer) & (rows["context"] == end)] for end in ends]
             if min(len(cell) for cell in cells) < 2:
@@ -286,7 +291,7 @@ def arrows(results: Results) -> list[Arrow]:
                     str(mixer),
                     ends,
                     {m: (_mean(low, m), _mean(high, m)) for m in metrics},
-                    (_only(bayes[0]), _only(bayes[1])),
+                    exact,
                 )
             )
     return sorted(out, key=lambda one: results.study.data.index(one.data))
@@ -296,8 +301,9 @@ def _mean(cell: pd.DataFrame, metric: str) -> summaries.Interval:
     return summaries.mean_interval(cell[metric].to_numpy(dtype=float), tuple(cell["trial"]))
 
 
-def _only(values: pd.Series) -> float:
-    return float(values.iloc[0]) if len(values) else float("nan")
+def _at(known: pd.DataFrame, data: str, context: int) -> float:
+    found = known.loc[(known["data"] == data) & (known["context"] == context), "value"]
+    return float(found.iloc[0]) if len(found) else float("nan")
 
 
 @register("figure", "memory", order=5)
@@ -348,21 +354,18 @@ def memory(results: Results) -> base.Drawn | None:
                 markersize=3,
                 clip_on=False,
             )
-        if metric.startswith("held-out."):
-            for name in names:
-                rows = [
-                    (h, one) for h, one in zip(heights, found, strict=True) if one.group == name
-                ]
-                ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
-                for value, line in zip(rows[0][1].bayes, (":", "-"), strict=True):
-                    panel.plot(
-                        [value] * 2,
-                        ends,
-                        color="#1a1a1a",
-                        linewidth=0.8,
-                        linestyle=line,
-                        zorder=0.5,
-                    )
+        for name in names:
+            rows = [(h, one) for h, one in zip(heights, found, strict=True) if one.group == name]
+            ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
+            for value, line in zip(rows[0][1].exact.get(metric, ()), (":", "-"), strict=False):
+                panel.plot(
+                    [value] * 2,
+                    ends,
+                    color="#1a1a1a",
+                    linewidth=0.8,
+                    linestyle=line,
+                    zorder=0.5,
+                )
         panel.set_xlim(left=0)
         panel.tick_params(axis="y", length=0)
         panel.set_xlabel(words.response(metric).axis().replace(" (", "\n("), linespacing=1.0)
@@ -385,7 +388,7 @@ def memory(results: Results) -> base.Drawn | None:
             f"From no memory (open circles, K = {low}) to memory (heads of arrows, K = {high}; a full circle where the "
             "two are nearer than a head is long), with 95 % intervals of the latter over seeds; an arrow to the left "
             "lowers a regret or an error. Rows: data set, and what the policy is told besides time. Vertical lines: "
-            "the exact posterior's error without memory (dotted) and with it."
+            "the exact clone, without memory (dotted) and with it; it acts without noise."
         ),
         trials=tuple(
             dict.fromkeys(

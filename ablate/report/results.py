@@ -32,6 +32,15 @@ def _none(*columns: str) -> pd.DataFrame:
     return pd.DataFrame(columns=list(columns))
 
 
+# What is known of the exact clone (`yardsticks.csv`) of responses of models.
+EXACT = {
+    "held-out.action_error": "action_error",
+    "held-out.action_error_early": "action_error_early",
+    "rollout.score": "score",
+    "rollout.regret": "regret",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """A study at one profile with everything that was measured; what is derived is derived once.
@@ -155,6 +164,14 @@ class Results:
             budgets=self.budgets,
             clones=self._clones,
         )
+
+    def exact(self, metric: str) -> pd.DataFrame:
+        """What the exact clone of the behaviour, told the time, reaches of a response: data, context, value."""
+        column = EXACT.get(metric, "")
+        if column not in self.yardsticks.columns:
+            return _none("data", "context", "value")
+        found = self.yardsticks[["data", "context", column]].rename(columns={column: "value"})
+        return found.dropna(subset=["value"])
 
     @property
     def _clones(self) -> dict[str, float]:

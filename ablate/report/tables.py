@@ -10,7 +10,7 @@ import pandas as pd
 
 from ablate import registry, words
 from ablate.analyse import tidy as frame
-from ablate.report import again, further, summaries, tex  # noqa: F401 (again registers its tables)
+from ablate.report import again, further, headroom, summaries, tex  # noqa: F401 (two register their tables)
 from ablate.report.findings import Finding, Part
 from ablate.report.grid import Grid
 from ablate.report.results import Results

@@ -178,8 +178,8 @@ def yardsticks() -> pd.DataFrame:
                 {
                     "data": name,
                     "context": context,
-                    "held-out.action_error": floor + fall,
-                    "held-out.action_error_early": early,
+                    "action_error": floor + fall,
+                    "action_error_early": early,
                 }
             )
     return pd.DataFrame(out)

@@ -39,6 +39,7 @@ from ablate.registry import register
 
 MEMBERS = ("episode", "step", "single")
 YARDSTICK_EPISODES = 2000
+REFERENCES = 100.0  # points between the anchors, at which the regret of an episode is cut, as that of models is
 EPISODES = {"train": 300, "held_out": 100}
 MOST_EPISODES, MOST_POLICIES = 100_000, 64
 
@@ -138,7 +139,7 @@ def anchors() -> Anchors:
 def yardstick(
     mixing: str, held_out: Trajectories, anchors: Anchors, context: int, policies: int = 2
 ) -> dict[str, float] | None:
-    """Errors and score of the exact posterior mean given K timesteps and the time; None beyond an episode."""
+    """Errors, score and regret of the exact posterior mean given K timesteps and the time; None beyond an episode."""
     if context > HORIZON:
         return None
     predicted = posterior_actions(held_out, context, mixing, policies=policies)
@@ -167,10 +168,13 @@ def _known(
     held_out: Trajectories, predicted: np.ndarray, anchors: Anchors, returns: np.ndarray
 ) -> dict[str, float]:
     error, variance = posterior_error(held_out, predicted), action_variance(held_out)
+    scores = anchors.score(returns)
+    short = anchors.score(optimal_returns(range(YARDSTICK_EPISODES))) - scores
     return {
         "action_error": error.all / variance,
         "action_error_early": error.early / variance,
-        "score": float(anchors.score(returns).mean()),
+        "score": float(scores.mean()),
+        "regret": float(np.minimum(short, REFERENCES).mean()),
     }
 
 

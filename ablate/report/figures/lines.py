@@ -57,7 +57,9 @@ def draw(results: Results) -> base.Drawn | None:
         places = base.ticks(panel, view.across, sorted({across for across, _ in means}))
         base.lines(panel, means, looks, places)
         base.fit(panel, list(means.values()))
-        yardstick |= _yardstick(panel, results.yardsticks, name, view.across, metric, places)
+        told = "time" in set(results.rows["condition"]) and held.get("condition", "time") == "time"
+        if view.across == "context" and told:
+            yardstick |= _yardstick(panel, results.exact(metric), name, places)
         if response.points:
             base.least_span(panel, LEAST)
         base.from_zero(panel, response, list(means.values()))
@@ -114,18 +116,14 @@ def axis(factor: str) -> str:
     return f"{shown} ({known.unit})" if known.unit else shown
 
 
-def _yardstick(
-    panel: Any, table: pd.DataFrame, name: str, across: str, metric: str, places: dict[Any, int]
-) -> bool:
-    """The exact posterior's value at each level, where it is known."""
-    if across not in table.columns or metric not in table.columns:
-        return False
-    rows = table[(table["data"] == name) & table[across].isin(list(places)) & table[metric].notna()]
+def _yardstick(panel: Any, table: pd.DataFrame, name: str, places: dict[Any, int]) -> bool:
+    """The exact posterior's value at each context, where it is known."""
+    rows = table[(table["data"] == name) & table["context"].isin(list(places))]
     if rows.empty:
         return False
-    rows = rows.sort_values(across)
-    x: list[float] = [places[level] for level in rows[across]]
-    y = list(rows[metric])
+    rows = rows.sort_values("context")
+    x: list[float] = [places[level] for level in rows["context"]]
+    y = list(rows["value"])
     if len(x) == 1:
         x, y = [x[0] - 0.3, x[0] + 0.3], [y[0]] * 2
     low, high = panel.get_ylim()
