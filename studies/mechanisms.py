@@ -370,12 +370,13 @@ class Past(Measurement):
     acts = True
 
     class Options(Section):
-        """shown: see `CHANGES`. context: K of predicting and acting. smooth: see `Retold`. episodes, cap, below: as of
-        `rollout`."""
+        """shown: see `CHANGES`. context: K of predicting and acting. smooth: see `Retold`. timesteps: how many held-out
+        ones are predicted at most. episodes, cap, below: as of `rollout`."""
 
         shown: Literal[tuple(CHANGES)] = "as-it-was"  # type: ignore[valid-type]
         context: int | Literal["trained"] = "trained"
         smooth: float = Field(default=0.0, ge=0, lt=1)
+        timesteps: int = Field(default=16_384, gt=0)
         episodes: int = Field(default=200, gt=0)
         cap: float = Field(default=CAP, gt=0)
         below: float = LOST
@@ -430,7 +431,10 @@ def acted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
 def predicted(trained: Trained, agent: Agent, options: Any) -> dict[str, Numbers]:
     """The responses of prediction, (S,) each, on the held-out targets that every cell is measured on."""
     system = trained.system
-    held, episodes = system.held(trained.streams, trained.models), system.data.held_out
+    held, episodes = (
+        system.held(trained.streams, trained.models, options.timesteps),
+        system.data.held_out,
+    )
     mixing, policies = mixture(system.data.spec)
     timed = "time" in system.config["condition"]
     data = stored(episodes, agent.layout, agent.device)
