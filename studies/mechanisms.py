@@ -657,13 +657,22 @@ class Mechanism:
 
     def share(self, rows: Any, metric: str) -> estimators.Finding:
         """The share, of a response. Raises Untold where it can't be told."""
+        return self._found(rows, metric, "ratio", {"of": self.of, "over": self.over})
+
+    def amount(self, rows: Any, metric: str) -> estimators.Finding:
+        """What it removes, in the response's unit. Raises Untold where it can't be told."""
+        return self._found(rows, metric, "contrast", {"of": self.of})
+
+    def _found(
+        self, rows: Any, metric: str, name: str, options: Mapping[str, str]
+    ) -> estimators.Finding:
         named = {name for name in rows.columns if f"{name}[" in self.of}
         for factor, level in {**PLAIN, **self.held}.items():
             if factor not in named and factor in rows.columns:
                 rows = rows[rows[factor].map(level_text) == level_text(level)]
         if not len(rows):
             raise Untold("nothing was run")
-        return estimators.make("ratio", {"of": self.of, "over": self.over})(rows, Asked(metric))
+        return estimators.make(name, options)(rows, Asked(metric))
 
 
 _GRU = {"mixer": "gru"}
@@ -747,11 +756,7 @@ MECHANISMS = (
     _filtered("0.5"),
     _filtered("0.8"),
 )
-PANELS = {
-    "past.action_error": "takes off the action error",
-    "past.regret": "does to the regret",
-}
-SHOWN = (-1.2, 2.2)  # of the axis: shares
+SHARES, POINTS = (-1.2, 2.2), (-45.0, 75.0)  # of the axes
 
 
 @register("figure", "mechanisms", order=10)
@@ -761,9 +766,12 @@ def mechanisms(results: Results) -> base.Drawn | None:
     found: list[tuple[Mechanism, dict[str, estimators.Finding]]] = []
     for mechanism in MECHANISMS:
         shares: dict[str, estimators.Finding] = {}
-        for metric in (*PANELS, *["past.clone_error"] * mechanism.exact):
+        asked = {"past.action_error": mechanism.share, "past.regret": mechanism.amount}
+        if mechanism.exact:
+            asked["past.clone_error"] = mechanism.share
+        for metric, number in asked.items():
             try:
-                shares[metric] = mechanism.share(done, metric)
+                shares[metric] = number(done, metric)
             except (Untold, KeyError):
                 continue
         if shares:
@@ -780,18 +788,24 @@ def mechanisms(results: Results) -> base.Drawn | None:
         heights.append(height)
         height += 1.0
     figure = style.new_figure(0.75 + 0.145 * height)
-    panels = figure.subplots(1, len(PANELS), sharey=True)
+    panels = figure.subplots(1, 2, sharey=True)
     beyond = False
-    for panel, (metric, said) in zip(panels, PANELS.items(), strict=True):
-        for x, line in ((0.0, "-"), (1.0, ":")):
-            panel.axvline(x, color="#808080", linewidth=0.8, linestyle=line, zorder=0.5)
-        for place, (_, shares) in zip(heights, found, strict=True):
+    for place, (_, shares) in zip(heights, found, strict=True):
+        for panel, metric, limits, at, look in (
+            (panels[0], "past.action_error", SHARES, place, _POLICY),
+            (panels[0], "past.clone_error", SHARES, place + 0.32, _CLONE),
+            (panels[1], "past.regret", POINTS, place, _POLICY),
+        ):
             if metric in shares:
-                beyond |= _share(panel, shares[metric], place, _POLICY)
-            if metric == "past.action_error" and "past.clone_error" in shares:
-                beyond |= _share(panel, shares["past.clone_error"], place + 0.32, _CLONE)
-        panel.set_xlim(*SHOWN)
-        panel.set_xlabel(f"share gone of what\nmemory {said}")
+                beyond |= _drawn(panel, shares[metric], limits, at, look)
+    panels[0].axvline(1.0, color="#808080", linewidth=0.8, linestyle=":", zorder=0.5)
+    for panel, limits, said in (
+        (panels[0], SHARES, "share gone of what memory\ntakes off the action error"),
+        (panels[1], POINTS, "regret that memory then takes off\nno longer, or adds (points)"),
+    ):
+        panel.axvline(0.0, color="#808080", linewidth=0.8, zorder=0.5)
+        panel.set_xlim(*limits)
+        panel.set_xlabel(said)
         panel.tick_params(axis="y", length=0)
     panels[0].set_ylim(height - 0.4, -0.7)
     panels[0].set_yticks(
@@ -810,10 +824,11 @@ def mechanisms(results: Results) -> base.Drawn | None:
         figure=figure,
         title="Which mechanism carries the effect of memory",
         caption=(
-            "The share of the effect of memory (20 timesteps against 1) that is gone under each switch, with its 95 %"
-            f" interval over {seeds} seeds (Fieller): 0 (solid) nothing is gone, 1 (dotted) all of it; below 0 the"
-            " effect grows, above 1 it is more than undone. Left: the error of held-out actions, beside the exact"
-            " posterior's that reads the same windows. Right: the regret to the optimal policy."
+            "What is gone of the effect of memory (20 timesteps against 1) under each switch, or given by a filter,"
+            f" with 95 % intervals over {seeds} seeds. Left: as a share of the effect on the error of held-out actions"
+            " (Fieller), beside the exact posterior's that reads the same windows: 0 (solid) nothing is gone, 1"
+            " (dotted) all of it; below 0 the effect grows, above 1 it is more than undone. Right: in points of the"
+            " regret to the optimal policy, since the effect on it may be none, of which there is no share."
             f" {words.data(PLAIN['data'])}." + (base.OFF_AXIS if beyond else "")
         ),
         trials=tuple(dict.fromkeys(done["trial"])),
@@ -824,9 +839,15 @@ _POLICY = style.Look("#0072b2", "o", "-")
 _CLONE = style.Look("#1a1a1a", "D", "-")
 
 
-def _share(panel: Any, found: estimators.Finding, height: float, look: style.Look) -> bool:
-    """A share with its interval; whether anything of it lies beyond the axis."""
-    (low, high), (left, right) = found.interval(0.95), SHOWN
+def _drawn(
+    panel: Any,
+    found: estimators.Finding,
+    limits: tuple[float, float],
+    height: float,
+    look: style.Look,
+) -> bool:
+    """A number with its interval; whether anything of it lies beyond the axis."""
+    (low, high), (left, right) = found.interval(0.95), limits
     inside = [min(max(x, left), right) for x in (low, high)]
     panel.plot(inside, [height] * 2, color=look.colour, linewidth=0.9, zorder=2)
     size = 2.6 if look is _CLONE else 3.8
