@@ -321,7 +321,7 @@ def memory(results: Results) -> base.Drawn | None:
     for before, one in zip([None, *found], found, strict=False):
         top += 1.0 if before is None or before.group == one.group else 1.9
         heights.append(top)
-    figure = style.new_figure(0.9 + 0.115 * (top + 1.0))
+    figure = style.new_figure(0.9 + 0.092 * (top + 1.0))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, metrics, strict=True):
         widest = max(end.high for one in found for end in one.means[metric])
@@ -374,7 +374,7 @@ def memory(results: Results) -> base.Drawn | None:
             float(np.mean([h for h, one in zip(heights, found, strict=True) if one.group == name]))
             for name in names
         ],
-        ["\n".join(base.wrap(name, 24)) for name in names],
+        ["\n".join(base.wrap(name, 27)) for name in names],
         fontsize=style.SMALL,
         linespacing=1.0,
     )
