@@ -13,27 +13,29 @@ from ablate.report.results import EXACT, Results
 
 @register("table", "head-room", order=12)
 def head_room(results: Results) -> Grid | None:
-    """What the exact clone reaches, a row a data set and window; None where nothing is known exactly."""
-    there = set(results.rows["data"].astype(str))
-    known = {metric: results.exact(metric) for metric in EXACT}
-    shown = {
-        metric: found[found["data"].isin(there)].set_index(["data", "context"])["value"]
-        for metric, found in known.items()
-    }
-    shown = {metric: values for metric, values in shown.items() if len(values)}
+    """What the exact clone reaches, a row a data set and window of its models that is given in timesteps; None where
+    nothing is known exactly."""
+    rows = results.rows[["data", "context"]].astype(str)
+    there = set(rows.itertuples(index=False, name=None))
+    shown = {}
+    for metric in EXACT:
+        known = results.exact(metric).set_index(["data", "context"])["value"]
+        asked = [(data, str(context)) in there for data, context in known.index]
+        if any(asked):
+            shown[metric] = known[asked]
     if not shown:
         return None
     said = [words.response(metric) for metric in shown]
     table = pd.DataFrame(shown)
-    rows: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
     for data in (name for name in results.study.data if name in table.index):
-        rows.append((words.data(data),))
+        lines.append((words.data(data),))
         for context, values in table.loc[data].sort_index().iterrows():
             given = zip(said, values, strict=True)
             cells = (
                 "–" if np.isnan(value) else response.amount(value) for response, value in given
             )
-            rows.append((f"{context:,}", *cells))
+            lines.append((f"{context:,}", *cells))
     return Grid(
         "headroom",
         "What is to be had",
@@ -41,7 +43,7 @@ def head_room(results: Results) -> Grid | None:
         "sight and the time: the least error that a model with that window can have on average, and how that clone "
         "scores, without noise in its actions. Models that are told more may do better.",
         ("timesteps", *(words.capital(response.said) for response in said)),
-        tuple(rows),
+        tuple(lines),
         (),
         small=True,
         appended=True,
