@@ -92,7 +92,7 @@ def _log_slope(before: Tensor) -> Tensor:
     return 2.0 * (math.log(2.0) - before - F.softplus(-2.0 * before))
 
 
-@register("algorithm", "cql")
+@register("algorithm", "cql", label="CQL")
 class CQL(ValueObjective):
     """Soft actor-critic whose twin critics' losses have alpha * (logsumexp_a Q(s, a) - Q(s, logged a)) added."""
 

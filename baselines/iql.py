@@ -16,7 +16,7 @@ from ablate.learn.values import ValueObjective
 from ablate.registry import Section, register
 
 
-@register("algorithm", "iql")
+@register("algorithm", "iql", label="IQL")
 class IQL(ValueObjective):
     """V by expectile regression on Q, Q by V of what follows, the policy by advantage-weighted regression.
 

@@ -17,7 +17,7 @@ from ablate.learn.values import ValueObjective, follow_, frozen_copy
 from ablate.registry import Section, register
 
 
-@register("algorithm", "td3+bc")
+@register("algorithm", "td3+bc", label="TD3+BC")
 class TD3BC(ValueObjective):
     """Twin critics, a delayed deterministic policy with target smoothing, and the logged action's pull.
 

@@ -274,7 +274,7 @@ class Objective(ABC):
                     }
 
 
-@register("algorithm", "bc")
+@register("algorithm", "bc", label="BC")
 class Supervised(Objective):
     """Behaviour cloning, plain or conditioned: the head's loss of the logged action.
 
