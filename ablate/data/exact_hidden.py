@@ -6,8 +6,9 @@ evidence of the state, as the controllers saw it. The prediction with the least 
 
     E[a | window] = sum_z p(z | window) E[-G_z x | window, z],    p(z | window) ~ p(window | z)
 
-With everything shown it is that of `ablate.data.exact`. That actions are clipped is exact there; here an action that is
-expected beyond its bounds tells nothing of the state, and is compared with the bound.
+But for clipped actions, about two in ten thousand: one that is expected beyond its bounds tells nothing of the state
+and is compared with the bound (`Filter`, bounded), and the mean is clipped in the place of what it is the mean of.
+With everything shown it is that of `ablate.data.exact`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     x' = A x + B u + w, w ~ N(0, Q);  shown: y = C x + n, n ~ N(0, R), or where a frame is dropped the last y again
 
 Noise and process are Gaussian and a dropped frame shows itself (it repeats the last one to the bit), so that the law of
-the state given all that was shown is Gaussian, and the filter has it exactly. Three who use it:
+the state given all that was shown is Gaussian, and the filter has it exactly. Three policies by it:
 
 - `filter`: the filter with the linear-quadratic regulator, u = -G E[x | shown so far]. By the separation principle no
   policy that sees as much does better (but for the horizon's end, which the regulator ignores).
@@ -98,7 +98,7 @@ class Filter:
     told: whether actions are read as those of a demonstrator who saw the state, of this `gain` (2, 4) or the optimal
     one. bounded: whether they are read as what is left of its forces within the bounds: an action that is expected to
     lie beyond them tells nothing of the state (an extended Kalman filter; its covariance doesn't know of it).
-    evidence: log-density (B,) of all that was measured.
+    evidence: log-density (B,) of all that was measured; bounded, about the bound where more was expected.
     """
 
     def __init__(
