@@ -303,10 +303,14 @@ class OneStepSystem:
         """What the trainer reads."""
         return self._source(self.trained)
 
-    def held(self, study: str, models: Sequence[GaussianEnsemble]) -> OneStepSource:
-        """Held-out transitions."""
+    def held(
+        self, study: str, models: Sequence[GaussianEnsemble], timesteps: int | None = None
+    ) -> OneStepSource:
+        """Held-out transitions, as many as `System` says."""
         source = self._source(self.data.held_out, unroll=1)
-        drawn = streams.stream(study, 0, "held-out").permutation(len(source.whole))[:TARGETS]
+        drawn = streams.stream(study, 0, "held-out").permutation(len(source.whole))[
+            : timesteps or TARGETS
+        ]
         chosen = source.whole[torch.from_numpy(drawn).to(self.device).sort().values]
         return OneStepSource(source.table, source.actions, source.starts, chosen, 2)
 

@@ -15,6 +15,8 @@ from ablate.report.results import EXACT, Results
 def head_room(results: Results) -> Grid | None:
     """What the exact clone reaches, a row a data set and window of its models that is given in timesteps; None where
     nothing is known exactly."""
+    if not {"data", "context"} <= set(results.rows.columns):  # a table from elsewhere
+        return None
     rows = results.rows[["data", "context"]].astype(str)
     there = set(rows.itertuples(index=False, name=None))
     shown = {}

@@ -41,6 +41,11 @@ def test_without_an_exact_law_or_of_other_data_there_is_none(study):
     assert head_room(results(study, samples.yardsticks().assign(data="other/set"))) is None
 
 
+def test_a_table_from_elsewhere_has_none(study):
+    found = results(study, samples.yardsticks())
+    assert head_room(replace(found, table=found.table.drop(columns="context"))) is None
+
+
 def test_the_exact_clone_of_a_response_is_found_by_its_name(study):
     found = results(study, samples.yardsticks())
     error = found.exact("held-out.action_error")

@@ -82,7 +82,7 @@ class TestTheShippedStudy:
     def test_standard_has_all_cells_that_its_comments_promise(self) -> None:
         study = load(SHIPPED)
         table = frame(cells(study), study)
-        assert len(table) == 14 + 12 + 6 + 6 + 12 + 3 + 6 + 7 + 3 + 6 + 4 + 4 + 3
+        assert len(table) == 14 + 12 + 6 + 6 + 12 + 3 + 6 + 6 + 7 + 3 + 6 + 4 + 4 + 3
         assert study.seeds == 5
         assert table.groupby(["mixer"]).size()["bag"] >= 1
 
