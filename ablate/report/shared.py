@@ -89,7 +89,10 @@ class Paper:
 
     def _overview(self) -> dict[str, bytes]:
         """What the claims rest on, and how firmly all studies stand."""
-        entries = {study: self.parts[study].entry for study in sorted(self.parts)}
+        # As the manifest holds them: a figure of the numbers before they were rounded would be another one.
+        entries = json.loads(
+            provenance.dump({study: self.parts[study].entry for study in sorted(self.parts)})
+        )
         out = {claims.STANDING: claims.standing(entries).encode()}
         out |= universes.draw(entries, self.venue)
         if self.claims:

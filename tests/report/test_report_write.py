@@ -12,7 +12,7 @@ import pytest
 import report_samples as samples
 
 from ablate.errors import UserError
-from ablate.report import figures
+from ablate.report import figures, shared, universes
 from ablate.report.provenance import trials
 from ablate.report.results import Results
 from ablate.report.write import check, printed, write_index, write_paper, write_report
@@ -71,6 +71,25 @@ def test_the_same_bytes_twice(written, tmp_path, drawn_once, monkeypatch):
     assert contents(again.folder, again.paper) == contents(written.folder, written.paper)
     monkeypatch.undo()
     assert again.write(pdf=False).changed == ()
+
+
+def test_shared_figures_are_of_the_numbers_that_the_manifest_holds(written, monkeypatch):
+    """Digits beyond it depend on the processor, and on whether the study was reported now or before."""
+    drawn = []
+    monkeypatch.setattr(universes, "draw", lambda entries, venue: drawn.append(entries) or {})
+    paper = shared.read(written.paper)
+
+    def nudged(content):
+        if isinstance(content, dict):
+            return {name: nudged(value) for name, value in content.items()}
+        if isinstance(content, list):
+            return [nudged(value) for value in content]
+        return content * (1.0 + 1e-12) if isinstance(content, float) else content
+
+    parts = {n: replace(part, entry=nudged(part.entry)) for n, part in paper.parts.items()}
+    assert parts != paper.parts
+    assert replace(paper, parts=parts).files() == paper.files()
+    assert drawn[0] == drawn[1]
 
 
 def test_check_finds_nothing_and_then_what_was_done(written, tmp_path):
