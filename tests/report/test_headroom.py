@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import report_samples as samples
 
+from ablate.report.figures.lines import draw
 from ablate.report.headroom import head_room
 from ablate.report.results import Results
 
@@ -44,6 +45,18 @@ def test_without_an_exact_law_or_of_other_data_there_is_none(study):
 def test_a_table_from_elsewhere_has_none(study):
     found = results(study, samples.yardsticks())
     assert head_room(replace(found, table=found.table.drop(columns="context"))) is None
+
+
+def test_lines_of_a_table_that_does_not_say_what_models_are_told_have_no_exact_clone(study):
+    table = samples.table(study)
+    table = table[(table["condition"] == "time") & (table["head"] == "mse")]
+    found = replace(samples.results(study, table), yardsticks=samples.yardsticks())
+    legends = [
+        [text.get_text() for legend in drawn.figure.legends for text in legend.get_texts()]
+        for drawn in (draw(found), draw(replace(found, table=table.drop(columns="condition"))))
+        if drawn is not None
+    ]
+    assert ["exact posterior" in texts for texts in legends] == [True, False]
 
 
 def test_the_exact_clone_of_a_response_is_found_by_its_name(study):

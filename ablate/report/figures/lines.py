@@ -47,6 +47,8 @@ def draw(results: Results) -> base.Drawn | None:
     levels = list(dict.fromkeys(x for view in views.values() for x in view.levels(view.series)))
     looks = style.looks(first.series, levels) if first.series else {"": style.plain()}
     yardstick = False
+    # The exact clone is told the time; a table from elsewhere may not say what its models are told.
+    timed = "time" in set(results.rows.get("condition", ()))
     for (metric, name), panel in cells.items():
         response, view = words.response(metric), views[metric]
         if name not in view.panels:
@@ -57,8 +59,7 @@ def draw(results: Results) -> base.Drawn | None:
         places = base.ticks(panel, view.across, sorted({across for across, _ in means}))
         base.lines(panel, means, looks, places)
         base.fit(panel, list(means.values()))
-        told = "time" in set(results.rows["condition"]) and held.get("condition", "time") == "time"
-        if view.across == "context" and told:
+        if view.across == "context" and timed and held.get("condition", "time") == "time":
             yardstick |= _yardstick(panel, results.exact(metric), name, places)
         if response.points:
             base.least_span(panel, LEAST)
