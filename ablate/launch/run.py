@@ -170,7 +170,7 @@ def _execute(
 
     if jobs:
         ready = [one for one in book.trials if one.id not in asked_for]
-        plugins = (*options.plugins, *([str(study.code)] if study.code else []))
+        plugins = (*options.plugins, *map(str, study.code))
         with Display(
             jobs,
             *book.settled(ready),

@@ -129,11 +129,11 @@ def inputs(
     out["table"] = frame_hash(results.table, cells)
     # Where the file lies says nothing of what it says.
     study = results.study.model_dump(mode="json", exclude={"file", "code"})
-    own = getattr(results.study, "code", None)
+    own = getattr(results.study, "code", ())
     record = results.record
     others = {
         "study": study,
-        "own code": "" if own is None else own.read_text(encoding="utf-8"),
+        "own code": "".join(path.read_text(encoding="utf-8") for path in own),
         "audit": list(results.audit),
         "registration": dict(results.registration),
         "reading": [*results.reading, results.paired],

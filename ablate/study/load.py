@@ -10,7 +10,7 @@ from ablate import registry
 from ablate.config import STANDARD
 from ablate.errors import quoted, unknown
 from ablate.study import checks
-from ablate.study.resolve import resolve
+from ablate.study.resolve import code_files, resolve
 from ablate.study.schema import LONGEST, NAME, Study
 from ablate.study.source import Source, read
 
@@ -44,23 +44,13 @@ def load(path: Path | str, profile: str | None = None, overrides: Sequence[str] 
 
 
 def load_code(source: Source) -> None:
-    """Run the study's own Python file, which registers what only this study measures, estimates and draws.
+    """Run the study's own Python files, which register what only this study measures, estimates and draws.
 
-    It lies beside the study file and is run with the user's rights, as a plugin is. Raises UserError when it
+    They lie beside the study file and are run with the user's rights, as a plugin is. Raises UserError when one
     isn't there or doesn't import.
     """
-    code = source.tree.get("code")
-    if code is None:
-        return
-    if not isinstance(code, str) or not re.fullmatch(r"[A-Za-z0-9_-]+\.py", code):
-        raise source.refuse(
-            ("code",),
-            f"code: found {quoted(code)}; allowed: the name of a Python file beside this one.",
-        )
-    path = Path(source.file).parent / code
-    if not path.is_file():
-        raise source.refuse(("code",), f"code: there is no file {path}.")
-    registry.load_plugin(str(path))
+    for path in code_files(source):
+        registry.load_plugin(str(path))
 
 
 def _checked(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:

@@ -80,7 +80,7 @@ def resolve(source: Source, profile: str, profiles: tuple[str, ...]) -> Study:
         tune=_tune(source, file.tune, factors),
         streams=file.streams or file.study,
         file=Path(source.file),
-        code=Path(source.file).parent / file.code if file.code else None,
+        code=code_files(source),
     )
     named = tuple(
         filled(_qualified(source, study, h, ("hypotheses", index)), file.margin)
@@ -290,8 +290,30 @@ def _declared(source: Source, name: str, levels: list[Level]) -> tuple[Level, ..
             (section, field),
             f"'{name}' is a factor; its levels stand under 'factors', so remove it here.",
         )
-    beside = source.tree.get(section)
+    beside = _shape(source.tree).get(section)
     return _valid_levels(source, key, SECTIONS[section], field, levels, beside)
+
+
+def code_files(source: Source) -> tuple[Path, ...]:
+    """The study's own Python files, which lie beside it: of `code:`, a name or a list of names.
+
+    Raises UserError for what names no such file.
+    """
+    named = source.tree.get("code")
+    if named is None:
+        return ()
+    paths = []
+    for name in named if isinstance(named, list) else [named]:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+\.py", name):
+            raise source.refuse(
+                ("code",),
+                f"code: found {quoted(named)}; allowed: the name of a Python file beside this one, or a list of such.",
+            )
+        path = Path(source.file).parent / name
+        if not path.is_file():
+            raise source.refuse(("code",), f"code: there is no file {path}.")
+        paths.append(path)
+    return tuple(paths)
 
 
 def _shape(tree: Mapping[str, Any]) -> dict[str, Any]:

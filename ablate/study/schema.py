@@ -68,7 +68,7 @@ class Study(Section):
     tune: TuneSection | None = None
     tuned: Chosen | None = None  # what tuning found, once it has run
     file: Path | None = None  # where it was read from
-    code: Path | None = None  # its own Python file
+    code: tuple[Path, ...] = ()  # its own Python files, in the order in which they are read
 
     @property
     def levels(self) -> dict[str, tuple[Level, ...]]:
@@ -152,8 +152,8 @@ class File(Section):
     hypotheses: what is claimed, written before any run. sequential: looks before all seeds are there. notes:
     sentences for the paper; what a reader has to know of how the study came about. exploratory: why all of its
     verdicts are exploratory although the hypotheses came first, as where a setting was chosen on its own runs.
-    code: a Python file beside this one, with what only this study measures, estimates and draws. figures: those
-    that the report draws, in this order; none for all that apply. tune: how the settings of each arm are chosen
+    code: a Python file beside this one, or several, with what only this study measures, estimates and draws. figures:
+    those that the report draws, in this order; none for all that apply. tune: how the settings of each arm are chosen
     first. streams: what names all random streams; the study's name where it is empty.
     """
 
@@ -176,7 +176,7 @@ class File(Section):
     sequential: SequentialSection | None = None
     notes: list[str] = Field(default_factory=list)
     exploratory: str = ""
-    code: str = ""
+    code: str | list[str] = ""
     figures: list[str] = Field(default_factory=list)
     tune: TuneSection | None = None
     streams: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$", max_length=LONGEST)

@@ -276,6 +276,26 @@ def test_the_study_s_own_file_has_to_be_there(finished: Tiny, missing: str) -> N
         assert "code: there is no file" in finished.run().line
 
 
+@pytest.mark.parametrize("named", ["../mine.py", "[mine.py, 3]", "{mine.py: yes}", '""'])
+def test_its_own_file_has_a_name_beside_it(finished: Tiny, named: str) -> None:
+    changed(finished, ("held-out: {}}", MEASURED[1].replace("mine.py", named)))
+    said = finished.run().line
+    assert "code: found" in said
+    assert "the name of a Python file beside this one, or a list of such" in said
+
+
+def test_several_files_of_its_own_train_and_measure_nothing_anew(finished: Tiny) -> None:
+    changed(finished, MEASURED)
+    assert finished.run().code == 0
+    before = (finished.root / "trials.csv").read_bytes()
+    (finished.folder / "more.py").write_text("drawn = True\n")
+    changed(finished, (MEASURED[0], MEASURED[1].replace("mine.py", "[mine.py, more.py]")))
+    assert finished.run().code == 0
+    assert (finished.root / "trials.csv").read_bytes() == before
+    (finished.folder / "more.py").unlink()
+    assert "code: there is no file" in finished.run().line
+
+
 def test_streams_that_the_file_names_are_the_studys_own(tiny: Tiny) -> None:
     tiny.write("seeds: 2", "streams: second\nseeds: 2")
     assert tiny.run("--only", "mixer=gru").code == 0

@@ -23,15 +23,23 @@ from ablate.errors import UserError
 from ablate.models.conditions import Moment
 
 COLUMNS = ["data", "seed", "context", "m", "dose.nats"]
-STUDY = Path(__file__).parents[2] / "studies" / "dose.py"
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture(scope="module")
 def own() -> Any:
-    """The study's own file, forgotten after these tests."""
+    """What the study measures, forgotten after these tests."""
     with registry.scope():
-        registry.load_plugin(str(STUDY))
+        registry.load_plugin(str(STUDIES / "dose.py"))
         yield sys.modules[registry.get("measurement", "recovery").__module__]
+
+
+@pytest.fixture(scope="module")
+def worth() -> Any:
+    """What is made of it, forgotten after these tests."""
+    with registry.scope():
+        registry.load_plugin(str(STUDIES / "dose_worth.py"))
+        yield sys.modules[registry.get("estimator", "dose-harm").__module__]
 
 
 def rows(
@@ -53,21 +61,21 @@ ASKED = Asked("m")
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_concordance_is_somers_d(own: Any, seed: int) -> None:
+def test_concordance_is_somers_d(worth: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     doses = np.sort(rng.choice(np.arange(1.0, 9.0), size=7))  # with ties
     values = np.round(rng.standard_normal((7, 3)), 1)
-    found = own.concordance(doses, values, apart=0.0)
+    found = worth.concordance(doses, values, apart=0.0)
     for column, value in zip(values.T, found, strict=True):
         assert value == pytest.approx(stats.somersd(doses, column).statistic)
 
 
-def test_its_mean_is_the_count_of_jonckheere_and_terpstra(own: Any) -> None:
+def test_its_mean_is_the_count_of_jonckheere_and_terpstra(worth: Any) -> None:
     """With one run a dose and seed: pairs of the same seed alone, each counted as Mann and Whitney count."""
     doses, values = np.arange(4.0), np.random.default_rng(1).standard_normal((4, 1))
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     count = sum(stats.mannwhitneyu(values[j], values[i]).statistic for i, j in pairs)
-    assert own.concordance(doses, values, 0.0)[0] == pytest.approx(2 * count / len(pairs) - 1)
+    assert worth.concordance(doses, values, 0.0)[0] == pytest.approx(2 * count / len(pairs) - 1)
 
 
 def test_a_rise_a_fall_and_a_hump_over_the_dose(own: Any) -> None:
@@ -111,11 +119,11 @@ def test_memory_where_there_is_no_dose(own: Any) -> None:
         make("no-dose", {})(rows({"c": 30.0}, doses), ASKED)
 
 
-def test_harm_at_a_dose_that_was_not_chosen_beforehand(own: Any) -> None:
+def test_harm_at_a_dose_that_was_not_chosen_beforehand(worth: Any) -> None:
     doses = {name: 0.1 * i for i, name in enumerate("abcd")}
     table = rows({"a": 0.0, "b": 5.0, "c": -8.0, "d": 1.0}, doses, noise=1.0)
     found = make("dose-harm", {})(table, ASKED)
-    each = own.responses(table, "m", 20).groupby("data")["gain"]
+    each = worth.responses(table, "m", 20).groupby("data")["gain"]
     assert found.value == pytest.approx(-each.mean().min())
     one = stats.ttest_1samp(-each.get_group("c"), 3.0, alternative="greater")
     assert found.p_value(3.0, "greater") == pytest.approx(min(1.0, 4 * one.pvalue), rel=1e-6)
@@ -124,12 +132,12 @@ def test_harm_at_a_dose_that_was_not_chosen_beforehand(own: Any) -> None:
 
 
 @pytest.mark.slow
-def test_it_rarely_finds_harm_where_there_is_none(own: Any) -> None:
+def test_it_rarely_finds_harm_where_there_is_none(worth: Any) -> None:
     rng, alarms = np.random.default_rng(3), 0
     for _ in range(400):
         made = {str(i): rng.standard_normal(5) for i in range(6)}
-        each = tuple(own.ByT(own.combine([1.0], [x]), 5) for x in made.values())
-        alarms += own.Worst(each, "", ()).p_value(0.0, "greater") < 0.05
+        each = tuple(worth.ByT(worth.combine([1.0], [x]), 5) for x in made.values())
+        alarms += worth.Worst(each, "", ()).p_value(0.0, "greater") < 0.05
     assert alarms / 400 < 0.075
 
 
@@ -238,16 +246,16 @@ def test_a_past_in_random_order_keeps_the_present_and_the_pairs(own: Any) -> Non
     assert watched.actions[0].shape == (2, 40, 1)
 
 
-def test_what_memory_is_worth_is_measured_to_who_sees_the_state(own: Any) -> None:
+def test_what_memory_is_worth_is_measured_to_who_sees_the_state(worth: Any) -> None:
     table = rows({"t": 0.0, "t@b": 20.0}, {"t": 0.0, "t@b": 0.2}, seeds=2)
     table.loc[(table["data"] == "t"), "m"] = 10.0
-    found = own.responses(table, "m", 20).set_index(["data", "seed"])
+    found = worth.responses(table, "m", 20).set_index(["data", "seed"])
     assert found.loc[("t@b", 0), "gain"] == 20.0
     assert found.loc[("t@b", 0), "gap"] == 40.0
     assert found.loc[("t", 1), "gap"] == 0.0
-    alone = own.responses(table[table["data"] == "t@b"], "m", 20)
+    alone = worth.responses(table[table["data"] == "t@b"], "m", 20)
     assert (alone["gap"] == 50.0).all()  # to the optimum
-    assert own.oracle("lq-filter/3000@noise-1:masked") == "lq-mix/single-3000"
+    assert worth.oracle("lq-filter/3000@noise-1:masked") == "lq-mix/single-3000"
     assert (
         exact.optimal_return() >= kalman.returns(LinearQuadratic, range(300), "filter").mean() - 5
     )

@@ -39,6 +39,14 @@ def own() -> Any:
 
 
 @pytest.fixture(scope="module")
+def figures(own: Any) -> Any:
+    """What is drawn of it."""
+    with registry.scope():
+        registry.load_plugin(str(STUDIES / "mechanisms_figures.py"))
+        yield sys.modules[registry.get("figure", "probe").__module__]
+
+
+@pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> Any:
     """Untrained models of a cell by their mixer, context and other parts; each made once."""
     made: dict[str, Trained] = {}
@@ -352,16 +360,16 @@ def study() -> Any:
         yield load(STUDIES / "mechanisms.yaml")
 
 
-def test_every_row_of_the_figure_is_of_the_study(own, study):
+def test_every_row_of_the_figure_is_of_the_study(figures, study):
     levels = {"data": study.data, **study.factors}
-    for mechanism in own.MECHANISMS:
+    for mechanism in figures.MECHANISMS:
         for text in (mechanism.of, mechanism.over):
             parse(text, levels)
     asked = {h.estimator["ratio"]["of"] for h in study.hypotheses if "ratio" in (h.estimator or {})}
     assert len(asked) > 10
 
 
-def planted(study: Any, own: Any) -> pd.DataFrame:
+def planted(study: Any, figures: Any) -> pd.DataFrame:
     """A table of the study's cells, in which each switch removes a share that is known of an effect of 1."""
     rng, rows = np.random.default_rng(0), []
     for seed in range(5):
@@ -380,9 +388,9 @@ def planted(study: Any, own: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_a_share_that_was_planted_is_found(own, study):
-    table = planted(study, own)
-    found = {m.said: m.share(table, "past.regret") for m in own.MECHANISMS}
+def test_a_share_that_was_planted_is_found(figures, study):
+    table = planted(study, figures)
+    found = {m.said: m.share(table, "past.regret") for m in figures.MECHANISMS}
     known = {
         "who acts": 0.75,
         "states and actions in different orders": 0.5,
@@ -397,22 +405,22 @@ def test_a_share_that_was_planted_is_found(own, study):
         low, high = found[said].interval(0.999)
         assert low < share < high
     with pytest.raises(Untold):
-        own.MECHANISMS[0].share(table[table["context"] == 1], "past.regret")
+        figures.MECHANISMS[0].share(table[table["context"] == 1], "past.regret")
 
 
-def test_the_figure_has_a_row_a_switch(own, study, monkeypatch):
-    table = planted(study, own)
-    monkeypatch.setattr(own, "MECHANISMS", own.MECHANISMS[::6])
+def test_the_figure_has_a_row_a_switch(figures, study, monkeypatch):
+    table = planted(study, figures)
+    monkeypatch.setattr(figures, "MECHANISMS", figures.MECHANISMS[::6])
     results = type("Results", (), {"rows": table, "study": study})()
-    drawn = own.mechanisms(results)
+    drawn = figures.mechanisms(results)
     labels = [tick.get_text() for tick in drawn.figure.axes[0].get_yticklabels()]
-    assert {m.said for m in own.MECHANISMS} < set(labels)
+    assert {m.said for m in figures.MECHANISMS} < set(labels)
     without = type("Results", (), {"rows": table[table["context"] == 1], "study": study})()
-    assert own.mechanisms(without) is None
+    assert figures.mechanisms(without) is None
 
 
-def test_the_probe_is_drawn_by_timestep(own, study):
-    table = planted(study, own)
+def test_the_probe_is_drawn_by_timestep(own, figures, study):
+    table = planted(study, figures)
     series = pd.DataFrame(
         [
             (trial, f"probe.{name}", timestep, 0.9)
@@ -422,11 +430,11 @@ def test_the_probe_is_drawn_by_timestep(own, study):
         ],
         columns=["trial", "response", "index", "value"],
     )
-    drawn = own.probe(type("Results", (), {"rows": table, "study": study, "series": series})())
+    drawn = figures.probe(type("Results", (), {"rows": table, "study": study, "series": series})())
     assert [each.get_title() or each.get_title("left") for each in drawn.figure.axes[:2]] == [
         "K = 1",
         "K = 20",
     ]
     assert "5 seeds" in drawn.caption
     none = type("Results", (), {"rows": table, "study": study, "series": series[:0]})()
-    assert own.probe(none) is None
+    assert figures.probe(none) is None

@@ -122,6 +122,11 @@ class TestBudgetsAsAFactor:
         study = loaded(tmp_path, self.text(30))
         assert {tuple(cell.config["train"]["checkpoints"]) for cell in cells(study)} == {(30,)}
 
+    def test_another_setting_of_training_may_be_varied_beside_them(self, tmp_path: Path) -> None:
+        both = self.BUDGETS.replace("[30, 900]", "[850, 900]") + "  train.loss: [all, last]\n"
+        study = loaded(tmp_path, self.text(850).replace(self.BUDGETS, both))
+        assert {tuple(cell.config["train"]["checkpoints"]) for cell in cells(study)} == {(850,)}
+
     def test_a_level_below_the_checkpoint_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"30.*checkpoints: found 31, after the last of 30"):
             loaded(tmp_path, self.text(31))
