@@ -317,7 +317,12 @@ SHOWN = {
     "goal-concat-shuffled": "another's goal, in training",
     "none": "none",
 }
-_LOOKS = {"seen": style.Look("#0173b2", "o", "-"), "held-out": style.Look("#d55e00", "s", "-")}
+SEEN, COVERED = "fourrooms/seen-v0@mask-goal", "fourrooms/covered-v0@mask-goal"
+KINDS = {  # data, pairs of rooms -> in words, look: greys, since the colours are those of where the goal stands
+    (SEEN, "seen"): ("pairs that the data hold", style.Look("#1a1a1a", "o", "-")),
+    (SEEN, "held-out"): ("pairs that they never hold", style.Look("#808080", "s", "-")),
+    (COVERED, "held-out"): ("the same, once they do", style.Look("#b0b0b0", "D", "-")),
+}
 
 
 def _placement(row: Any) -> str:
@@ -334,20 +339,21 @@ def placements(results: Results) -> base.Drawn | None:
     for factor, level in (("measure.reaching.told", "goal"), ("mixer", "attention")):
         if factor in done.columns:
             done = done[done[factor].map(level_text).isin([level, "", "nan", "None"])]
-    done = done[done["data"].str.startswith("fourrooms/seen")]
-    if done.empty:
+    if not (done["data"] == SEEN).any():
         return None
     done = done.assign(placement=[_placement(row) for _, row in done.iterrows()])
-    longest = done.groupby("context")["placement"].nunique().idxmax()  # where most are compared
+    per_context = done[done["data"] == SEEN].groupby("context")["placement"].nunique()
+    longest = per_context.idxmax()  # where most are compared
     rows = done[done["context"] == longest]
     names = [name for name in SHOWN if name in set(rows["placement"])]
     if len(names) < 2:
         return None
-    figure = style.new_figure(0.95 + 0.24 * len(names))
+    figure = style.new_figure(1.15 + 0.24 * len(names))
     panels = figure.subplots(1, 2, width_ratios=(3, 2))
     for height, name in enumerate(names):
-        for shift, (pairs, look) in zip((-0.13, 0.13), _LOOKS.items(), strict=True):
-            one = rows[(rows["placement"] == name) & (rows["measure.reaching.pairs"] == pairs)]
+        for shift, ((data, pairs), (_, look)) in zip((-0.2, 0.0, 0.2), KINDS.items(), strict=True):
+            one = rows[(rows["placement"] == name) & (rows["data"] == data)]
+            one = one[one["measure.reaching.pairs"] == pairs]
             if one.empty:
                 continue
             cell = summaries.mean_interval(one["reaching.success"].to_numpy(dtype=float))
@@ -362,7 +368,8 @@ def placements(results: Results) -> base.Drawn | None:
     panels[0].set_xlim(-2, 102)
     panels[0].set_xlabel("success, in % of the episodes")
     series = results.series[results.series["response"] == "reaching.influence"]
-    series = series.merge(rows[rows["measure.reaching.pairs"] == "seen"], on="trial")
+    there = rows[(rows["measure.reaching.pairs"] == "seen") & (rows["data"] == SEEN)]
+    series = series.merge(there, on="trial")
     kept = [name for name in names if name.startswith("goal") and "shuffled" not in name]
     looks = style.looks("", kept)
     for name, look in looks.items():
@@ -378,26 +385,26 @@ def placements(results: Results) -> base.Drawn | None:
     panels[1].set_ylim(bottom=0)
     panels[1].set_xlabel("timestep of the episode")
     base.label(panels[1], "influence of the goal on the action")
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, label=f"{pairs} pairs of rooms")
-        for pairs, look in _LOOKS.items()
-    ]
-    handles += [
-        Line2D(
-            [], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=3,
-            label=SHOWN[name],
-        )
-        for name, look in looks.items()
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    shown = set(zip(rows["data"], rows["measure.reaching.pairs"], strict=True))
+    kinds = [(said, look) for kind, (said, look) in KINDS.items() if kind in shown]
+    for panel, each in ((panels[0], kinds), (panels[1], [(SHOWN[n], x) for n, x in looks.items()])):
+        handles = [
+            Line2D(
+                [], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=3,
+                label=said,
+            )
+            for said, look in each
+        ]  # fmt: skip
+        panel.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
     return base.Drawn(
         figure=figure,
         title="Where the goal stands",
         caption=(
             f"Left: success of {words.level('mixer', 'attention')} models with {longest} timesteps by where in the"
-            " window the goal stands, between pairs of rooms that the data hold and between pairs that they never hold;"
-            f" means over {rows['seed'].nunique()} seeds with 95 % intervals. Right: by how much the action moves"
-            " with the goal, per cell, over an episode; dotted: the window is full, and begins to slide."
+            " window the goal stands, between pairs of rooms that the data hold, between pairs that they never"
+            f" hold, and between these of models whose data hold them, too; means over {rows['seed'].nunique()} seeds"
+            " with 95 % intervals. Right: by how much the action moves with the goal, per cell, over an episode, on"
+            " average over seeds; dotted: the window is full, and begins to slide."
         ),
         trials=tuple(dict.fromkeys(rows["trial"])),
     )
