@@ -240,6 +240,12 @@ def test_achieved_against_target_return_has_slopes(study, results):
     assert "MLP: slope 0.50" in said
     assert "target (reward units)" in said
     assert drawn("calibration", results) is None
+    # A cell of which one return alone is asked, or none, is no curve.
+    first = shown.table["mixer"] == "mlp"
+    first &= shown.table["measure.rollout.target"] > 0.0
+    said = texts(drawn("calibration", replace(shown, table=shown.table[~first])))
+    assert "MLP" not in said
+    assert "GRU: slope 1.00" in said
 
 
 def test_what_brings_the_gain_is_drawn_where_hypotheses_declare_it(results, study):

@@ -22,12 +22,17 @@ TARGET, ACHIEVED = "measure.rollout.target", "rollout.return_mean"
 @register("figure", "calibration", order=50)
 def draw(results: Results) -> base.Drawn | None:
     """One panel a data set with a line a variant; the slopes stand in the legend. None unless the study varies the
-    return that is asked for, as a number."""
+    return that is asked for, as a number, in some cell."""
     table = summaries.finished(results.rows)
     numbers = {TARGET, ACHIEVED} <= set(table.columns) and pd.api.types.is_numeric_dtype(
         table[TARGET]
     )
     if not numbers or table[TARGET].nunique() < 2:
+        return None
+    # What acts without being told a return has one level of it, which was never asked.
+    cell = ["data", *summaries.sliced(table, TARGET)]
+    table = table[table.groupby(cell, dropna=False)[TARGET].transform("nunique") > 1]
+    if table.empty:
         return None
     names = [name for name in summaries.varied(table, results.study.hypotheses) if name != TARGET]
     by = next((n for n in names if table[n].nunique() <= summaries.MOST_SERIES), "")
@@ -94,7 +99,8 @@ def calibration(
     if place is not None:
         place.legend(handles=handles, loc="center", borderpad=0)
     else:
-        figure.legend(handles=handles, loc="outside upper center", ncols=2)
+        long = max(len(str(each.get_label())) for each in handles) > 40  # letters of half a width
+        figure.legend(handles=handles, loc="outside upper center", ncols=1 if long else 2)
     missed = _errors(found, by)
     return base.Drawn(
         figure=figure,
